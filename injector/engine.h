@@ -1,0 +1,44 @@
+/* The live injector: runs, their leases, their faults, edges and services, on one uv loop and one thread. The API calls it;
+ * it calls fault kinds, services and interception, and journals every undo before anything is touched. */
+#ifndef SQUALL_ENGINE_H
+#define SQUALL_ENGINE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "faults/fault.h"
+#include "intercept/intercept.h"
+#include "journal.h"
+#include "squall/err.h"
+
+struct sq_services; /* service.h */
+
+struct sq_engine_opts {
+    uv_loop_t *loop;
+    const char *dir;  /* RUN/<injector id> */
+    const char *self; /* path of the squalld executable */
+    bool is_private;
+};
+
+int sq_engine_new(const struct sq_engine_opts *o, struct sq_engine **out, struct sq_err *e);
+/* End every run; done() when everything is taken back and closed. */
+void sq_engine_stop(struct sq_engine *eng, void (*done)(void *arg), void *arg);
+
+uv_loop_t *sq_engine_loop(struct sq_engine *eng);
+struct sq_journal *sq_engine_journal(struct sq_engine *eng);
+struct sq_intercept *sq_engine_intercept(struct sq_engine *eng);
+struct sq_services *sq_engine_services(struct sq_engine *eng);
+const char *sq_engine_dir(struct sq_engine *eng);
+const char *sq_engine_self(struct sq_engine *eng);
+/* An event for the evidence of a run ("" or NULL: all runs). Takes OBJ; adds seq and at (unless "at" is there). */
+void sq_engine_event(struct sq_engine *eng, const char *run_id, json_t *obj);
+/* A dup of a seccomp listener for the keeper (owned by the callee); fd -1: forget KEY. */
+void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd);
+
+const char *sq_run_id(const struct sq_run *run);
+uint64_t sq_run_seed(const struct sq_run *run);
+struct sq_run *sq_run_find(struct sq_engine *eng, const char *run_id);
+
+#endif
