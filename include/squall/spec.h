@@ -49,18 +49,19 @@ struct sq_fault_spec {
 };
 
 /* All fault kinds, from injector/faults/kinds.def. */
-size_t sq_fault_specs(const struct sq_fault_spec ***out);
+size_t sq_fault_specs(const struct sq_fault_spec *const **out);
 const struct sq_fault_spec *sq_fault_spec_find(const char *name); /* NULL: no such kind */
 /* The parameters of a target type. */
 const struct sq_param *sq_target_params(enum sq_target t);
 
-/* Check IN (object or NULL) against PARAMS and give the normalized object with defaults filled in (new reference).
- * Unknown keys are errors with a hint for the nearest known one. `what` names the thing in messages ("call/latency"). */
-int sq_spec_normalize(const char *what, const struct sq_param *params, const json_t *in, json_t **out, struct sq_err *e);
-/* As above; *bad_key (may be NULL) is the offending key (borrowed from IN or PARAMS), *bad_is_key 1 when the key itself is
- * wrong (unknown), 0 when its value is, so that a caller that knows positions can point at it. */
+/* Check IN (object or NULL), written by a person, against PARAMS and give the normalized object with defaults filled in
+ * (new reference). Unknown keys are errors with a hint for the nearest known one. `what` names the thing in messages
+ * ("call/latency"). *bad_key (may be NULL) is the offending key (borrowed from IN or PARAMS), *bad_is_key 1 when the key
+ * itself is wrong (unknown), 0 when its value is, so that a caller who knows positions can point at it. */
 int sq_spec_check(const char *what, const struct sq_param *params, const json_t *in, json_t **out, const char **bad_key,
                   int *bad_is_key, struct sq_err *e);
+/* The same for programs: what is normalized already (integer nanoseconds, rates per second) is taken as it is. */
+int sq_spec_normalize(const char *what, const struct sq_param *params, const json_t *in, json_t **out, struct sq_err *e);
 const char *sq_ptype_name(enum sq_ptype t); /* "duration" */
 /* The candidate nearest to WORD (Damerau-Levenshtein distance <= 2 and < half its length); NULL: none. */
 const char *sq_nearest(const char *word, const char *const *candidates, size_t n);
