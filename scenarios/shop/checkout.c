@@ -58,7 +58,7 @@ static void on_called(void *arg, int status)
 static void attempt(struct cart *cart)
 {
     struct checkout *co = cart->co;
-    unsigned i, k;
+    unsigned i = 0, k;
 
     for (k = 0; k < co->n; k++) {
         i = (co->next + k) % co->n;
