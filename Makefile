@@ -79,7 +79,7 @@ $(BUILD)/llhttp/%.o: $(LLHTTP_DIR)/%.c
 	$(Q)$(CC) -O2 -g -fPIE $(SAN) -w $(LLHTTP_INC) -c -o $@ $<
 $(BUILD)/bpf/%.bpf.o: injector/intercept/%.bpf.c $(wildcard injector/proxy/wire.h injector/intercept/*.h)
 	@mkdir -p $(@D)
-	$(Q)$(CLANG) -target bpf -O2 -g -Wall -Iinclude -Iinjector -I/usr/include/$(shell uname -m)-linux-gnu -c -o $@ $<
+	$(Q)$(CLANG) -target bpf -mcpu=v3 -ffreestanding -O2 -g -Wall -Iinclude -Iinjector -I/usr/include/$(shell uname -m)-linux-gnu -c -o $@ $<
 $(BUILD)/bpf/%.skel.h: $(BUILD)/bpf/%.bpf.o
 	$(Q)$(BPFTOOL) gen skeleton $< name $* > $@
 
@@ -114,5 +114,83 @@ $(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(TEST_LIBS)
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TEST_LIBS)
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS_D) $(LIBS_C)
 
+
+# --- what people type -------------------------------------------------------------------------------------------------
+LIVE := $(sort $(wildcard tests/live/[0-9]*.sh tests/live/[0-9]*.py))
+LONG := $(sort $(wildcard tests/long/*.sh tests/long/*.py))
+export SQUALL_BUILD = $(abspath $(BUILD))
+SAN_ENV := ASAN_OPTIONS=abort_on_error=1:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+
+deps:
+	@./deps.sh build
+demo:
+	@./deps.sh demo
+	@$(MAKE) --no-print-directory all
+	@$(BUILD)/squall run scenarios/demo.yaml --var broken=$(or $(BROKEN),none) $(DEMO_ARGS)
+
+check:
+	@./deps.sh check
+	@$(MAKE) --no-print-directory run-check
+run-check: all $(UNIT) $(TOOLS)
+	@tests/layers.sh
+	@$(if $(SANITIZE),$(SAN_ENV)) tests/run -t $(if $(SANITIZE),400,200) $(UNIT) $(LIVE)
+check-unit: $(UNIT)
+	@$(if $(SANITIZE),$(SAN_ENV)) tests/run $(UNIT)
+# The long ones: the whole suite under the sanitizers, storms, the demo over and over, each broken switch, a kernel with
+# netem, the fuzzers for a while.
+check-all:
+	@./deps.sh all
+	@$(MAKE) --no-print-directory SANITIZE=address,undefined run-check
+	@$(MAKE) --no-print-directory run-long
+	@$(MAKE) --no-print-directory check-vm
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),20)
+run-long: all $(TOOLS)
+	@tests/run -t 1500 $(LONG)
+check-vm:
+	@./deps.sh check
+	@$(MAKE) --no-print-directory all
+	@tests/run -t 600 tests/vm/run
+
+bench: all $(BENCHES)
+	@./deps.sh all
+	@for b in $(BENCHES) $(sort $(wildcard tests/bench/*.sh)); do echo "== $$b"; $$b || exit 1; done
+
+FUZZ_SECONDS ?= 60
+fuzz:
+	@./deps.sh all
+	@$(MAKE) --no-print-directory BUILD=build/fuzz CC=$(CLANG) SANITIZE=fuzzer-no-link,address,undefined WERROR= run-fuzz
+run-fuzz: $(FUZZERS)
+	@for f in $(FUZZERS); do tests/fuzz/run $$f $(FUZZ_SECONDS) || exit 1; done
+
+lint:
+	@./deps.sh all
+	@cppcheck --quiet --enable=warning,portability --inline-suppr --error-exitcode=1 --suppress=missingIncludeSystem \
+	    -Iinclude -Iinjector -Icontroller injector controller scenarios
+	@$(MAKE) --no-print-directory compile_commands.json
+	@clang-tidy --quiet -p . $(filter-out %.bpf.c,$(CORE) $(INJ) $(CTL) $(SHOP))
+SOURCES = $(shell git ls-files '*.c' '*.h')
+format:
+	@clang-format -i $(SOURCES)
+check-format:
+	@clang-format --dry-run -Werror $(SOURCES)
+compile_commands.json: Makefile
+	@$(MAKE) --no-print-directory -Bn V=1 all | python3 tests/compile_commands.py > $@
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man1 \
+	    $(DESTDIR)$(PREFIX)/share/man/man5 $(DESTDIR)$(PREFIX)/share/man/man8 \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/doc/squall/scenarios
+	install -m 755 $(BUILD)/squall $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(BUILD)/squalld $(DESTDIR)$(PREFIX)/sbin/
+	for n in 1 5 8; do for m in controller/man/*.$$n; do [ ! -e $$m ] || \
+	    install -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$n/; done; done
+	$(BUILD)/squall completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/squall
+	install -m 644 scenarios/*.yaml $(DESTDIR)$(PREFIX)/share/doc/squall/scenarios/
+	install -m 644 README.md ARCHITECTURE.md API.md EVIDENCE.md SCENARIO.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/squall/
+clean:
+	rm -rf build compile_commands.json
+
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all
+.PHONY: all deps demo check run-check check-unit check-all run-long check-vm bench fuzz run-fuzz lint format check-format \
+    install clean
+.DEFAULT_GOAL := all

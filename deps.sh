@@ -1,0 +1,93 @@
+#!/bin/bash
+# Installs what is missing from the distribution (Debian, Ubuntu), says what, and does nothing when all is there.
+#   ./deps.sh build | demo | check | all [--dry-run]
+# Uses sudo when not root; where there is no sudo it names the packages and stops.
+set -u
+
+# package, then how to see that it is there: cmd NAME, pc PKG-CONFIG-NAME, or file PATH
+build='
+gcc                   cmd gcc
+libc6-dev             file /usr/include/stdlib.h
+pkg-config            cmd pkg-config
+clang                 cmd clang
+bpftool               cmd bpftool
+libuv1-dev            pc libuv
+libjansson-dev        pc jansson
+libmicrohttpd-dev     pc libmicrohttpd
+libcurl4-openssl-dev  pc libcurl
+libyaml-dev           pc yaml-0.1
+libseccomp-dev        pc libseccomp
+libnl-3-dev           pc libnl-3.0
+libnl-route-3-dev     pc libnl-route-3.0
+libbpf-dev            pc libbpf
+libcap-ng-dev         pc libcap-ng
+node-llhttp           file /usr/share/llhttp/llhttp.c
+'
+check="$build"'
+libcmocka-dev         pc cmocka
+python3               cmd python3
+curl                  cmd curl
+procps                cmd ps
+iproute2              cmd ip
+nginx-light           cmd nginx
+nodejs                cmd node
+npm                   cmd npm
+user-mode-linux       cmd linux.uml
+'
+all="$check"'
+wrk                   cmd wrk
+strace                cmd strace
+clang-format          cmd clang-format
+clang-tidy            cmd clang-tidy
+cppcheck              cmd cppcheck
+libclang-rt-14-dev    file /usr/lib/llvm-14/lib/clang/14.0.6/lib/linux/libclang_rt.fuzzer-x86_64.a
+chromium              cmd chromium
+'
+
+PATH=$PATH:/usr/sbin:/sbin
+case "${1:-}" in
+build | demo) want=$build ;;
+check) want=$check ;;
+all) want=$all ;;
+*)
+    echo "usage: $0 build|demo|check|all [--dry-run]" >&2
+    exit 2
+    ;;
+esac
+
+missing=()
+while read -r package how what; do
+    [ -n "$package" ] || continue
+    case "$how" in
+    cmd) command -v "$what" >/dev/null ;;
+    pc) pkg-config --exists "$what" 2>/dev/null ;;
+    file) [ -e "$what" ] ;;
+    esac || missing+=("$package")
+done <<<"$want"
+# Newer distributions have llhttp as a library.
+[ ! -e /usr/include/llhttp.h ] || missing=("${missing[@]/node-llhttp/}")
+read -ra missing <<<"${missing[*]:-}"
+
+[ ${#missing[@]} -gt 0 ] || exit 0
+if [ "${2:-}" = --dry-run ]; then
+    echo "${missing[*]}"
+    exit 0
+fi
+command -v apt-get >/dev/null || {
+    echo "deps: this system has no apt-get; please install the equivalents of: ${missing[*]}" >&2
+    exit 5
+}
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || {
+        echo "deps: not root, and there is no sudo; please have these installed: ${missing[*]}" >&2
+        exit 5
+    }
+    as_root=(sudo)
+fi
+echo "deps: installing from the distribution: ${missing[*]}"
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null &&
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null || {
+    echo "deps: the distribution could not install them (see above)" >&2
+    exit 5
+}
