@@ -1,4 +1,4 @@
-#include "run/evidence.h"
+#include "run/evlog.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +16,7 @@
 #define RESERVE ((off_t)4 * 1024 * 1024)
 #define RESERVE_LOW ((off_t)1024 * 1024)
 
-struct sq_evidence {
+struct sq_evlog {
     uv_timer_t timer;
     uv_loop_t *loop;
     int fd;
@@ -34,7 +34,7 @@ struct sq_evidence {
     void *on_error_arg;
 };
 
-static void fail(struct sq_evidence *ev, int code, const char *what)
+static void fail(struct sq_evlog *ev, int code, const char *what)
 {
     if (ev->err.code)
         return;
@@ -47,7 +47,7 @@ static void fail(struct sq_evidence *ev, int code, const char *what)
 
 /* Keep blocks allocated beyond the end of the file, so that "the disk is full" is learnt while there is still room to
  * say so in the log itself. */
-static void reserve(struct sq_evidence *ev)
+static void reserve(struct sq_evlog *ev)
 {
     if (ev->no_reserve || ev->err.code || ev->reserved - ev->size >= RESERVE_LOW)
         return;
@@ -61,7 +61,7 @@ static void reserve(struct sq_evidence *ev)
         fail(ev, -errno, "cannot grow");
 }
 
-static int write_out(struct sq_evidence *ev)
+static int write_out(struct sq_evlog *ev)
 {
     size_t off = 0;
     while (off < ev->len) {
@@ -82,7 +82,7 @@ static int write_out(struct sq_evidence *ev)
     return 0;
 }
 
-static void flush(struct sq_evidence *ev)
+static void flush(struct sq_evlog *ev)
 {
     reserve(ev);
     write_out(ev);
@@ -93,13 +93,13 @@ static void on_timer(uv_timer_t *t)
     flush(t->data);
 }
 
-int sq_evidence_open(uv_loop_t *loop, const char *dir, int64_t start_ns, struct sq_evidence **out, struct sq_err *e)
+int sq_evlog_open(uv_loop_t *loop, const char *dir, int64_t start_ns, struct sq_evlog **out, struct sq_err *e)
 {
     char path[4096];
     int rc = sq_path_join(path, sizeof(path), dir, "evidence.jsonl", e);
     if (rc)
         return rc;
-    struct sq_evidence *ev = calloc(1, sizeof(*ev));
+    struct sq_evlog *ev = calloc(1, sizeof(*ev));
     if (!ev || !(ev->buf = malloc(BUFFER))) {
         free(ev);
         return sq_err(e, -ENOMEM, "no memory");
@@ -132,7 +132,7 @@ int sq_evidence_open(uv_loop_t *loop, const char *dir, int64_t start_ns, struct 
     return 0;
 }
 
-static int append(struct sq_evidence *ev, const char *s, size_t n)
+static int append(struct sq_evlog *ev, const char *s, size_t n)
 {
     if (ev->len + n > ev->cap) {
         size_t cap = ev->cap;
@@ -149,7 +149,7 @@ static int append(struct sq_evidence *ev, const char *s, size_t n)
     return 0;
 }
 
-void sq_evidence_put(struct sq_evidence *ev, const char *type, int64_t at_ns, json_t *rec)
+void sq_evlog_put(struct sq_evlog *ev, const char *type, int64_t at_ns, json_t *rec)
 {
     double t = (double)(at_ns - ev->start_ns) / 1e9;
     char head[128];
@@ -169,19 +169,19 @@ void sq_evidence_put(struct sq_evidence *ev, const char *type, int64_t at_ns, js
 
 static void sync_work(uv_work_t *w)
 {
-    struct sq_evidence *ev = w->data;
+    struct sq_evlog *ev = w->data;
     ev->sync_rc = fdatasync(ev->fd) ? -errno : 0;
 }
 
 static void sync_done(uv_work_t *w, int status);
 
-static void sync_start(struct sq_evidence *ev)
+static void sync_start(struct sq_evlog *ev)
 {
     ev->work.data = ev;
     ev->syncing = uv_queue_work(ev->loop, &ev->work, sync_work, sync_done) == 0;
 }
 
-static void destroy(struct sq_evidence *ev)
+static void destroy(struct sq_evlog *ev)
 {
     free(ev->buf);
     free(ev);
@@ -194,7 +194,7 @@ static void timer_closed(uv_handle_t *h)
 
 static void sync_done(uv_work_t *w, int status)
 {
-    struct sq_evidence *ev = w->data;
+    struct sq_evlog *ev = w->data;
     ev->syncing = false;
     if (ev->closed) {
         close(ev->fd);
@@ -209,9 +209,9 @@ static void sync_done(uv_work_t *w, int status)
     }
 }
 
-void sq_evidence_put_durable(struct sq_evidence *ev, const char *type, int64_t at_ns, json_t *rec)
+void sq_evlog_put_durable(struct sq_evlog *ev, const char *type, int64_t at_ns, json_t *rec)
 {
-    sq_evidence_put(ev, type, at_ns, rec);
+    sq_evlog_put(ev, type, at_ns, rec);
     flush(ev);
     if (ev->syncing)
         ev->sync_again = true;
@@ -219,23 +219,23 @@ void sq_evidence_put_durable(struct sq_evidence *ev, const char *type, int64_t a
         sync_start(ev);
 }
 
-const struct sq_err *sq_evidence_error(const struct sq_evidence *ev)
+const struct sq_err *sq_evlog_error(const struct sq_evlog *ev)
 {
     return ev->err.code ? &ev->err : NULL;
 }
 
-void sq_evidence_on_error(struct sq_evidence *ev, void (*fn)(void *arg), void *arg)
+void sq_evlog_on_error(struct sq_evlog *ev, void (*fn)(void *arg), void *arg)
 {
     ev->on_error = fn;
     ev->on_error_arg = arg;
 }
 
-int64_t sq_evidence_start_ns(const struct sq_evidence *ev)
+int64_t sq_evlog_start_ns(const struct sq_evlog *ev)
 {
     return ev->start_ns;
 }
 
-int sq_evidence_close(struct sq_evidence *ev, struct sq_err *e)
+int sq_evlog_close(struct sq_evlog *ev, struct sq_err *e)
 {
     if (!ev)
         return 0;
