@@ -12,9 +12,11 @@
 
 struct sq_journal;
 
-/* Create (preallocating `slots` slots of 4 KiB) or open an existing one. -ENOSPC when the disk is full. */
+/* Create (preallocating `slots` slots of 4 KiB) or open an existing one (slots 0: it must exist). -ENOSPC when the disk is full. */
 int sq_journal_open(const char *path, unsigned slots, struct sq_journal **out, struct sq_err *e);
 void sq_journal_close(struct sq_journal *j);
+/* Read the file again, through the descriptor that is open: what another process held since (keeper). */
+int sq_journal_reload(struct sq_journal *j, struct sq_err *e);
 /* Write one record durably: {"run","fault" or "service","kind","undo":{...}}. *slot identifies it. -ENOSPC: all slots are
  * held; -E2BIG: it does not fit a slot. */
 int sq_journal_hold(struct sq_journal *j, const json_t *record, unsigned *slot, struct sq_err *e);

@@ -1,0 +1,296 @@
+/* The connect and getpeername hooks of one caller (cgroup-BPF). One object is loaded per instance; the maps are shared
+ * among all of them, the destinations (bss) are its own. Loaded from user space only, never pinned. */
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+
+#include "intercept/rules.h"
+
+#define AF_INET 2
+#define AF_INET6 10
+#define SOCK_STREAM 1
+#define LOOPBACK_IF 1
+
+struct sock_common {
+    unsigned char skc_ipv6only : 1;
+} __attribute__((preserve_access_index));
+
+const volatile __u32 caller_id = 0;
+const volatile __u32 caller_slot = 0;
+const volatile __u64 netns_cookie = 0; /* of the proxy; 0: unknown */
+
+/* Written by squalld while the hooks run: a matcher first, then the count. */
+__u32 n_matchers = 0;
+struct sq_matcher matchers[SQ_MATCHERS] = {};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, SQ_EDGES);
+    __type(key, __u32);
+    __type(value, struct sq_edge_cfg);
+} edges SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, SQ_FLOWS);
+    __type(key, __u32);
+    __type(value, struct sq_flow);
+} flows SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u32);
+} next_flow SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, SQ_EDGES);
+    __type(key, __u32);
+    __type(value, struct sq_edge_counts);
+} counts SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 18);
+} hooks SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, SQ_FLOWS);
+    __type(key, __u64);
+    __type(value, struct sq_peer_addr);
+} peers SEC(".maps");
+
+/* What a hook found out about one connect. The address is v4-mapped for IPv4, whatever the socket's family. */
+struct call {
+    __u32 a[4];
+    __u32 family; /* of the socket */
+    __u32 port;   /* as in ctx */
+    __u64 cookie;
+};
+
+static __always_inline int match(const struct call *k, __u32 *slot)
+{
+    __u16 port = bpf_ntohs((__u16)k->port);
+    __u32 n = *(volatile __u32 *)&n_matchers;
+
+    for (__u32 i = 0; i < SQ_MATCHERS; i++) {
+        const struct sq_matcher *m = &matchers[i];
+
+        if (i >= n)
+            break;
+        if (port < m->port_lo || port > m->port_hi)
+            continue;
+        if ((k->a[0] & m->mask[0]) != m->addr[0] || (k->a[1] & m->mask[1]) != m->addr[1] ||
+            (k->a[2] & m->mask[2]) != m->addr[2] || (k->a[3] & m->mask[3]) != m->addr[3])
+            continue;
+        *slot = m->slot;
+        return 1;
+    }
+    return 0;
+}
+
+static __always_inline void tell(__u64 now, __u32 edge, const struct sq_decision *d, struct sq_edge_counts *c)
+{
+    struct sq_hook_event *ev = bpf_ringbuf_reserve(&hooks, sizeof(*ev), 0);
+
+    if (!ev) {
+        __sync_fetch_and_add(&c->lost, 1);
+        return;
+    }
+    ev->t_ns = now;
+    ev->caller = caller_id;
+    ev->edge = edge;
+    ev->err = d->err;
+    ev->rule = d->rule;
+    bpf_ringbuf_submit(ev, 0);
+}
+
+/* Remember where the connect wanted to go: for the proxy, and for getpeername. 0: the table's index could not be used. */
+static __always_inline int write_flow(const struct call *k, const struct sq_decision *d, __u32 edge, __u64 now, __u32 *idx)
+{
+    struct sq_peer_addr peer = {};
+    __u32 zero = 0, *next = bpf_map_lookup_elem(&next_flow, &zero);
+    int v4 = k->a[0] == 0 && k->a[1] == 0 && k->a[2] == bpf_htonl(0xffff);
+    struct sq_flow *f;
+    __u32 *fa;
+
+    if (!next)
+        return 0;
+    *idx = __sync_fetch_and_add(next, 1) & (SQ_FLOWS - 1);
+    f = bpf_map_lookup_elem(&flows, idx);
+    if (!f)
+        return 0;
+    fa = (__u32 *)(void *)f->addr;
+    f->t_ns = now;
+    f->caller = caller_id;
+    f->edge = edge;
+    f->epoch = d->epoch;
+    f->port = (__u16)k->port;
+    f->drawn = (__u8)d->drawn;
+    f->family = v4 ? AF_INET : AF_INET6;
+    fa[0] = v4 ? k->a[3] : k->a[0];
+    fa[1] = v4 ? 0 : k->a[1];
+    fa[2] = v4 ? 0 : k->a[2];
+    fa[3] = v4 ? 0 : k->a[3];
+    peer.family = k->family;
+    peer.port = (__u16)k->port;
+    peer.addr[0] = k->family == AF_INET ? k->a[3] : k->a[0];
+    peer.addr[1] = k->a[1];
+    peer.addr[2] = k->a[2];
+    peer.addr[3] = k->a[3];
+    bpf_map_update_elem(&peers, &k->cookie, &peer, BPF_ANY);
+    return 1;
+}
+
+/* 1: go direct; 0: failed (errno set); 2: *to and *port are where to go instead. */
+static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct call *k, int bypass, __u32 *to, __u32 *port)
+{
+    struct sq_edge_counts *c;
+    struct sq_edge_cfg *cfg;
+    struct sq_decision d;
+    __u32 slot = 0, idx;
+    __u64 now;
+
+    if (!match(k, &slot)) {
+        bpf_map_delete_elem(&peers, &k->cookie);
+        return 1;
+    }
+    cfg = bpf_map_lookup_elem(&edges, &slot);
+    c = bpf_map_lookup_elem(&counts, &slot);
+    if (!cfg || !c || !cfg->pass)
+        return 1;
+    __sync_fetch_and_add(&c->connects, 1);
+    now = bpf_ktime_get_ns();
+    sq_decide(cfg, caller_slot, &d);
+    if (d.go == SQ_GO_FAIL) {
+        __sync_fetch_and_add(&c->failed, 1);
+        tell(now, cfg->id, &d, c);
+        bpf_set_retval(-(int)d.err);
+        return 0;
+    }
+    if (netns_cookie && bpf_get_netns_cookie(ctx) != netns_cookie)
+        bypass = 1;
+    if (bypass || !write_flow(k, &d, cfg->id, now, &idx)) {
+        __sync_fetch_and_add(&c->bypassed, 1);
+        bpf_map_delete_elem(&peers, &k->cookie);
+        return 1;
+    }
+    __sync_fetch_and_add(&c->redirected, 1);
+    *to = bpf_htonl(SQ_NET_BPF | idx);
+    *port = d.go == SQ_GO_GATE ? cfg->gate : cfg->pass;
+    return 2;
+}
+
+static __always_inline int bound_to_device(struct bpf_sock *sk)
+{
+    return sk && sk->bound_dev_if && sk->bound_dev_if != LOOPBACK_IF;
+}
+
+SEC("cgroup/connect4")
+int sq_connect4(struct bpf_sock_addr *ctx)
+{
+    struct call k = {};
+    __u32 to = 0, port = 0;
+    int rc;
+
+    if (ctx->type != SOCK_STREAM)
+        return 1;
+    k.a[2] = bpf_htonl(0xffff);
+    k.a[3] = ctx->user_ip4;
+    k.port = ctx->user_port;
+    k.family = AF_INET;
+    k.cookie = bpf_get_socket_cookie(ctx);
+    rc = intercept(ctx, &k, bound_to_device(ctx->sk), &to, &port);
+    if (rc != 2)
+        return rc;
+    ctx->user_ip4 = to;
+    ctx->user_port = port;
+    return 1;
+}
+
+/* An IPv6 socket is sent to ::ffff:127.1.x.y, which one that is IPv6 only, or bound to an IPv6 address, can't reach. */
+static __always_inline int cannot_map(struct bpf_sock *sk)
+{
+    struct sock_common *common;
+    __u32 s0, s1, s2, s3;
+
+    if (!sk)
+        return 1;
+    s0 = sk->src_ip6[0];
+    s1 = sk->src_ip6[1];
+    s2 = sk->src_ip6[2];
+    s3 = sk->src_ip6[3];
+    if ((s0 | s1 | s2 | s3) && !(s0 == 0 && s1 == 0 && s2 == bpf_htonl(0xffff)))
+        return 1;
+    common = (struct sock_common *)bpf_skc_to_tcp6_sock(sk); /* the first member of every socket (net/sock.h) */
+    if (!common)
+        return 1;
+    return BPF_CORE_READ_BITFIELD_PROBED(common, skc_ipv6only) != 0;
+}
+
+SEC("cgroup/connect6")
+int sq_connect6(struct bpf_sock_addr *ctx)
+{
+    struct call k = {};
+    __u32 to = 0, port = 0;
+    int rc;
+
+    if (ctx->type != SOCK_STREAM)
+        return 1;
+    k.a[0] = ctx->user_ip6[0];
+    k.a[1] = ctx->user_ip6[1];
+    k.a[2] = ctx->user_ip6[2];
+    k.a[3] = ctx->user_ip6[3];
+    k.port = ctx->user_port;
+    k.family = AF_INET6;
+    k.cookie = bpf_get_socket_cookie(ctx);
+    rc = intercept(ctx, &k, bound_to_device(ctx->sk) || cannot_map(ctx->sk), &to, &port);
+    if (rc != 2)
+        return rc;
+    ctx->user_ip6[0] = 0;
+    ctx->user_ip6[1] = 0;
+    ctx->user_ip6[2] = bpf_htonl(0xffff);
+    ctx->user_ip6[3] = to;
+    ctx->user_port = port;
+    return 1;
+}
+
+SEC("cgroup/getpeername4")
+int sq_getpeer4(struct bpf_sock_addr *ctx)
+{
+    __u64 cookie = bpf_get_socket_cookie(ctx);
+    struct sq_peer_addr *p = bpf_map_lookup_elem(&peers, &cookie);
+
+    if (p && p->family == AF_INET) {
+        ctx->user_ip4 = p->addr[0];
+        ctx->user_port = p->port;
+    }
+    return 1;
+}
+
+SEC("cgroup/getpeername6")
+int sq_getpeer6(struct bpf_sock_addr *ctx)
+{
+    __u64 cookie = bpf_get_socket_cookie(ctx);
+    struct sq_peer_addr *p = bpf_map_lookup_elem(&peers, &cookie);
+
+    if (p && p->family == AF_INET6) {
+        ctx->user_ip6[0] = p->addr[0];
+        ctx->user_ip6[1] = p->addr[1];
+        ctx->user_ip6[2] = p->addr[2];
+        ctx->user_ip6[3] = p->addr[3];
+        ctx->user_port = p->port;
+    }
+    return 1;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,132 @@
+/* What the connect hooks (BPF) and the seccomp supervisor share: the edges' rules as both read them, one memory when BPF is
+ * there (an mmapable map), and one decision, so that both ways of interception act alike.
+ *
+ * Rules are switched whole: the writer fills slot[(epoch + 1) & 1] and then stores epoch + 1. */
+#ifndef SQUALL_INTERCEPT_RULES_H
+#define SQUALL_INTERCEPT_RULES_H
+
+#include <stdint.h>
+
+#include "proxy/wire.h"
+
+#define SQ_EDGES 256u    /* edges at once, of all runs */
+#define SQ_CALLERS 256u  /* armed instances at once */
+#define SQ_MATCHERS 64u  /* destinations of one caller */
+#define SQ_EDGE_RULES 4u /* faults on one edge at once */
+#define SQ_ALWAYS (1ull << 32)
+
+enum { SQ_RULE_NONE = 0, SQ_RULE_LATENCY = 1, SQ_RULE_ERROR = 2, SQ_RULE_BLACKHOLE = 3 };
+
+struct sq_rule {
+    uint64_t threshold;                /* hit when a random uint32 is below it; SQ_ALWAYS: every time */
+    uint64_t callers[SQ_CALLERS / 64]; /* bit per caller slot */
+    uint32_t kind;
+    uint32_t err;    /* positive errno */
+    uint32_t number; /* unique within the injector's life: says in a hook event which fault it was */
+    uint32_t hold;   /* latency: the connect can be held, too */
+};
+
+struct sq_rules {
+    uint32_t n;
+    uint32_t pad;
+    struct sq_rule rule[SQ_EDGE_RULES];
+};
+
+struct sq_edge_cfg {
+    uint32_t epoch;
+    uint32_t id;   /* the edge's number for the proxy */
+    uint16_t pass; /* ports of the proxy's listeners, network byte order; 0: not there */
+    uint16_t gate;
+    uint32_t pad;
+    struct sq_rules slot[2];
+};
+
+/* One destination of a caller. IPv4 is kept v4-mapped: one comparison for both families. */
+struct sq_matcher {
+    uint32_t addr[4]; /* network byte order, already masked */
+    uint32_t mask[4];
+    uint16_t port_lo; /* host byte order */
+    uint16_t port_hi;
+    uint32_t slot; /* of the edge */
+};
+
+struct sq_edge_counts {
+    uint64_t connects;   /* that matched the edge */
+    uint64_t redirected; /* to the proxy */
+    uint64_t failed;     /* with an errno, by a fault */
+    uint64_t bypassed;   /* could not be redirected: bound to a device, IPv6 only, another network namespace, not readable */
+    uint64_t lost;       /* failed, but the event did not fit the ring buffer */
+};
+
+/* A connect that a hook failed. */
+struct sq_hook_event {
+    uint64_t t_ns;
+    uint32_t caller;
+    uint32_t edge; /* number */
+    uint32_t err;
+    uint32_t rule; /* number */
+};
+
+/* The original destination, for getpeername(2), by socket cookie. */
+struct sq_peer_addr {
+    uint32_t addr[4]; /* as in the socket's own family: IPv4 in the first */
+    uint16_t port;
+    uint16_t pad;
+    uint32_t family;
+};
+
+enum { SQ_GO_PASS = 0, SQ_GO_GATE = 1, SQ_GO_FAIL = 2 };
+
+struct sq_decision {
+    uint32_t epoch;
+    uint32_t go;
+    uint32_t drawn; /* as struct sq_flow has it */
+    uint32_t err;
+    uint32_t rule;
+};
+
+#ifdef __bpf__
+#define SQ_RND() bpf_get_prandom_u32()
+#else
+uint32_t sq_decide_rnd(void);
+#define SQ_RND() sq_decide_rnd()
+#endif
+
+/* What happens to a connect of the caller at SLOT over this edge, now. Errors win over black holes, those over latency. */
+static __attribute__((always_inline)) inline void sq_decide(const struct sq_edge_cfg *cfg, uint32_t slot,
+                                                            struct sq_decision *d)
+{
+    const struct sq_rules *rs;
+    uint32_t i;
+
+    d->epoch = *(const volatile uint32_t *)&cfg->epoch;
+    d->go = SQ_GO_PASS;
+    d->drawn = 0;
+    d->err = 0;
+    d->rule = 0;
+    rs = &cfg->slot[d->epoch & 1];
+    for (i = 0; i < SQ_EDGE_RULES; i++) {
+        const struct sq_rule *r = &rs->rule[i];
+
+        if (i >= rs->n)
+            break;
+        if (!(r->callers[(slot / 64) & (SQ_CALLERS / 64 - 1)] & (1ull << (slot & 63))))
+            continue;
+        if (r->threshold < SQ_ALWAYS && SQ_RND() >= r->threshold) {
+            if (!d->drawn)
+                d->drawn = 1;
+            continue;
+        }
+        d->drawn = 2;
+        if (r->kind == SQ_RULE_ERROR) {
+            d->go = SQ_GO_FAIL;
+            d->err = r->err;
+            d->rule = r->number;
+            return;
+        }
+        if (r->kind == SQ_RULE_BLACKHOLE || r->hold)
+            d->go = SQ_GO_GATE;
+    }
+}
+
+#endif

@@ -1,0 +1,171 @@
+/* Seccomp listeners in the keeper. While squalld lives they are only held: a listener whose last descriptor closes makes
+ * every trapped call fail with ENOSYS for ever, and one that is held but not served makes it hang, so from squalld's death
+ * on each notification is answered with "continue", which makes the call what it is without us (seccomp_unotify(2)). */
+#include <errno.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "keeper.h"
+#include "squall/cleanup.h"
+
+/* Ids are handed out one by one, from a random start (kernel/seccomp.c, init_listener): what a dead squalld had received
+ * but not answered lies close to the last one that it noted. */
+#define SEEN_BEFORE 256u
+#define SEEN_AFTER 64u
+#define AT_ONCE 64 /* notifications answered per wake-up of one listener */
+
+struct listener {
+    uint64_t key;
+    uint32_t slot;
+    int fd;
+    bool scanned;
+};
+
+struct sq_listeners {
+    volatile uint64_t *seen;
+    unsigned n;
+    struct listener of[SQ_MAX_LISTENERS];
+};
+
+struct sq_listeners *sq_listeners_new(volatile uint64_t *seen)
+{
+    struct sq_listeners *l = calloc(1, sizeof(*l));
+    if (l)
+        l->seen = seen;
+    return l;
+}
+
+static void drop(struct sq_listeners *l, unsigned i)
+{
+    (void)close(l->of[i].fd);
+    l->of[i] = l->of[--l->n];
+}
+
+void sq_listeners_free(struct sq_listeners *l)
+{
+    if (!l)
+        return;
+    while (l->n)
+        drop(l, 0);
+    free(l);
+}
+
+unsigned sq_listeners_count(const struct sq_listeners *l)
+{
+    return l->n;
+}
+
+static void take(struct sq_listeners *l, const struct sq_keeper_msg *m, int fd)
+{
+    for (unsigned i = 0; i < l->n; i++)
+        if (l->of[i].key == m->key) {
+            drop(l, i);
+            break;
+        }
+    if (fd < 0)
+        return;
+    if (!m->add || m->slot >= SQ_MAX_LISTENERS || l->n == SQ_MAX_LISTENERS) {
+        (void)close(fd);
+        return;
+    }
+    l->of[l->n++] = (struct listener){.key = m->key, .slot = m->slot, .fd = fd};
+}
+
+int sq_listeners_receive(struct sq_listeners *l, int sock)
+{
+    for (;;) {
+        struct sq_keeper_msg m;
+        union {
+            char buf[CMSG_SPACE(sizeof(int))];
+            struct cmsghdr align;
+        } ctl;
+        struct iovec iov = {&m, sizeof(m)};
+        struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = ctl.buf, .msg_controllen = sizeof(ctl.buf)};
+        ssize_t n = recvmsg(sock, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno == EAGAIN ? 0 : -EPIPE;
+        if (n == 0)
+            return -EPIPE;
+        int fd = -1;
+        struct cmsghdr *c = CMSG_FIRSTHDR(&h);
+        if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+            memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+        if (n == (ssize_t)sizeof(m))
+            take(l, &m, fd);
+        else if (fd >= 0)
+            (void)close(fd);
+    }
+}
+
+unsigned sq_listeners_poll(struct sq_listeners *l, struct pollfd *pfd, unsigned n, bool answering)
+{
+    unsigned k = 0;
+    for (; k < l->n && k < n; k++)
+        pfd[k] = (struct pollfd){.fd = l->of[k].fd, .events = answering ? POLLIN : 0};
+    return k;
+}
+
+static int resume(int fd, uint64_t id)
+{
+    struct seccomp_notif_resp resp = {.id = id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
+    return ioctl(fd, SECCOMP_IOCTL_NOTIF_SEND, &resp) < 0 ? -errno : 0;
+}
+
+static void scan(int fd, uint64_t last)
+{
+    for (uint64_t id = last - SEEN_BEFORE; id != last + SEEN_AFTER + 1; id++)
+        if (ioctl(fd, SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0)
+            (void)resume(fd, id);
+}
+
+static void answer(struct listener *li)
+{
+    for (int i = 0; i < AT_ONCE; i++) {
+        struct pollfd p = {.fd = li->fd, .events = POLLIN};
+        if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLIN)) /* RECV alone would block */
+            return;
+        union {
+            struct seccomp_notif notif;
+            char room[512]; /* for a later kernel's, which may be longer */
+        } req;
+        memset(&req, 0, sizeof(req)); /* the kernel insists */
+        if (ioctl(li->fd, SECCOMP_IOCTL_NOTIF_RECV, &req) < 0)
+            return; /* ENOENT: the caller died meanwhile */
+        (void)resume(li->fd, req.notif.id);
+        if (!li->scanned) {
+            li->scanned = true; /* one that squalld never noted an id for: this one is as near */
+            scan(li->fd, req.notif.id);
+        }
+    }
+}
+
+void sq_listeners_serve(struct sq_listeners *l, const struct pollfd *pfd, unsigned n, bool answering)
+{
+    for (unsigned k = n; k-- > 0;) { /* backwards: drop() moves the last one down */
+        if (k >= l->n || l->of[k].fd != pfd[k].fd)
+            continue;
+        if (answering && (pfd[k].revents & POLLIN))
+            answer(&l->of[k]);
+        if (pfd[k].revents & (POLLHUP | POLLERR | POLLNVAL))
+            drop(l, k);
+    }
+}
+
+void sq_listeners_take_over(struct sq_listeners *l)
+{
+    for (unsigned i = 0; i < l->n; i++) {
+        uint64_t last = SQ_GET(l->seen[l->of[i].slot]);
+        if (last) {
+            l->of[i].scanned = true;
+            scan(l->of[i].fd, last);
+        }
+    }
+}

@@ -1,0 +1,259 @@
+#include "proxy/rules.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "squall/json.h"
+#include "squall/units.h"
+
+#define DELAY_MAX (100 * 86400 * SQ_S)
+
+static bool valid_id(const char *s)
+{
+    size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
+    return n > 0 && n < 32 && s[n] == '\0';
+}
+
+uint16_t sq_name_intern(struct sq_names *names, const char *id)
+{
+    if (!valid_id(id))
+        return 0;
+    for (unsigned i = names->n; i-- > 0;)
+        if (strcmp(names->name[i], id) == 0)
+            return (uint16_t)(i + 1);
+    if (names->n == UINT16_MAX)
+        return 0;
+    if (names->n == names->cap) {
+        unsigned cap = names->cap ? names->cap * 2 : 16;
+        void *p = realloc(names->name, cap * sizeof(*names->name));
+        if (!p)
+            return 0;
+        names->name = p;
+        names->cap = cap;
+    }
+    memset(names->name[names->n], 0, sizeof(*names->name));
+    memcpy(names->name[names->n], id, strlen(id));
+    return (uint16_t)++names->n;
+}
+
+const char *sq_name_of(const struct sq_names *names, uint16_t n)
+{
+    return n && n <= names->n ? names->name[n - 1] : "";
+}
+
+void sq_names_free(struct sq_names *names)
+{
+    free(names->name);
+    names->name = NULL;
+    names->n = names->cap = 0;
+}
+
+static const char *const KINDS[] = {[SQ_R_LATENCY] = "latency", [SQ_R_ERROR] = "error", [SQ_R_BLACKHOLE] = "blackhole"};
+
+static int parse_kind(const char *s, enum sq_rule_kind *out, struct sq_err *e)
+{
+    for (unsigned i = 0; i < sizeof(KINDS) / sizeof(KINDS[0]); i++)
+        if (strcmp(s, KINDS[i]) == 0) {
+            *out = (enum sq_rule_kind)i;
+            return 0;
+        }
+    return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "no such kind of rule");
+}
+
+static int parse_callers(const json_t *o, struct sq_rule *r, struct sq_err *e)
+{
+    const json_t *a = json_object_get(o, "callers");
+    if (!a || json_is_null(a))
+        return 0;
+    if (!json_is_array(a) || json_array_size(a) == 0 || json_array_size(a) > SQ_RULE_CALLERS)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "callers of a rule: 1 to %d numbers", SQ_RULE_CALLERS);
+    for (size_t i = 0; i < json_array_size(a); i++) {
+        const json_t *v = json_array_get(a, i);
+        json_int_t n = json_integer_value(v);
+        if (!json_is_integer(v) || n < 0 || n > UINT32_MAX)
+            return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "a caller of a rule is not a number of 32 bits");
+        r->callers[r->ncallers++] = (uint32_t)n;
+    }
+    return 0;
+}
+
+static int parse_rule(struct sq_names *names, const json_t *o, struct sq_rule *r, struct sq_err *e)
+{
+    const char *fault, *kind;
+    int rc;
+    memset(r, 0, sizeof(*r));
+    if ((rc = sq_json_str(o, "fault", &fault, e)) || (rc = sq_json_str(o, "kind", &kind, e)) ||
+        (rc = parse_kind(kind, &r->kind, e)) || (rc = parse_callers(o, r, e)))
+        return rc;
+    r->percent = sq_json_num_or(o, "percent", 100.0);
+    r->delay = sq_json_int_or(o, "delay", 0);
+    r->jitter = sq_json_int_or(o, "jitter", 0);
+    r->err = (int)(sq_json_int_or(o, "errno", 0) & 0xfff);
+    r->seed = (uint64_t)sq_json_int_or(o, "seed", 0);
+    if (!(r->percent >= 0 && r->percent <= 100) || r->delay < 0 || r->delay > DELAY_MAX || r->jitter < 0 ||
+        r->jitter > DELAY_MAX)
+        return sq_err_cls(e, SQ_C_INPUT, -ERANGE, "percent, delay or jitter of a rule is out of range");
+    r->fault = sq_name_intern(names, fault);
+    if (!r->fault)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "not a fault id");
+    sq_rng_seed(&r->rng, r->seed);
+    return 0;
+}
+
+static bool same(const struct sq_rule *a, const struct sq_rule *b)
+{
+    return a->fault == b->fault && a->kind == b->kind && a->percent >= b->percent && a->percent <= b->percent &&
+           a->seed == b->seed && a->ncallers == b->ncallers &&
+           memcmp(a->callers, b->callers, a->ncallers * sizeof(a->callers[0])) == 0;
+}
+
+/* The slot of the same rule of before, else one that was free before. There are twice as many slots as rules. */
+static unsigned place(const struct sq_rules *old, uint32_t taken, const struct sq_rule *r)
+{
+    unsigned empty = 0;
+    for (unsigned i = 0; i < SQ_RULE_SLOTS; i++) {
+        uint32_t bit = UINT32_C(1) << i;
+        if (taken & bit)
+            continue;
+        if ((old->mask & bit) && same(&old->slot[i], r))
+            return i;
+    }
+    while ((taken | old->mask) & (UINT32_C(1) << empty))
+        empty++;
+    return empty;
+}
+
+int sq_rules_replace(struct sq_rules *r, uint32_t epoch, const json_t *rules, uint32_t *gone, uint32_t *fresh,
+                     struct sq_err *e)
+{
+    size_t n = json_array_size(rules);
+    if (!json_is_array(rules) || n > SQ_RULES_MAX)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "rules: a list of at most %d", SQ_RULES_MAX);
+    struct sq_rules *next = calloc(1, sizeof(*next));
+    if (!next)
+        return sq_err(e, -ENOMEM, "no memory for rules");
+    *fresh = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct sq_rule one;
+        int rc = parse_rule(r->names, json_array_get(rules, i), &one, e);
+        if (rc) {
+            free(next);
+            return rc;
+        }
+        unsigned s = place(r, next->mask, &one);
+        uint32_t bit = UINT32_C(1) << s;
+        if (r->mask & bit)
+            one.rng = r->slot[s].rng;
+        else
+            *fresh |= bit;
+        next->slot[s] = one;
+        next->mask |= bit;
+        next->order[next->n++] = (uint8_t)s;
+    }
+    next->names = r->names;
+    next->epoch = epoch;
+    *gone = r->mask & ~next->mask;
+    *r = *next;
+    free(next);
+    return 0;
+}
+
+static json_t *rule_json(const struct sq_names *names, const struct sq_rule *r)
+{
+    json_t *o = json_pack("{s:s,s:s,s:f,s:I,s:I,s:i,s:I}", "fault", sq_name_of(names, r->fault), "kind", KINDS[r->kind],
+                          "percent", r->percent, "delay", (json_int_t)r->delay, "jitter", (json_int_t)r->jitter,
+                          "errno", r->err, "seed", (json_int_t)r->seed);
+    if (!o || r->ncallers == 0)
+        return o;
+    json_t *a = json_array();
+    for (unsigned i = 0; i < r->ncallers; i++)
+        json_array_append_new(a, json_integer((json_int_t)r->callers[i]));
+    json_object_set_new(o, "callers", a);
+    return o;
+}
+
+json_t *sq_rules_json(const struct sq_rules *r)
+{
+    json_t *a = json_array();
+    for (unsigned i = 0; i < r->n; i++)
+        json_array_append_new(a, rule_json(r->names, &r->slot[r->order[i]]));
+    return a;
+}
+
+static bool concerns(const struct sq_rule *r, uint32_t caller)
+{
+    for (unsigned i = 0; i < r->ncallers; i++)
+        if (r->callers[i] == caller)
+            return true;
+    return r->ncallers == 0;
+}
+
+uint32_t sq_rules_draw(struct sq_rules *r, uint32_t among, uint32_t caller, int shared)
+{
+    uint32_t hits = 0;
+    for (unsigned i = 0; i < r->n; i++) {
+        struct sq_rule *one = &r->slot[r->order[i]];
+        uint32_t bit = UINT32_C(1) << r->order[i];
+        if (!(among & bit) || !concerns(one, caller))
+            continue;
+        bool hit = one->percent >= 100;
+        if (!hit && one->percent > 0)
+            hit = shared ? shared == 2 : sq_rng_double(&one->rng) * 100 < one->percent;
+        hits |= hit ? bit : 0;
+    }
+    return hits;
+}
+
+uint32_t sq_rules_of(const struct sq_rules *r, uint32_t hits, enum sq_rule_kind kind)
+{
+    uint32_t out = 0;
+    for (unsigned i = 0; i < r->n; i++) {
+        uint32_t bit = UINT32_C(1) << r->order[i];
+        if ((hits & bit) && r->slot[r->order[i]].kind == kind)
+            out |= bit;
+    }
+    return out;
+}
+
+static uint16_t first_of(const struct sq_rules *r, uint32_t hits, enum sq_rule_kind kind)
+{
+    for (unsigned i = 0; i < r->n; i++)
+        if ((hits & (UINT32_C(1) << r->order[i])) && r->slot[r->order[i]].kind == kind)
+            return r->slot[r->order[i]].fault;
+    return 0;
+}
+
+uint16_t sq_rules_fault(const struct sq_rules *r, uint32_t hits)
+{
+    uint16_t f = first_of(r, hits, SQ_R_ERROR);
+    if (!f)
+        f = first_of(r, hits, SQ_R_BLACKHOLE);
+    return f ? f : first_of(r, hits, SQ_R_LATENCY);
+}
+
+int64_t sq_rules_delay(struct sq_rules *r, uint32_t hits)
+{
+    int64_t sum = 0;
+    for (unsigned i = 0; i < r->n; i++) {
+        struct sq_rule *one = &r->slot[r->order[i]];
+        if (!(hits & (UINT32_C(1) << r->order[i])) || one->kind != SQ_R_LATENCY)
+            continue;
+        sum += one->delay;
+        if (one->jitter > 0)
+            sum += (int64_t)((sq_rng_double(&one->rng) * 2 - 1) * (double)one->jitter);
+    }
+    return sum > 0 ? sum : 0;
+}
+
+uint32_t sq_rules_certain(const struct sq_rules *r, uint32_t among, uint32_t caller, enum sq_rule_kind kind)
+{
+    uint32_t out = 0;
+    for (unsigned i = 0; i < r->n; i++) {
+        const struct sq_rule *one = &r->slot[r->order[i]];
+        uint32_t bit = UINT32_C(1) << r->order[i];
+        if ((among & bit) && one->kind == kind && one->percent >= 100 && concerns(one, caller))
+            out |= bit;
+    }
+    return out;
+}

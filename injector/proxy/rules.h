@@ -1,0 +1,70 @@
+/* The rules of an edge: which calls a fault hits, and what it does to them. Pure, except for the names of faults.
+ * A rule lives in a slot; a call or connection remembers by a bit mask which slots hit it. Replacing the rules keeps the
+ * slot (and its random sequence) of a rule whose fault, kind, percent and seed are the same. */
+#ifndef SQUALL_PROXY_RULES_H
+#define SQUALL_PROXY_RULES_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "squall/err.h"
+#include "squall/rng.h"
+
+#define SQ_RULES_MAX 16 /* of one edge */
+#define SQ_RULE_SLOTS 32
+#define SQ_RULE_CALLERS 64
+
+enum sq_rule_kind { SQ_R_LATENCY, SQ_R_ERROR, SQ_R_BLACKHOLE };
+
+struct sq_rule {
+    uint16_t fault; /* sq_name_intern */
+    enum sq_rule_kind kind;
+    double percent; /* 0..100 */
+    int64_t delay, jitter; /* ns */
+    int err;        /* what a failed connect returns; an open connection can only be reset */
+    uint64_t seed;
+    struct sq_rng rng;
+    unsigned ncallers; /* 0: all */
+    uint32_t callers[SQ_RULE_CALLERS];
+};
+
+/* Fault ids as small numbers, so that a call can carry one; never forgotten while calls may carry them (a run has few).
+ * 0 is "". Ids are [A-Za-z0-9._-]{1,31}, at most 65,535 of them. */
+struct sq_names {
+    char (*name)[32];
+    unsigned n, cap;
+};
+uint16_t sq_name_intern(struct sq_names *names, const char *id); /* 0: not an id, or no room */
+const char *sq_name_of(const struct sq_names *names, uint16_t n);
+void sq_names_free(struct sq_names *names);
+
+struct sq_rules {
+    struct sq_names *names; /* shared by all edges */
+    uint32_t epoch;
+    uint32_t mask; /* slots in use */
+    unsigned n;
+    uint8_t order[SQ_RULES_MAX]; /* slots, in the order of the message */
+    struct sq_rule slot[SQ_RULE_SLOTS];
+};
+
+/* Replace all rules by those of a "rules" message (wire.h). On error nothing is changed. *gone and *fresh: the slots that
+ * ended and those that are new. */
+int sq_rules_replace(struct sq_rules *r, uint32_t epoch, const json_t *rules, uint32_t *gone, uint32_t *fresh,
+                     struct sq_err *e);
+/* What is in force, as in the message. New reference. */
+json_t *sq_rules_json(const struct sq_rules *r);
+
+/* Draw for one request or connection of `caller`: which of the slots in `among` hit it. `shared` is the draw of its
+ * connect (struct sq_flow: 0 none, 1 spared, 2 hit), which stands for rules of less than 100 %. */
+uint32_t sq_rules_draw(struct sq_rules *r, uint32_t among, uint32_t caller, int shared);
+/* Of these hits: those of a kind. */
+uint32_t sq_rules_of(const struct sq_rules *r, uint32_t hits, enum sq_rule_kind kind);
+/* The fault that counts when these hit: an error before a black hole before a latency; 0: none. */
+uint16_t sq_rules_fault(const struct sq_rules *r, uint32_t hits);
+/* Draw the delay that the latencies among these hits add up to, >= 0. */
+int64_t sq_rules_delay(struct sq_rules *r, uint32_t hits);
+/* Rules of this kind that hit every call of `caller`. */
+uint32_t sq_rules_certain(const struct sq_rules *r, uint32_t among, uint32_t caller, enum sq_rule_kind kind);
+
+#endif
