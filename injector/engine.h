@@ -14,17 +14,30 @@
 #include "squall/err.h"
 
 struct sq_services; /* service.h */
+struct sq_page;     /* page.h */
+struct sq_beat_page;
 
 struct sq_engine_opts {
     uv_loop_t *loop;
     const char *dir;  /* RUN/<injector id> */
     const char *self; /* path of the squalld executable */
     bool is_private;
+    struct sq_journal *journal; /* borrowed */
+    struct sq_page *page;       /* shared with the keeper; borrowed */
+    struct sq_beat_page *beats; /* shared with the proxy; borrowed */
+    int beat_fd;                /* the memfd of `beats`; borrowed */
+    int keeper_fd;              /* our end of the pair to the keeper; borrowed. -1: there is none (fuzzing) */
+    void (*quit)(void *arg);    /* somebody asked a private injector to leave (POST /v1/quit) */
+    void *arg;
 };
 
 int sq_engine_new(const struct sq_engine_opts *o, struct sq_engine **out, struct sq_err *e);
-/* End every run; done() when everything is taken back and closed. */
+/* End every run; done() when everything is taken back and closed. What could not be taken back is still in the journal.
+ * sq_engine_free afterwards. */
 void sq_engine_stop(struct sq_engine *eng, void (*done)(void *arg), void *arg);
+void sq_engine_free(struct sq_engine *eng);
+/* Show the keeper that we live. Whatever works for long on the loop's thread calls it between its steps. */
+void sq_engine_beat(struct sq_engine *eng);
 
 uv_loop_t *sq_engine_loop(struct sq_engine *eng);
 struct sq_journal *sq_engine_journal(struct sq_engine *eng);

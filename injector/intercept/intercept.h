@@ -34,6 +34,9 @@ struct sq_intercept_opts {
     void (*proxy_changed)(void *arg, pid_t pid, uint64_t start);
     /* A dup of every seccomp listener is handed over here for the keeper; the callee owns fd. -1: forget KEY. */
     void (*listener)(void *arg, uint64_t key, int fd);
+    /* After `listener`: where to note the id of each notification right after it was received, so that the keeper can let
+     * go what a killed squalld had in hand. NULL, or returns NULL: nowhere. */
+    volatile uint64_t *(*seen)(void *arg, uint64_t key);
     volatile int64_t *proxy_beat; /* shared page: the proxy writes CLOCK_MONOTONIC ns here every 250 ms */
     int beat_fd;                  /* the memfd of that page, for the proxy, and */
     size_t beat_offset;           /* where in it */
