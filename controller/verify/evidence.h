@@ -13,6 +13,7 @@
 #include "squall/hist.h"
 
 /* Bounds on what is read; more is an error that says so. */
+#define SQ_EV_MAX_BYTES ((size_t)4 * 1024 * 1024 * 1024)
 #define SQ_EV_MAX_LINE (32u * 1024 * 1024)
 #define SQ_EV_MAX_CALLS (16u * 1024 * 1024)
 #define SQ_EV_MAX_SAMPLES 1000000u
@@ -105,6 +106,7 @@ struct sq_ev_endpoint {
 
 struct sq_ev_event {
     int64_t t_ns;
+    size_t line;                  /* of the log */
     const char *type;
     const json_t *obj;            /* the whole record */
 };
@@ -119,7 +121,8 @@ struct sq_evidence {
 
     struct sq_ev_step *steps;     /* in the scenario's order */
     size_t n_steps;
-    struct sq_ev_fault *faults;   /* in the order of applying */
+    struct sq_ev_fault *faults;   /* in the order of first mention: one that is only mentioned by calls is neither
+                                   applied nor failed */
     size_t n_faults;
     struct sq_ev_phase *phases;   /* in the log's order */
     size_t n_phases;

@@ -17,6 +17,7 @@ struct sq_call {
     int64_t answer;   /* the (final) answer's first byte came from the dependency; 0: not yet */
     int64_t held;     /* delay that we added */
     int64_t delay;    /* drawn once for an answer; valid when `delayed` */
+    int64_t bh_since; /* a black hole holds its bytes since then; 0: none does */
     int64_t gave_up;  /* the caller closed; 0: no */
     uint64_t end_off; /* offset in the stream to the caller behind its last byte; valid when `done` */
     uint32_t hits;    /* rules that hit it: sq_rules slots */
