@@ -1,0 +1,458 @@
+/* The loop of the probe's thread. Each turn, before it sleeps: what timed out, what is due, which seconds are complete;
+ * then one timerfd is set to the next moment that matters. Answers come as poll events in between (conn.c). */
+#include "probe/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "squall/clock.h"
+#include "squall/units.h"
+
+#define BURST 256 /* requests issued for an endpoint before answers are read again */
+
+#define LOAD(x) __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
+#define STORE(x, v) __atomic_store_n(&(x), (v), __ATOMIC_RELEASE)
+
+/* --- requests --- */
+
+static struct sq_request *request_new(struct sq_probe *p)
+{
+    struct sq_request *r = p->free_requests;
+
+    if (!r) {
+        struct sq_chunk *c;
+
+        if (p->outstanding >= SQ_OUTSTANDING_MAX || !(c = malloc(sizeof *c)))
+            return NULL;
+        c->next = p->chunks;
+        p->chunks = c;
+        for (size_t i = 0; i < sizeof c->request / sizeof c->request[0]; i++) {
+            c->request[i].next = p->free_requests;
+            p->free_requests = &c->request[i];
+        }
+        r = p->free_requests;
+    }
+    p->free_requests = r->next;
+    p->outstanding++;
+    return r;
+}
+
+static void request_free(struct sq_endpoint *ep, struct sq_request *r)
+{
+    struct sq_probe *p = ep->probe;
+
+    if (r->prev)
+        r->prev->next = r->next;
+    else
+        ep->head = r->next;
+    if (r->next)
+        r->next->prev = r->prev;
+    else
+        ep->tail = r->prev;
+    r->next = p->free_requests;
+    p->free_requests = r;
+    p->outstanding--;
+}
+
+void sq_engine_finish(struct sq_endpoint *ep, struct sq_request *r, enum sq_bad bad, const struct sq_answer *a)
+{
+    struct sq_probe *p = ep->probe;
+    int64_t latency = p->now - r->planned;
+
+    sq_second_add(r->second, bad, latency, r->sent >= 0 ? p->now - r->sent : -1, a);
+    sq_window_add(ep->window, (p->now - p->begin) / SQ_S, latency, bad != SQ_BAD_NONE);
+    ep->done++;
+    request_free(ep, r);
+}
+
+static void note_lag(struct sq_endpoint *ep, int64_t lag)
+{
+    if (lag > ep->max_lag)
+        ep->max_lag = lag;
+    if (lag > ep->probe->lag_over) {
+        ep->lag_late++;
+        ep->current->lag_late++;
+    }
+}
+
+static void issue_one(struct sq_endpoint *ep)
+{
+    struct sq_probe *p = ep->probe;
+    struct sq_request *r = request_new(p);
+
+    ep->planned++;
+    ep->current->planned++;
+    note_lag(ep, p->now - ep->next_planned);
+    if (!r) {
+        ep->broken = "more requests were on the way than the probe can hold";
+        return;
+    }
+    memset(r, 0, sizeof *r);
+    r->planned = ep->next_planned;
+    r->picked = p->now;
+    r->sent = -1;
+    r->second = ep->current;
+    r->second->outstanding++;
+    r->prev = ep->tail;
+    if (ep->tail)
+        ep->tail->next = r;
+    else
+        ep->head = r;
+    ep->tail = r;
+    sq_conn_dispatch(ep, r);
+}
+
+/* --- seconds --- */
+
+static int64_t second_end(const struct sq_probe *p, const struct sq_second *s)
+{
+    return p->zero + (s->sec + 1) * SQ_S;
+}
+
+static void second_open(struct sq_endpoint *ep, int64_t sec)
+{
+    struct sq_second *s = sq_second_new(ep->name, &ep->rules, sec);
+
+    if (!s) {
+        /* Out of memory: keep what there is going, and say that it can't be used. */
+        ep->broken = "out of memory";
+        if (ep->current) {
+            ep->current->sec = sec;
+            ep->current->closed = false;
+        }
+        return;
+    }
+    if (ep->current)
+        ep->current->next = s;
+    else
+        ep->first = s;
+    ep->current = s;
+}
+
+/* Open the second that the next request belongs to. */
+static void roll(struct sq_endpoint *ep)
+{
+    struct sq_probe *p = ep->probe;
+
+    while (!ep->rolled) {
+        int64_t end = second_end(p, ep->current);
+
+        if (ep->ended && p->stop_at <= end) {
+            ep->current->closed = true;
+            ep->rolled = true;
+        } else if (p->now >= end && ep->next_planned >= end) {
+            ep->current->closed = true;
+            second_open(ep, ep->current->sec + 1);
+        } else {
+            return;
+        }
+    }
+}
+
+static void queue_push(struct sq_probe *p, struct sq_second *s)
+{
+    s->next = NULL;
+    (void)pthread_mutex_lock(&p->lock);
+    if (p->queue_tail)
+        p->queue_tail->next = s;
+    else
+        p->queue_head = s;
+    p->queue_tail = s;
+    (void)pthread_mutex_unlock(&p->lock);
+}
+
+/* Hand over the seconds that are complete, in order. */
+static bool emit(struct sq_endpoint *ep)
+{
+    bool any = false;
+
+    while (ep->first && ep->first->closed && ep->first->outstanding == 0) {
+        struct sq_second *s = ep->first;
+
+        ep->first = s->next;
+        if (ep->current == s)
+            ep->current = NULL;
+        if (s->planned == 0 && !ep->first && ep->rolled && ep->probe->stop_at <= ep->probe->zero + s->sec * SQ_S) {
+            sq_second_free(s); /* stopped exactly at its beginning: it was never part of the load */
+            continue;
+        }
+        queue_push(ep->probe, s);
+        any = true;
+    }
+    return any;
+}
+
+/* --- a turn --- */
+
+static void issue(struct sq_endpoint *ep)
+{
+    struct sq_probe *p = ep->probe;
+
+    for (int i = 0; i < BURST && !ep->ended && ep->next_planned <= p->now; i++) {
+        int64_t at;
+
+        if (ep->next_planned >= p->stop_at)
+            break;
+        roll(ep);
+        issue_one(ep);
+        at = sq_schedule_next(&ep->schedule);
+        ep->next_planned = at == INT64_MAX ? SQ_NEVER : p->begin + at;
+    }
+    if (p->stop_at != SQ_NEVER && ep->next_planned >= p->stop_at)
+        ep->ended = true;
+}
+
+void sq_engine_issue(struct sq_probe *p)
+{
+    p->next_due = SQ_NEVER;
+    for (size_t i = 0; i < p->n_endpoints; i++) {
+        struct sq_endpoint *ep = &p->endpoint[i];
+
+        issue(ep);
+        if (!ep->ended && ep->next_planned < p->next_due)
+            p->next_due = ep->next_planned;
+    }
+}
+
+/* All of an endpoint have the same timeout, so that the oldest is always the first to time out. */
+static void expire(struct sq_endpoint *ep)
+{
+    while (ep->head && ep->head->planned + ep->timeout <= ep->probe->now) {
+        struct sq_request *r = ep->head;
+
+        sq_conn_forget(ep, r);
+        sq_engine_finish(ep, r, r->sent >= 0 ? SQ_BAD_TIMEOUT : SQ_BAD_UNSENT, NULL);
+    }
+    sq_conn_pump(ep);
+}
+
+/* The grace after the stop is over: leave the rest out. */
+static void cut(struct sq_endpoint *ep)
+{
+    while (ep->head) {
+        struct sq_request *r = ep->head;
+
+        sq_conn_forget(ep, r);
+        r->second->outstanding--;
+        request_free(ep, r);
+    }
+}
+
+static void min_of(int64_t *at, int64_t other)
+{
+    if (other < *at)
+        *at = other;
+}
+
+static int64_t next_wake(const struct sq_probe *p)
+{
+    int64_t at = p->next_due;
+
+    for (size_t i = 0; i < p->n_endpoints; i++) {
+        const struct sq_endpoint *ep = &p->endpoint[i];
+
+        if (ep->head)
+            min_of(&at, ep->head->planned + ep->timeout);
+        if (!ep->rolled && ep->current)
+            min_of(&at, second_end(p, ep->current));
+        min_of(&at, ep->retry_at);
+    }
+    if (p->stop_at != SQ_NEVER)
+        min_of(&at, p->cut_at);
+    return at;
+}
+
+static void arm(struct sq_probe *p)
+{
+    int64_t at = next_wake(p);
+    struct itimerspec t = {{0, 0}, {0, 0}};
+
+    /* Setting it also takes back an expiration that nobody has read; once fired it must be set again. */
+    if (at == p->armed && at > p->now)
+        return;
+    p->armed = at;
+    if (at != SQ_NEVER) {
+        at = at > 1 ? at : 1;
+        t.it_value.tv_sec = at / SQ_S;
+        t.it_value.tv_nsec = at % SQ_S;
+    }
+    (void)timerfd_settime(p->timer_fd, TFD_TIMER_ABSTIME, &t, NULL);
+}
+
+static void publish(struct sq_probe *p)
+{
+    struct sq_probe_live l = {0};
+
+    for (size_t i = 0; i < p->n_endpoints; i++) {
+        const struct sq_endpoint *ep = &p->endpoint[i];
+
+        l.open += ep->open;
+        l.waiting += ep->waiting;
+        l.planned += ep->planned;
+        l.done += ep->done;
+        l.lag_late += ep->lag_late;
+        l.lag_void = l.lag_void || ep->broken || sq_lag_void(p, ep);
+    }
+    __atomic_store_n(&p->live.open, l.open, __ATOMIC_RELAXED);
+    __atomic_store_n(&p->live.waiting, l.waiting, __ATOMIC_RELAXED);
+    __atomic_store_n(&p->live.outstanding, p->outstanding, __ATOMIC_RELAXED);
+    __atomic_store_n(&p->live.planned, l.planned, __ATOMIC_RELAXED);
+    __atomic_store_n(&p->live.done, l.done, __ATOMIC_RELAXED);
+    __atomic_store_n(&p->live.lag_late, l.lag_late, __ATOMIC_RELAXED);
+    __atomic_store_n(&p->live.lag_void, l.lag_void, __ATOMIC_RELAXED);
+}
+
+static void wake(struct sq_probe *p)
+{
+    if (p->wake)
+        p->wake(p->wake_arg);
+}
+
+static bool all_over(const struct sq_probe *p)
+{
+    for (size_t i = 0; i < p->n_endpoints; i++)
+        if (!p->endpoint[i].rolled || p->endpoint[i].first)
+            return false;
+    return true;
+}
+
+static void turn(uv_prepare_t *h)
+{
+    struct sq_probe *p = h->data;
+    int64_t stop_at = LOAD(p->orders.stop_at), cut_at = LOAD(p->orders.cut_at);
+    bool any = false;
+
+    if (LOAD(p->quit)) {
+        uv_stop(&p->loop);
+        return;
+    }
+    p->now = sq_mono_ns();
+    min_of(&p->stop_at, stop_at);
+    min_of(&p->cut_at, cut_at);
+    for (size_t i = 0; i < p->n_endpoints; i++)
+        expire(&p->endpoint[i]);
+    sq_engine_issue(p);
+    for (size_t i = 0; i < p->n_endpoints; i++) {
+        struct sq_endpoint *ep = &p->endpoint[i];
+
+        if (ep->current)
+            roll(ep);
+        if (p->now >= p->cut_at && ep->ended)
+            cut(ep);
+        any = emit(ep) || any;
+    }
+    publish(p);
+    if (all_over(p)) {
+        STORE(p->done, true);
+        uv_stop(&p->loop);
+        wake(p);
+        return;
+    }
+    arm(p);
+    if (any)
+        wake(p);
+}
+
+static void on_timer(uv_poll_t *h, int status, int events)
+{
+    struct sq_probe *p = h->data;
+
+    (void)status;
+    (void)events;
+    p->now = sq_mono_ns();
+    p->armed = 0; /* has fired: set it again in any case */
+    if (p->now >= p->next_due)
+        sq_engine_issue(p);
+}
+
+static void on_async(uv_async_t *h)
+{
+    (void)h; /* the turn that follows reads the orders */
+}
+
+/* --- life --- */
+
+int sq_engine_init(struct sq_probe *p, struct sq_err *e)
+{
+    int rc;
+
+    p->buffer = malloc(SQ_READ_BUFFER);
+    if (!p->buffer)
+        return sq_err(e, -ENOMEM, "no memory");
+    if ((rc = uv_loop_init(&p->loop)) < 0)
+        return sq_err_sys(e, rc, "the probe's event loop");
+    p->loop_ready = true;
+    p->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (p->timer_fd < 0)
+        return sq_err_sys(e, -errno, "timerfd_create");
+    if ((rc = uv_async_init(&p->loop, &p->async, on_async)) < 0 ||
+        (rc = uv_poll_init(&p->loop, &p->timer, p->timer_fd)) < 0 ||
+        (rc = uv_prepare_init(&p->loop, &p->prepare)) < 0 ||
+        (rc = uv_poll_start(&p->timer, UV_READABLE, on_timer)) < 0 || (rc = uv_prepare_start(&p->prepare, turn)) < 0)
+        return sq_err_sys(e, rc, "the probe's event loop");
+    p->timer.data = p->prepare.data = p;
+    return 0;
+}
+
+void sq_engine_run(struct sq_probe *p)
+{
+    p->now = sq_mono_ns();
+    for (size_t i = 0; i < p->n_endpoints; i++) {
+        struct sq_endpoint *ep = &p->endpoint[i];
+        int64_t at = sq_schedule_next(&ep->schedule);
+
+        ep->next_planned = at == INT64_MAX ? SQ_NEVER : p->begin + at;
+        second_open(ep, (p->begin - p->zero) / SQ_S);
+        if (!ep->current)
+            ep->ended = ep->rolled = true;
+    }
+    (void)uv_run(&p->loop, UV_RUN_DEFAULT);
+}
+
+static void close_handle(uv_handle_t *h, void *arg)
+{
+    (void)arg;
+    if (!uv_is_closing(h))
+        uv_close(h, NULL);
+}
+
+static void free_seconds(struct sq_second *s)
+{
+    while (s) {
+        struct sq_second *next = s->next;
+
+        sq_second_free(s);
+        s = next;
+    }
+}
+
+void sq_engine_clear(struct sq_probe *p)
+{
+    for (size_t i = 0; i < p->n_endpoints; i++)
+        sq_conn_close_all(&p->endpoint[i]);
+    if (p->loop_ready) {
+        uv_walk(&p->loop, close_handle, NULL);
+        (void)uv_run(&p->loop, UV_RUN_DEFAULT);
+        (void)uv_loop_close(&p->loop);
+    }
+    if (p->timer_fd >= 0)
+        (void)close(p->timer_fd);
+    for (size_t i = 0; i < p->n_endpoints; i++) {
+        sq_conn_free_spare(&p->endpoint[i]);
+        free_seconds(p->endpoint[i].first);
+        p->endpoint[i].first = p->endpoint[i].current = NULL;
+    }
+    free_seconds(p->queue_head);
+    p->queue_head = p->queue_tail = NULL;
+    while (p->chunks) {
+        struct sq_chunk *next = p->chunks->next;
+
+        free(p->chunks);
+        p->chunks = next;
+    }
+    free(p->buffer);
+    p->buffer = NULL;
+}
