@@ -1,0 +1,185 @@
+/* What the injector tells: its events become evidence. */
+#include <string.h>
+
+#include "run/state.h"
+#include "squall/clock.h"
+#include "squall/json.h"
+#include "squall/units.h"
+
+void sq_run_fault_record(struct run *r, const struct run_fault *f, const char *state, int64_t at_ns, json_t *more)
+{
+    json_t *rec = json_pack("{s:s, s:s, s:s, s:s}", "state", state, "step", f->step, "fault", f->id, "uses", f->uses);
+    if (more) {
+        json_object_update(rec, more);
+        json_decref(more);
+    }
+    sq_evlog_put_durable(r->log, "fault", at_ns, rec);
+}
+
+void sq_run_fault_reverted(struct run *r, struct run_fault *f, const char *by, const json_t *answer)
+{
+    if (f->reverted)
+        return;
+    f->reverted = true;
+    f->reverted_ns = sq_json_int_or(answer, "reverted_ns", sq_json_int_or(answer, "at", sq_mono_ns()));
+    json_t *more = json_pack("{s:s, s:b}", "by", by, "clean", sq_json_bool_or(answer, "clean", true));
+    json_object_set_new(more, "left", json_array());
+    if (json_object_get(answer, "left"))
+        json_object_set(more, "left", json_object_get(answer, "left"));
+    sq_run_fault_record(r, f, "reverted", f->reverted_ns, more);
+    sq_progress_event(r->o->progress, SQ_TONE_GOOD, (double)(f->reverted_ns - r->start_ns) / 1e9, "%s: taken back%s%s",
+                      f->step, strcmp(by, "request") == 0 ? "" : " by ", strcmp(by, "request") == 0 ? "" : by);
+}
+
+static struct run_fault *fault_of(struct run *r, const char *id)
+{
+    for (size_t i = 0; i < r->n_faults; i++)
+        if (strcmp(r->faults[i].id, id) == 0)
+            return &r->faults[i];
+    return NULL;
+}
+
+/* Members as they came, without what belongs to the transport. */
+static json_t *plain(const json_t *ev)
+{
+    json_t *rec = json_copy((json_t *)(uintptr_t)ev);
+    json_object_del(rec, "seq");
+    json_object_del(rec, "at");
+    json_object_del(rec, "type");
+    json_object_del(rec, "t");
+    return rec;
+}
+
+/* What we asked for is recorded from the answers to our requests, which say more; here is what others did. */
+static void on_fault(struct run *r, const json_t *ev, int64_t at)
+{
+    const char *state = sq_json_str_or(ev, "state", ""), *by = sq_json_str_or(ev, "by", "");
+    struct run_fault *f = fault_of(r, sq_json_str_or(ev, "fault", ""));
+    if (strcmp(by, "halt") == 0)
+        r->halted = true;
+    if (strcmp(state, "reverted") == 0) {
+        if (f && !f->deleting)
+            sq_run_fault_reverted(r, f, by, ev);
+    } else if (strcmp(state, "changed") == 0) {
+        sq_evlog_put_durable(r->log, "fault", at, plain(ev));
+    }
+}
+
+/* [[start_ns, kind, outcome, status, dur_ns, held_ns, fault, trace, answer_ns], ...] -> EVIDENCE.md */
+static json_t *call_rows(struct run *r, const json_t *in, const char *edge, const char *instance)
+{
+    json_t *out = json_array();
+    size_t i;
+    json_t *row;
+    json_array_foreach(in, i, row)
+    {
+        int64_t start = json_integer_value(json_array_get(row, 0));
+        int64_t t_ms = (start - r->start_ns + 5 * SQ_MS) / (10 * SQ_MS) * 10;
+        json_t *n = json_array();
+        json_array_append_new(n, json_integer(t_ms));
+        for (size_t k = 1; k <= 3; k++)
+            json_array_append(n, json_array_get(row, k));
+        json_array_append_new(n, json_integer(json_integer_value(json_array_get(row, 4)) / SQ_US));
+        json_array_append_new(n, json_integer(json_integer_value(json_array_get(row, 5)) / SQ_US));
+        json_array_append(n, json_array_get(row, 6));
+        json_array_append(n, json_array_get(row, 7));
+        json_array_append_new(n, json_integer(json_integer_value(json_array_get(row, 8)) / SQ_US));
+        json_array_append_new(out, n);
+        sq_live_call(r->live, edge, instance, t_ms);
+    }
+    return out;
+}
+
+static void on_calls(struct run *r, const json_t *ev, int64_t at)
+{
+    json_t *rec = plain(ev);
+    const char *edge = sq_json_str_or(ev, "edge", ""), *instance = sq_json_str_or(ev, "instance", "");
+    json_object_set_new(rec, "calls", call_rows(r, json_object_get(ev, "calls"), edge, instance));
+    sq_evlog_put(r->log, "calls", at, rec);
+}
+
+static bool hit_by_us(const struct run *r)
+{
+    return r->fault && !r->fault->reverted && strncmp(r->fault->uses, "process/", 8) == 0;
+}
+
+static void on_service(struct run *r, const json_t *ev, int64_t at)
+{
+    const char *state = sq_json_str_or(ev, "state", ""), *instance = sq_json_str_or(ev, "instance", "?");
+    double t = (double)(at - r->start_ns) / 1e9;
+    sq_evlog_put(r->log, "service", at, plain(ev));
+    if (r->ending)
+        return;
+    int64_t pid = sq_json_int_or(ev, "pid", 0), sig = sq_json_int_or(ev, "signal", 0);
+    if (strcmp(state, "exited") == 0 && sig)
+        sq_progress_event(r->o->progress, hit_by_us(r) ? SQ_TONE_FAULT : SQ_TONE_BAD, t, "%s ended: %s", instance,
+                          sq_signal_name((int)sig));
+    else if (strcmp(state, "exited") == 0)
+        sq_progress_event(r->o->progress, hit_by_us(r) ? SQ_TONE_FAULT : SQ_TONE_BAD, t, "%s ended: status %lld",
+                          instance, (long long)sq_json_int_or(ev, "exit", 0));
+    else if (strcmp(state, "started") == 0 || strcmp(state, "restarted") == 0)
+        sq_progress_event(r->o->progress, SQ_TONE_DIM, t, "%s %s (pid %lld)", instance, state, (long long)pid);
+}
+
+static void on_event(struct run *r, const json_t *ev)
+{
+    const char *type = sq_json_str_or(ev, "type", "");
+    int64_t at = sq_json_int_or(ev, "at", sq_mono_ns());
+    if (strcmp(type, "fault") == 0) {
+        on_fault(r, ev, at);
+        return;
+    }
+    if (strcmp(type, "calls") == 0) {
+        on_calls(r, ev, at);
+        return;
+    }
+    if (strcmp(type, "service") == 0) {
+        on_service(r, ev, at);
+        return;
+    }
+    if (strcmp(type, "warning") == 0)
+        sq_progress_event(r->o->progress, SQ_TONE_BAD, (double)(at - r->start_ns) / 1e9, "%s",
+                          sq_json_str_or(ev, "text", ""));
+    sq_evlog_put(r->log, *type ? type : "unknown", at, plain(ev));
+    if (strcmp(type, "proxy") == 0 && strcmp(sq_json_str_or(ev, "state", ""), "died") == 0)
+        sq_run_end(r, "infrastructure", NULL, "the proxy died: calls on every edge go direct from then on");
+    if (strcmp(type, "lease") == 0 && strcmp(sq_json_str_or(ev, "by", ""), "halt") == 0)
+        r->halted = true;
+}
+
+static void polled(void *arg, int status, json_t *body, const struct sq_err *e)
+{
+    struct run *r = arg;
+    size_t i;
+    json_t *ev;
+    if (e && e->code == -ECANCELED)
+        return;
+    r->polling = false;
+    if (e) { /* a 404 is the renewal's to explain, which knows whether the lease ended */
+        r->quiet_polls++;
+        if (status == 0)
+            sq_run_failed(r, status, e, "reading the injector's events");
+        return;
+    }
+    const json_t *events = json_object_get(body, "events");
+    r->quiet_polls = json_array_size(events) ? 0 : r->quiet_polls + 1;
+    r->after = sq_json_int_or(body, "next", r->after);
+    json_array_foreach(events, i, ev)
+    {
+        on_event(r, ev);
+    }
+    if (json_array_size(events) >= 1000) /* there is more */
+        sq_run_poll(r);
+    if (r->halted && !r->ending)
+        sq_run_end(r, "aborted", "halt", "somebody halted every run");
+}
+
+void sq_run_poll(struct run *r)
+{
+    char path[64];
+    if (r->polling || r->injector_dead || !r->client)
+        return;
+    r->polling = true;
+    snprintf(path, sizeof(path), "/events?after=%lld", (long long)r->after);
+    sq_run_ask(r, "GET", path, NULL, polled);
+}
