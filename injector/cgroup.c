@@ -73,7 +73,8 @@ static void unescape(char *s)
 {
     char *w = s;
     for (const char *r = s; *r; r++) {
-        bool octal = r[0] == '\\' && r[1] >= '0' && r[1] <= '3' && r[2] >= '0' && r[2] <= '7' && r[3] >= '0' && r[3] <= '7';
+        bool octal =
+            r[0] == '\\' && r[1] >= '0' && r[1] <= '3' && r[2] >= '0' && r[2] <= '7' && r[3] >= '0' && r[3] <= '7';
         if (octal) {
             *w++ = (char)(((r[1] - '0') << 6) | ((r[2] - '0') << 3) | (r[3] - '0'));
             r += 3;
@@ -144,8 +145,9 @@ int sq_cgroup_of(pid_t pid, char *buf, size_t len, struct sq_err *e)
     char *save = NULL;
     for (char *l = strtok_r(text, "\n", &save); l; l = strtok_r(NULL, "\n", &save))
         if (strncmp(l, "0::/", 4) == 0)
-            return strstr(l, "/../") ? sq_err_cls(e, SQ_C_UNSUPPORTED, -ENOENT, "%s is outside of this cgroup namespace", l + 3)
-                                     : reach(l + 3, buf, len, e);
+            return strstr(l, "/../")
+                       ? sq_err_cls(e, SQ_C_UNSUPPORTED, -ENOENT, "%s is outside of this cgroup namespace", l + 3)
+                       : reach(l + 3, buf, len, e);
     return sq_err_cls(e, SQ_C_UNSUPPORTED, -ENOENT, "this kernel has no cgroup2 (no 0:: line in %s)", path);
 }
 
@@ -188,7 +190,8 @@ int sq_cgroup_path(const char *injector, const char *run, const char *instance, 
                    struct sq_err *e)
 {
     if (!name_ok(injector) || !name_ok(run) || !name_ok(instance))
-        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"%s/%s/%s\" cannot be the name of a cgroup", injector, run, instance);
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"%s/%s/%s\" cannot be the name of a cgroup", injector, run,
+                          instance);
     char root[SQ_CGROUP_MAX];
     int r = sq_cgroup_root(root, sizeof root, e);
     if (r < 0)
@@ -284,7 +287,8 @@ static int event_flag(const char *path, const char *key, bool *on, struct sq_err
             *on = l[len + 1] == '1';
             return 0;
         }
-    return sq_err_cls(e, SQ_C_UNSUPPORTED, -ENOTSUP, "%s has no \"%s\": this kernel's cgroup2 is too old (5.2 has it)", file, key);
+    return sq_err_cls(e, SQ_C_UNSUPPORTED, -ENOTSUP, "%s has no \"%s\": this kernel's cgroup2 is too old (5.2 has it)",
+                      file, key);
 }
 
 int sq_cgroup_frozen(const char *path, bool *on, struct sq_err *e)
@@ -376,7 +380,8 @@ static int remove_depth(const char *path, int depth)
         return errno == ENOENT ? 0 : -errno;
     for (const struct dirent *de; (de = readdir(d));) {
         char child[PATH_MAX];
-        if (de->d_type == DT_DIR && de->d_name[0] != '.' && sq_path_join(child, sizeof child, path, de->d_name, NULL) == 0)
+        if (de->d_type == DT_DIR && de->d_name[0] != '.' &&
+            sq_path_join(child, sizeof child, path, de->d_name, NULL) == 0)
             (void)remove_depth(child, depth + 1);
     }
     closedir(d);

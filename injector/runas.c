@@ -82,7 +82,8 @@ int sq_run_as(const struct sq_peer *peer, int (*fn)(void *arg), void *arg, struc
     if (peer->uid == 0 || geteuid() != 0)
         return fn(arg); /* not root ourselves: our rights are all that a peer can get */
     if (suid_debuggable()) {
-        sq_err_cls(e, SQ_C_UNSUPPORTED, -EPERM, "refusing to act as uid %u while fs.suid_dumpable is 1", (unsigned)peer->uid);
+        sq_err_cls(e, SQ_C_UNSUPPORTED, -EPERM, "refusing to act as uid %u while fs.suid_dumpable is 1",
+                   (unsigned)peer->uid);
         sq_err_hint(e, "sysctl fs.suid_dumpable=0: with 1 the user could read a root process's memory");
         return -EPERM;
     }

@@ -94,9 +94,11 @@ static void mark_members(const struct sq_tree *t, struct table *all)
         session |= t->sid && t->sid == t->pid && is_leader(t, &all->v[i].p);
     for (size_t i = 0; i < all->n; i++) {
         struct sq_proc *p = &all->v[i].p;
-        if (p->pid <= 2 || p->ppid == 2 || (t->start && p->start < t->start)) /* nobody in it is older than its leader */
+        if (p->pid <= 2 || p->ppid == 2 ||
+            (t->start && p->start < t->start)) /* nobody in it is older than its leader */
             continue;
-        all->v[i].in = is_leader(t, p) || (session && p->sid == t->sid) || sq_proc_has_env(p->pid, SQ_MARK_NAME, t->mark);
+        all->v[i].in =
+            is_leader(t, p) || (session && p->sid == t->sid) || sq_proc_has_env(p->pid, SQ_MARK_NAME, t->mark);
     }
     for (bool more = true; more;) {
         more = false;

@@ -1,7 +1,7 @@
-/* The tree of a launched instance, from its undo record alone (squalld, keeper and sweep use the same code): its cgroup;
- * without one, its session, whatever carries its mark SQUALL_INSTANCE=<run>/<instance>@<injector>, and all children of
- * these. A process is only ever touched through a pidfd opened for its pid and start time. Without a cgroup, a process
- * that leaves its session, clears its environment and loses its parent is lost to us. */
+/* The tree of a launched instance, from its undo record alone (squalld, keeper and sweep use the same code): its
+ * cgroup; without one, its session, whatever carries its mark SQUALL_INSTANCE=<run>/<instance>@<injector>, and all
+ * children of these. A process is only ever touched through a pidfd opened for its pid and start time. Without a
+ * cgroup, a process that leaves its session, clears its environment and loses its parent is lost to us. */
 #ifndef SQUALL_SERVICE_TREE_H
 #define SQUALL_SERVICE_TREE_H
 
@@ -19,9 +19,9 @@
 struct sq_tree {
     char cgroup[SQ_CGROUP_MAX]; /* "" : none */
     char mark[SQ_MARK_MAX];
-    pid_t pid;      /* 0: not forked yet */
+    pid_t pid; /* 0: not forked yet */
     uint64_t start;
-    pid_t sid;      /* 0: no session of its own */
+    pid_t sid; /* 0: no session of its own */
 };
 
 struct sq_member {

@@ -1,4 +1,5 @@
-/* From a target ({"pid"}, {"pattern"}, {"port"}, {"service"}) to the processes that it names, each pinned by a pidfd. */
+/* From a target ({"pid"}, {"pattern"}, {"port"}, {"service"}) to the processes that it names, each pinned by a pidfd.
+ */
 #include "target.h"
 
 #include <ctype.h>
@@ -23,7 +24,7 @@
 #define MAX_ANCESTORS 128
 #define MAX_LISTENERS 64
 #define MAX_PATTERN 512
-#define MAX_REPEAT 1000      /* product of all {n,m} bounds of a pattern: glibc's regcomp expands them */
+#define MAX_REPEAT 1000 /* product of all {n,m} bounds of a pattern: glibc's regcomp expands them */
 #define CMDLINE_MAX 131072
 
 enum how { BY_SERVICE, BY_PID, BY_PATTERN, BY_PORT };
@@ -37,7 +38,7 @@ struct scan {
     const char *want_instance;
     unsigned long inodes[MAX_LISTENERS];
     size_t ninodes;
-    bool unreadable; /* a process's descriptors could not be read */
+    bool unreadable;             /* a process's descriptors could not be read */
     pid_t family[MAX_ANCESTORS]; /* the peer's and our own ancestors */
     size_t nfamily;
     struct stat self;
@@ -108,7 +109,8 @@ static bool is_dead(const struct sq_proc *p)
 static int add(struct scan *s, const struct sq_proc *p, const char *instance, const char *cgroup)
 {
     if (s->n == MAX_MATCHES)
-        return sq_err_cls(s->e, SQ_C_INPUT, -E2BIG, "more than %d processes match: say more exactly which", MAX_MATCHES);
+        return sq_err_cls(s->e, SQ_C_INPUT, -E2BIG, "more than %d processes match: say more exactly which",
+                          MAX_MATCHES);
     if (s->n == s->cap) {
         size_t cap = s->cap ? s->cap * 2 : 16;
         struct sq_victim *v = realloc(s->v, cap * sizeof *v);
@@ -146,7 +148,8 @@ static bool listens(struct scan *s, pid_t pid)
     bool found = false;
     for (const struct dirent *de; !found && (de = readdir(d));) {
         char link[64];
-        ssize_t n = isdigit((unsigned char)de->d_name[0]) ? readlinkat(dirfd(d), de->d_name, link, sizeof link - 1) : -1;
+        ssize_t n =
+            isdigit((unsigned char)de->d_name[0]) ? readlinkat(dirfd(d), de->d_name, link, sizeof link - 1) : -1;
         if (n <= 8 || memcmp(link, "socket:[", 8) != 0)
             continue;
         link[n] = '\0';
@@ -194,9 +197,11 @@ static int gather_service(struct scan *s)
     if (r < 0)
         return r;
     if (s->n == 0 && json_object_get(s->f->target, "instance"))
-        return sq_err_cls(s->e, SQ_C_NOTFOUND, -ESRCH, "instance %lld of service \"%s\" is not running", (long long)index,
-                          service);
-    return s->n ? 0 : sq_err_cls(s->e, SQ_C_NOTFOUND, -ESRCH, "service \"%s\" has no running instance in this run", service);
+        return sq_err_cls(s->e, SQ_C_NOTFOUND, -ESRCH, "instance %lld of service \"%s\" is not running",
+                          (long long)index, service);
+    return s->n
+               ? 0
+               : sq_err_cls(s->e, SQ_C_NOTFOUND, -ESRCH, "service \"%s\" has no running instance in this run", service);
 }
 
 static int gather_pid(struct scan *s)
@@ -208,8 +213,8 @@ static int gather_pid(struct scan *s)
     if (sq_proc_read((pid_t)pid, &p, NULL) < 0 || is_dead(&p))
         return sq_err_cls(s->e, SQ_C_NOTFOUND, -ESRCH, "there is no process %lld", (long long)pid);
     if (pid == 1 || is_kthread(&p))
-        return sq_err_cls(s->e, SQ_C_INPUT, -EINVAL, "process %lld (%s) is %s: it is never a target", (long long)pid, p.comm,
-                          pid == 1 ? "the init process" : "a kernel thread");
+        return sq_err_cls(s->e, SQ_C_INPUT, -EINVAL, "process %lld (%s) is %s: it is never a target", (long long)pid,
+                          p.comm, pid == 1 ? "the init process" : "a kernel thread");
     if (is_squall(s, &p))
         return sq_err_cls(s->e, SQ_C_INPUT, -EINVAL, "process %lld (%s) belongs to Squall itself: it is never a target",
                           (long long)pid, p.comm);
@@ -255,7 +260,8 @@ static int gather_pattern(struct scan *s)
         if (re) {
             char why[128];
             (void)regerror(re, &s->re, why, sizeof why);
-            return sq_err_cls(s->e, SQ_C_INPUT, -EINVAL, "the pattern \"%s\" is not a regular expression: %s", pattern, why);
+            return sq_err_cls(s->e, SQ_C_INPUT, -EINVAL, "the pattern \"%s\" is not a regular expression: %s", pattern,
+                              why);
         }
         s->have_re = true;
         s->cmdline = malloc(CMDLINE_MAX);
@@ -278,8 +284,8 @@ static void listening_inodes(struct scan *s, const char *file, unsigned port)
         char addr[64];
         unsigned local = 0, state = 0;
         unsigned long inode = 0;
-        int n = sscanf(line, " %*u: %63[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x %*s %*s %*s %*u %*u %lu", addr, &local, &state,
-                       &inode);
+        int n = sscanf(line, " %*u: %63[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x %*s %*s %*s %*u %*u %lu", addr, &local,
+                       &state, &inode);
         if (n == 4 && state == 0x0A && local == port && inode)
             s->inodes[s->ninodes++] = inode;
     }
@@ -299,7 +305,8 @@ static int gather_port(struct scan *s)
     if (r < 0 || s->n)
         return r;
     if (s->unreadable) {
-        sq_err_cls(s->e, SQ_C_DENIED, -EACCES, "whoever listens on TCP port %lld is another user's process", (long long)port);
+        sq_err_cls(s->e, SQ_C_DENIED, -EACCES, "whoever listens on TCP port %lld is another user's process",
+                   (long long)port);
         sq_err_hint(s->e, "ask a squalld that runs as root, as that user or as root");
         return -EACCES;
     }
@@ -408,7 +415,8 @@ static int choose(struct scan *s, struct sq_count count, struct sq_victim **out,
 
 static int selector(const json_t *target, enum how *how, struct sq_err *e)
 {
-    static const char *const keys[] = {[BY_SERVICE] = "service", [BY_PID] = "pid", [BY_PATTERN] = "pattern", [BY_PORT] = "port"};
+    static const char *const keys[] = {
+        [BY_SERVICE] = "service", [BY_PID] = "pid", [BY_PATTERN] = "pattern", [BY_PORT] = "port"};
     int given = 0;
     for (size_t i = 0; i < SQ_COUNT(keys); i++)
         if (json_object_get(target, keys[i])) {
@@ -416,7 +424,8 @@ static int selector(const json_t *target, enum how *how, struct sq_err *e)
             *how = (enum how)i;
         }
     if (given != 1) {
-        sq_err_cls(e, SQ_C_INPUT, -EINVAL, given ? "the target names its processes in %d ways" : "the target names no process", given);
+        sq_err_cls(e, SQ_C_INPUT, -EINVAL,
+                   given ? "the target names its processes in %d ways" : "the target names no process", given);
         sq_err_hint(e, "give exactly one of service, pid, pattern and port");
         return -EINVAL;
     }
