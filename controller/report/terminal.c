@@ -1,0 +1,111 @@
+/* The summary on the terminal. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "report/report.h"
+#include "report/series.h"
+#include "squall/cleanup.h"
+#include "squall/json.h"
+
+static const char *paint(bool colour, const char *verdict)
+{
+    if (!colour)
+        return "";
+    if (strcmp(verdict, "pass") == 0)
+        return "\033[1;32m";
+    return strcmp(verdict, "fail") == 0 ? "\033[1;31m" : "\033[1;33m";
+}
+
+/* What came from a scenario or a host must not drive the terminal. */
+static void plain(FILE *out, const char *text)
+{
+    for (; *text; text++)
+        (void)fputc((unsigned char)*text < 0x20 || *text == 0x7f ? ' ' : *text, out);
+}
+
+/* Words wrapped to WIDTH, later lines indented. */
+static void wrap(FILE *out, const char *text, unsigned indent, unsigned width)
+{
+    unsigned at = indent;
+
+    while (*text) {
+        unsigned word = (unsigned)strcspn(text, " \n");
+
+        if (at > indent && at + word >= width) {
+            (void)fprintf(out, "\n%*s", (int)indent, "");
+            at = indent;
+        }
+        for (unsigned i = 0; i < word; i++)
+            (void)fputc((unsigned char)text[i] < 0x20 ? ' ' : text[i], out);
+        at += word;
+        text += word;
+        text += strspn(text, " \n");
+        if (*text && at < width) {
+            (void)fputc(' ', out);
+            at++;
+        }
+    }
+    (void)fputc('\n', out);
+}
+
+static void one_check(FILE *out, const json_t *c, bool colour)
+{
+    const char *verdict = sq_verdict_of(c), *subject = sq_json_str_or(c, "subject", ""),
+               *step = sq_json_str_or(c, "step", "");
+    char name[160];
+
+    (void)snprintf(name, sizeof name, "%s%s%s%s%s", sq_json_str_or(c, "check", "?"), step[0] ? " " : "", step,
+                   subject[0] ? " " : "", subject);
+    (void)fprintf(out, "  %s%-12s%s ", paint(colour, verdict), verdict, colour ? "\033[0m" : "");
+    plain(out, name);
+    (void)fputs("\n               ", out);
+    wrap(out, sq_json_str_or(c, "why", ""), 15, 110);
+}
+
+static void number(FILE *out, double v, const char *unit)
+{
+    if (isfinite(v))
+        (void)fprintf(out, " %8.*f%s", v < 10 ? 2 : 1, v, unit);
+    else
+        (void)fprintf(out, " %8s%*s", "-", (int)strlen(unit), "");
+}
+
+static void phases(FILE *out, const struct sq_phase_row *rows, size_t n)
+{
+    (void)fprintf(out, "  %-16s %9s %11s %11s %11s %9s\n", "phase", "requests", "p50", "p95", "p99", "errors");
+    for (size_t i = 0; i < n; i++) {
+        (void)fprintf(out, "  %-16.16s %9llu", rows[i].name, (unsigned long long)rows[i].n);
+        number(out, rows[i].p50, " ms");
+        number(out, rows[i].p95, " ms");
+        number(out, rows[i].p99, " ms");
+        number(out, rows[i].error_rate, "%");
+        (void)fputc('\n', out);
+    }
+}
+
+static int write_terminal(FILE *out, const struct sq_report_in *in, struct sq_err *e)
+{
+    const struct sq_evidence *ev = in->ev;
+    const json_t *list = json_object_get(in->verdict, "checks"), *c;
+    const char *verdict = sq_verdict_of(in->verdict);
+    cleanup_free struct sq_phase_row *rows = NULL;
+    size_t n = 0, i;
+    int r = sq_phase_rows(ev, &rows, &n, e);
+
+    if (r < 0)
+        return r;
+    (void)fputc('\n', out);
+    if (n > 0)
+        phases(out, rows, n);
+    (void)fputc('\n', out);
+    json_array_foreach(list, i, c) one_check(out, c, in->colour);
+    (void)fprintf(out, "\n%s%s%s ", paint(in->colour, verdict), verdict, in->colour ? "\033[0m" : "");
+    plain(out, ev->name);
+    (void)fputs(": ", out);
+    wrap(out, sq_json_str_or(in->verdict, "why", ""), 2, 110);
+    return 0;
+}
+
+const struct sq_report sq_report_terminal = {"terminal", NULL, "the summary that `squall run` ends with",
+                                             write_terminal};
