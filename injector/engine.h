@@ -1,5 +1,5 @@
-/* The live injector: runs, their leases, their faults, edges and services, on one uv loop and one thread. The API calls it;
- * it calls fault kinds, services and interception, and journals every undo before anything is touched. */
+/* The live injector: runs, their leases, their faults, edges and services, on one uv loop and one thread. The API calls
+ * it; it calls fault kinds, services and interception, and journals every undo before anything is touched. */
 #ifndef SQUALL_ENGINE_H
 #define SQUALL_ENGINE_H
 

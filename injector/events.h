@@ -1,5 +1,6 @@
 /* What happened in a run, kept until its controller has fetched it: a ring of at most SQ_EVENTS_MOST events and
- * SQ_EVENTS_BYTES bytes. When it is full the oldest goes, and the next reader who would have got it is told how many. */
+ * SQ_EVENTS_BYTES bytes. When it is full the oldest goes, and the next reader who would have got it is told how many.
+ */
 #ifndef SQUALL_EVENTS_H
 #define SQUALL_EVENTS_H
 
@@ -9,7 +10,7 @@
 
 #define SQ_EVENTS_MOST 100000u
 #define SQ_EVENTS_BYTES (64u * 1024 * 1024)
-#define SQ_EVENTS_READ 1000u               /* at most so many a time, */
+#define SQ_EVENTS_READ 1000u                    /* at most so many a time, */
 #define SQ_EVENTS_READ_BYTES (8u * 1024 * 1024) /* and about so much text */
 
 struct sq_events;

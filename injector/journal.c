@@ -5,8 +5,8 @@
  *  16 len     bytes of the record
  *  20 boot    boot id, NUL-padded to 40 bytes
  *  60 record  compact JSON
- * A slot is written by one pwrite that stays inside one page, so a SIGKILL leaves either the old or the new one. A crash of
- * the host may tear it; but then the boot id is another one, and no fault of ours outlives a boot. */
+ * A slot is written by one pwrite that stays inside one page, so a SIGKILL leaves either the old or the new one. A
+ * crash of the host may tear it; but then the boot id is another one, and no fault of ours outlives a boot. */
 #include "journal.h"
 
 #include <errno.h>
@@ -40,11 +40,11 @@ _Static_assert(offsetof(struct slot_head, boot) + 40 == RECORD_AT, "the layout a
 
 struct sq_journal {
     int fd;
-    unsigned n;       /* slots */
+    unsigned n; /* slots */
     unsigned held;
-    unsigned hint;    /* where to look for a free one first */
+    unsigned hint; /* where to look for a free one first */
     uint64_t next_seq;
-    uint64_t *seq;    /* per slot; 0: free */
+    uint64_t *seq; /* per slot; 0: free */
 };
 
 /* IEEE 802.3, bit by bit: a record is a few hundred bytes, a fault is rare. */
@@ -147,7 +147,7 @@ static int size_file(struct sq_journal *j, unsigned slots, const char *path, str
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "a journal has 1 to %u slots, not %u", MAX_SLOTS, slots);
     int rc = posix_fallocate(j->fd, 0, (off_t)slots * SLOT_SIZE);
     if (rc) {
-        (void)ftruncate(j->fd, 0);
+        (void)unlink(path); /* a part of it would be taken for a smaller journal */
         sq_err_sys(e, -rc, "no room for the undo journal %s (%u KiB)", path, slots * (SLOT_SIZE / 1024));
         sq_err_hint(e, "free some space: a fault is never applied without room for its undo record");
         return -rc;

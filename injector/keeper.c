@@ -1,5 +1,5 @@
-/* The keeper's loop. One thread, nothing of libuv: it must go on when everything else is in doubt. What may block (taking
- * back) runs in a child of its own, so that notifications are answered meanwhile. */
+/* The keeper's loop. One thread, nothing of libuv: it must go on when everything else is in doubt. What may block
+ * (taking back) runs in a child of its own, so that notifications are answered meanwhile. */
 #include "keeper.h"
 
 #include <dirent.h>
@@ -24,20 +24,21 @@
 #include "undo.h"
 
 #define TICK_MS 100
-#define TICK_MOST_NS (200 * SQ_MS)   /* see sq_watch_look */
-#define OVERSLEPT_NS (1 * SQ_S)      /* a lease that squalld let pass by so much: it hangs */
-#define ORDERLY_NS (20 * SQ_S)       /* most an orderly end may take after SIGTERM */
-#define TAKE_MOST_NS (15 * SQ_S)     /* most one attempt at taking back may take */
+#define TICK_MOST_NS (200 * SQ_MS) /* see sq_watch_look */
+#define OVERSLEPT_NS (1 * SQ_S)    /* a lease that squalld let pass by so much: it hangs */
+#define ORDERLY_NS (20 * SQ_S)     /* most an orderly end may take after SIGTERM */
+#define TAKE_MOST_NS (15 * SQ_S)   /* most one attempt at taking back may take */
 #define TAKE_TRIES 10
 #define TAKE_PAUSE_NS (300 * SQ_MS)
-#define PROXY_SAW_NS (500 * SQ_MS)   /* a beat so long after squalld's end: the proxy has seen that end, its links are closed */
+#define PROXY_SAW_NS                                                                                                   \
+    (500 * SQ_MS) /* a beat so long after squalld's end: the proxy has seen that end, its links are closed */
 
 enum phase {
     WATCHING,      /* squalld lives */
     TAKING_FAULTS, /* squalld is dead: faults go at once */
     WAITING,       /* services may live until the last lease has ended */
     TAKING_ALL,
-    PARTING,       /* only a proxy that has not seen the end yet, or users of a listener, keep us */
+    PARTING, /* only a proxy that has not seen the end yet, or users of a listener, keep us */
 };
 
 struct keeper {
@@ -51,8 +52,8 @@ struct keeper {
     int64_t take_from; /* this attempt at taking back: since */
     pid_t taker;       /* 0: none */
     int tries;
-    bool swept;        /* the directory is gone */
-    int status;        /* what we will exit with */
+    bool swept; /* the directory is gone */
+    int status; /* what we will exit with */
 };
 
 static void say(void *arg, const char *line)

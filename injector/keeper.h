@@ -1,8 +1,8 @@
-/* The keeper: the process that outlives squalld. It is squalld's parent and the subreaper of all that squalld starts, so
- * every service, launcher and proxy stays its descendant (Yama) and its child in the end. It does nothing but watch: when
- * squalld dies, hangs (no heartbeat for 2 s) or overslept a lease by 1 s, the keeper ends it and takes back by the journal what
- * it held; it ends a proxy that hangs; and it answers the seccomp notifications of a dead squalld with CONTINUE, for as
- * long as anybody lives under such a filter. */
+/* The keeper: the process that outlives squalld. It is squalld's parent and the subreaper of all that squalld starts,
+ * so every service, launcher and proxy stays its descendant (Yama) and its child in the end. It does nothing but watch:
+ * when squalld dies, hangs (no heartbeat for 2 s) or overslept a lease by 1 s, the keeper ends it and takes back by the
+ * journal what it held; it ends a proxy that hangs; and it answers the seccomp notifications of a dead squalld with
+ * CONTINUE, for as long as anybody lives under such a filter. */
 #ifndef SQUALL_KEEPER_H
 #define SQUALL_KEEPER_H
 
@@ -13,7 +13,8 @@
 #include "journal.h"
 #include "page.h"
 
-/* What squalld sends over the SOCK_SEQPACKET pair: one of these a packet, with the listener as SCM_RIGHTS when `add`. */
+/* What squalld sends over the SOCK_SEQPACKET pair: one of these a packet, with the listener as SCM_RIGHTS when `add`.
+ */
 struct sq_keeper_msg {
     uint64_t key;
     uint32_t slot; /* of sq_page.seen */
@@ -26,13 +27,14 @@ struct sq_keeper_opts {
     struct sq_journal *journal;
     const char *dir; /* RUN/<id> */
     const char *id;
-    int sock;        /* our end of the pair */
-    int lock_fd;     /* RUN/<id>/lock, flocked; shared with squalld. The keeper closes it when the directory is gone */
-    pid_t child;     /* squalld */
+    int sock;    /* our end of the pair */
+    int lock_fd; /* RUN/<id>/lock, flocked; shared with squalld. The keeper closes it when the directory is gone */
+    pid_t child; /* squalld */
 };
 
-/* Watch until squalld and all that it held are gone. Signals SIGCHLD, SIGTERM, SIGINT and SIGHUP must be blocked. Returns the exit
- * status: squalld's own after an orderly end; SQ_INFRA when it died and everything was taken back; SQ_UNCLEAN. */
+/* Watch until squalld and all that it held are gone. Signals SIGCHLD, SIGTERM, SIGINT and SIGHUP must be blocked.
+ * Returns the exit status: squalld's own after an orderly end; SQ_INFRA when it died and everything was taken back;
+ * SQ_UNCLEAN. */
 int sq_keeper_run(const struct sq_keeper_opts *o);
 
 /* Listeners of a dead squalld (keeper_seccomp.c). */

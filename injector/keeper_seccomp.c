@@ -1,6 +1,7 @@
-/* Seccomp listeners in the keeper. While squalld lives they are only held: a listener whose last descriptor closes makes
- * every trapped call fail with ENOSYS for ever, and one that is held but not served makes it hang, so from squalld's death
- * on each notification is answered with "continue", which makes the call what it is without us (seccomp_unotify(2)). */
+/* Seccomp listeners in the keeper. While squalld lives they are only held: a listener whose last descriptor closes
+ * makes every trapped call fail with ENOSYS for ever, and one that is held but not served makes it hang, so from
+ * squalld's death on each notification is answered with "continue", which makes the call what it is without us
+ * (seccomp_unotify(2)). */
 #include <errno.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -14,8 +15,8 @@
 #include "keeper.h"
 #include "squall/cleanup.h"
 
-/* Ids are handed out one by one, from a random start (kernel/seccomp.c, init_listener): what a dead squalld had received
- * but not answered lies close to the last one that it noted. */
+/* Ids are handed out one by one, from a random start (kernel/seccomp.c, init_listener): what a dead squalld had
+ * received but not answered lies close to the last one that it noted. */
 #define SEEN_BEFORE 256u
 #define SEEN_AFTER 64u
 #define AT_ONCE 64 /* notifications answered per wake-up of one listener */

@@ -1,5 +1,5 @@
-/* Inside the engine: runs, their loans, their end. Only engine.c, run.c, loan.c, api*.c, snapshot.c and doctor.c look in
- * here; everybody else knows engine.h. */
+/* Inside the engine: runs, their loans, their end. Only engine.c, run.c, loan.c, api*.c, snapshot.c and doctor.c look
+ * in here; everybody else knows engine.h. */
 #ifndef SQUALL_RUN_H
 #define SQUALL_RUN_H
 
@@ -10,9 +10,9 @@
 #define SQ_LEASE_LEAST (500 * INT64_C(1000000))
 #define SQ_LEASE_MOST (3600 * INT64_C(1000000000))
 #define SQ_LEASE_DEFAULT "10s"
-#define SQ_FAULTS_MOST 256u /* of one run at a time */
-#define SQ_KEPT_NS (5 * INT64_C(1000000000)) /* an ended run can still be asked for its events and a snapshot */
-#define SQ_GRACE_NS (3 * INT64_C(1000000000))  /* services at an asked-for end: SIGTERM, this long, SIGKILL */
+#define SQ_FAULTS_MOST 256u                         /* of one run at a time */
+#define SQ_KEPT_NS (5 * INT64_C(1000000000))        /* an ended run can still be asked for its events and a snapshot */
+#define SQ_GRACE_NS (3 * INT64_C(1000000000))       /* services at an asked-for end: SIGTERM, this long, SIGKILL */
 #define SQ_GRACE_SHORT_NS (1 * INT64_C(1000000000)) /* at a lease's end or a halt */
 
 /* One undo record that is in the journal. */
@@ -50,8 +50,8 @@ struct sq_run {
     uint64_t seed;
     uint64_t n_faults; /* so far: numbers the random choices */
     int64_t lease_ns;
-    int64_t deadline;  /* CLOCK_BOOTTIME */
-    int slot;          /* in the shared page; -1: none any more */
+    int64_t deadline; /* CLOCK_BOOTTIME */
+    int slot;         /* in the shared page; -1: none any more */
     struct sq_live *newest;
     struct sq_events *events;
     json_t *named; /* processes that its faults named: {"pid","start","instance"}, for snapshots */
@@ -81,10 +81,11 @@ struct sq_engine {
 };
 
 /* run.c */
-int sq_run_new(struct sq_engine *eng, const struct sq_peer *peer, const json_t *def, struct sq_run **out, struct sq_err *e);
+int sq_run_new(struct sq_engine *eng, const struct sq_peer *peer, const json_t *def, struct sq_run **out,
+               struct sq_err *e);
 int sq_run_renew(struct sq_run *run, int64_t *expires_in_ns, struct sq_err *e);
-/* Faults (last in, first out), edges, services. DONE (may be NULL) once, perhaps from within. BY: request, lease, halt, end.
- * An ended run answers at once. */
+/* Faults (last in, first out), edges, services. DONE (may be NULL) once, perhaps from within. BY: request, lease, halt,
+ * end. An ended run answers at once. */
 void sq_run_end(struct sq_run *run, const char *by, int64_t grace_ns, sq_run_ended *done, void *arg);
 /* Leases that have passed, loans that would not go, runs to forget. Called ten times a second. */
 void sq_runs_tick(struct sq_engine *eng);

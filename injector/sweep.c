@@ -34,7 +34,8 @@ static bool dots(const char *name)
     return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
 }
 
-/* Unlink what is in the directory FD, one level of directories too; all: plain files as well as sockets, but the lock. */
+/* Unlink what is in the directory FD, one level of directories too; all: plain files as well as sockets, but the lock.
+ */
 static void empty(int fd, bool all, int depth)
 {
     int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

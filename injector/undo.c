@@ -25,9 +25,9 @@ int sq_undo(struct sq_engine *eng, const char *kind, const json_t *undo, struct 
 void sq_undo_describe(const json_t *record, const struct sq_err *e, char *buf, size_t len)
 {
     const char *service = sq_json_str_or(record, "service", NULL);
-    (void)snprintf(buf, len, "run %s, %s %s (%s): %s", sq_json_str_or(record, "run", "?"), service ? "service" : "fault",
-                   service ? service : sq_json_str_or(record, "fault", "?"), sq_json_str_or(record, "kind", "?"),
-                   e->code ? e->msg : "taken back");
+    (void)snprintf(buf, len, "run %s, %s %s (%s): %s", sq_json_str_or(record, "run", "?"),
+                   service ? "service" : "fault", service ? service : sq_json_str_or(record, "fault", "?"),
+                   sq_json_str_or(record, "kind", "?"), e->code ? e->msg : "taken back");
 }
 
 struct walk {

@@ -1,5 +1,7 @@
-/* Taking back by undo record alone: the same for squalld (ENG set), the keeper and a sweep (ENG NULL). A journal record is
- * {"run","fault" or "service","kind","undo":{...}}; kind "service" is a started instance, every other one a fault kind. */
+/* Taking back by undo record alone: the same for squalld (ENG set), the keeper and a sweep (ENG NULL). A journal record
+ * is
+ * {"run","fault" or "service","kind","undo":{...}}; kind "service" is a started instance, every other one a fault kind.
+ */
 #ifndef SQUALL_UNDO_H
 #define SQUALL_UNDO_H
 
@@ -11,8 +13,8 @@
 
 #define SQ_KIND_SERVICE "service"
 
-/* Revert, then ask whether it is really gone. 0: gone for sure. -errno: it is not, or nobody can tell ("unknown" is never
- * "recovered"). */
+/* Revert, then ask whether it is really gone. 0: gone for sure. -errno: it is not, or nobody can tell ("unknown" is
+ * never "recovered"). */
 int sq_undo(struct sq_engine *eng, const char *kind, const json_t *undo, struct sq_err *e);
 /* "run r1, fault f2 (process/pause): why": for people. */
 void sq_undo_describe(const json_t *record, const struct sq_err *e, char *buf, size_t len);

@@ -4,8 +4,8 @@
 #include "faults/fault.h"
 #include "squall/cleanup.h"
 
-#define KIND(symbol)                                   \
-    extern const struct sq_fault_spec sq_spec_##symbol; \
+#define KIND(symbol)                                                                                                   \
+    extern const struct sq_fault_spec sq_spec_##symbol;                                                                \
     extern const struct sq_fault_ops sq_ops_##symbol;
 #include "faults/kinds.def"
 #undef KIND

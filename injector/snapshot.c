@@ -1,0 +1,263 @@
+#include "snapshot.h"
+
+#include <bpf/bpf.h>
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <net/if.h>
+#include <netlink/netlink.h>
+#include <netlink/route/link.h>
+#include <netlink/route/qdisc.h>
+#include <netlink/route/tc.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cgroup.h"
+#include "run.h"
+#include "service.h"
+#include "squall/cleanup.h"
+#include "squall/json.h"
+#include "squall/proc.h"
+
+#define MOST_LINKS 65536 /* BPF links looked at */
+#define DEPTH_MOST 8     /* of cgroups */
+
+/* ---- qdiscs of this network namespace ---- */
+
+static void one_qdisc(struct nl_object *o, void *arg)
+{
+    struct rtnl_tc *tc = TC_CAST(o);
+    char dev[IF_NAMESIZE] = "", handle[32], parent[32];
+    const char *kind = rtnl_tc_get_kind(tc);
+    if (!if_indextoname((unsigned)rtnl_tc_get_ifindex(tc), dev))
+        return; /* gone meanwhile */
+    json_array_append_new(arg, json_pack("{s:s,s:s,s:s,s:s}", "dev", dev, "kind", kind ? kind : "?", "handle",
+                                         rtnl_tc_handle2str(rtnl_tc_get_handle(tc), handle, sizeof(handle)), "parent",
+                                         rtnl_tc_handle2str(rtnl_tc_get_parent(tc), parent, sizeof(parent))));
+}
+
+static json_t *qdiscs(void)
+{
+    struct nl_sock *sk = nl_socket_alloc();
+    struct nl_cache *cache = NULL;
+    json_t *list = NULL;
+    if (sk && nl_connect(sk, NETLINK_ROUTE) == 0 && rtnl_qdisc_alloc_cache(sk, &cache) == 0) {
+        list = json_array();
+        if (list)
+            nl_cache_foreach(cache, one_qdisc, list);
+        nl_cache_free(cache);
+    }
+    nl_socket_free(sk);
+    return list;
+}
+
+/* ---- our cgroups ---- */
+
+static void walk_cgroups(const char *dir, size_t skip, int depth, json_t *list)
+{
+    json_array_append_new(list, json_string(dir + skip));
+    DIR *d = depth < DEPTH_MOST ? opendir(dir) : NULL;
+    const struct dirent *de;
+    while (d && (de = readdir(d)) != NULL) {
+        char sub[PATH_MAX];
+        int n = snprintf(sub, sizeof(sub), "%s/%s", dir, de->d_name);
+        if (de->d_type == DT_DIR && de->d_name[0] != '.' && n > 0 && (size_t)n < sizeof(sub))
+            walk_cgroups(sub, skip, depth + 1, list);
+    }
+    if (d)
+        (void)closedir(d);
+}
+
+static const char *injector_id(const struct sq_engine *eng)
+{
+    const char *slash = strrchr(eng->dir, '/');
+    return slash ? slash + 1 : eng->dir;
+}
+
+/* Those of this injector: another one may be at work beside us, and its cgroups come and go. */
+static json_t *cgroups(const struct sq_engine *eng)
+{
+    char root[PATH_MAX], path[PATH_MAX];
+    if (sq_cgroup_root(root, sizeof(root), NULL) < 0)
+        return NULL;
+    json_t *list = json_array();
+    int n = snprintf(path, sizeof(path), "%s/squall-%s", root, injector_id(eng));
+    if (list && n > 0 && (size_t)n < sizeof(path) && access(path, F_OK) == 0)
+        walk_cgroups(path, strlen(root), 0, list);
+    return list;
+}
+
+/* ---- BPF ---- */
+
+/* Is this cgroup (its id is its inode number) another injector's? */
+static bool foreign_cgroup(const struct sq_engine *eng, const char *root, uint64_t id)
+{
+    DIR *d = opendir(root);
+    const struct dirent *de;
+    bool found = false;
+    while (d && !found && (de = readdir(d)) != NULL) {
+        char path[PATH_MAX];
+        struct stat st;
+        if (strncmp(de->d_name, "squall-", 7) != 0 || strcmp(de->d_name + 7, injector_id(eng)) == 0)
+            continue;
+        cleanup_json json_t *below = json_array();
+        int n = snprintf(path, sizeof(path), "%s/%s", root, de->d_name);
+        if (!below || n < 0 || (size_t)n >= sizeof(path))
+            continue;
+        walk_cgroups(path, 0, 0, below);
+        size_t i;
+        const json_t *s;
+        json_array_foreach(below, i, s) found = found || (stat(json_string_value(s), &st) == 0 && st.st_ino == id);
+    }
+    if (d)
+        (void)closedir(d);
+    return found;
+}
+
+static bool our_program(uint32_t id, char *name, size_t len)
+{
+    struct bpf_prog_info info;
+    uint32_t size = sizeof(info);
+    memset(&info, 0, sizeof(info));
+    cleanup_close int fd = bpf_prog_get_fd_by_id(id);
+    if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &size) < 0)
+        return false;
+    snprintf(name, len, "%s", info.name);
+    return strncmp(info.name, "sq_", 3) == 0;
+}
+
+/* Links, as a program that is attached to nothing can't carry a fault (and squalld loads its own once for all runs). */
+static json_t *bpf_links(const struct sq_engine *eng)
+{
+    char root[PATH_MAX] = "", name[BPF_OBJ_NAME_LEN + 1] = "";
+    uint32_t id = 0;
+    int rc, n = 0;
+    if (geteuid() != 0)
+        return NULL;
+    json_t *list = json_array();
+    (void)sq_cgroup_root(root, sizeof(root), NULL);
+    while (list && (rc = bpf_link_get_next_id(id, &id)) == 0 && n++ < MOST_LINKS) {
+        struct bpf_link_info info;
+        uint32_t size = sizeof(info);
+        memset(&info, 0, sizeof(info));
+        cleanup_close int fd = bpf_link_get_fd_by_id(id);
+        if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &size) < 0 || !our_program(info.prog_id, name, sizeof(name)))
+            continue;
+        uint64_t cg = info.type == BPF_LINK_TYPE_CGROUP ? info.cgroup.cgroup_id : 0;
+        if (cg && root[0] && foreign_cgroup(eng, root, cg))
+            continue;
+        json_array_append_new(
+            list, json_pack("{s:I,s:s,s:I}", "link", (json_int_t)id, "program", name, "cgroup", (json_int_t)cg));
+    }
+    if (list && rc < 0 && errno != ENOENT) {
+        json_decref(list);
+        return NULL;
+    }
+    return list;
+}
+
+/* ---- stopped processes among those that the run knows ---- */
+
+struct stopped {
+    json_t *list;
+};
+
+static void look_at(json_t *list, pid_t pid, uint64_t start, const char *instance, const char *cgroup)
+{
+    struct sq_proc p;
+    bool frozen = false;
+    if (sq_proc_read(pid, &p, NULL) < 0 || (start && p.start != start))
+        return;
+    if (cgroup && cgroup[0])
+        (void)sq_cgroup_frozen(cgroup, &frozen, NULL);
+    if (p.state != 'T' && !frozen)
+        return;
+    json_array_append_new(list, json_pack("{s:I,s:I,s:s,s:s}", "pid", (json_int_t)pid, "start", (json_int_t)p.start,
+                                          "instance", instance, "how", frozen ? "frozen" : "stopped"));
+}
+
+static int one_instance(const char *instance, pid_t pid, uint64_t start, const char *cgroup, void *arg)
+{
+    struct stopped *s = arg;
+    look_at(s->list, pid, start, instance, cgroup);
+    return 0;
+}
+
+static void each_service(struct sq_run *run, struct stopped *s)
+{
+    cleanup_json json_t *all = sq_service_list(run->eng->services, run->id);
+    cleanup_json json_t *seen = json_object();
+    size_t i;
+    const json_t *inst;
+    json_array_foreach(json_object_get(all, "instances"), i, inst)
+    {
+        const char *service = sq_json_str_or(inst, "service", "");
+        if (!service[0] || json_object_get(seen, service))
+            continue;
+        json_object_set_new(seen, service, json_true());
+        (void)sq_service_each(run->eng->services, run->id, service, one_instance, s);
+    }
+}
+
+static void stopped_of(struct sq_run *run, struct stopped *s)
+{
+    size_t i;
+    const json_t *h;
+    each_service(run, s);
+    json_array_foreach(run->named, i, h)
+    {
+        const char *instance = sq_json_str_or(h, "instance", "");
+        pid_t pid = (pid_t)sq_json_int_or(h, "pid", 0);
+        if (!instance[0] && pid > 0)
+            look_at(s->list, pid, (uint64_t)sq_json_int_or(h, "start", 0), "", NULL);
+    }
+}
+
+static json_t *stopped(struct sq_engine *eng, struct sq_run *run, uid_t uid)
+{
+    struct stopped s = {json_array()};
+    for (struct sq_run *r = eng->runs; s.list && r; r = r->next)
+        if (run ? r == run : (uid == 0 || r->uid == uid))
+            stopped_of(r, &s);
+    return s.list;
+}
+
+/* ---- ours ---- */
+
+static json_t *faults(const struct sq_engine *eng)
+{
+    json_t *list = json_array();
+    for (const struct sq_run *r = eng->runs; list && r; r = r->next)
+        for (const struct sq_live *l = r->newest; l; l = l->older)
+            json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:b}", "run", r->id, "fault", l->f.id, "uses",
+                                                  l->f.spec->name, "active", l->active));
+    return list;
+}
+
+static void put(json_t *state, json_t *unread, const char *name, json_t *value)
+{
+    if (value)
+        json_object_set_new(state, name, value);
+    else
+        json_array_append_new(unread, json_string(name));
+}
+
+json_t *sq_snapshot(struct sq_engine *eng, struct sq_run *run, uid_t uid)
+{
+    json_t *state = json_object(), *unread = json_array();
+    if (!state || !unread) {
+        json_decref(state);
+        json_decref(unread);
+        return NULL;
+    }
+    put(state, unread, "qdiscs", qdiscs());
+    put(state, unread, "cgroups", cgroups(eng));
+    put(state, unread, "bpf", bpf_links(eng));
+    put(state, unread, "stopped", stopped(eng, run, uid));
+    put(state, unread, "faults", faults(eng));
+    put(state, unread, "journal", json_integer((json_int_t)sq_journal_held(eng->o.journal)));
+    json_object_set_new(state, "unread", unread);
+    return state;
+}
