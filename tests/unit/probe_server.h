@@ -110,12 +110,13 @@ static void srv_send(struct srv_conn **slot)
     struct srv_conn *c = *slot;
     size_t len = c->reply.len ? c->reply.len : strlen(c->reply.text);
     size_t n = c->reply.piece && c->reply.piece < len - c->out ? c->reply.piece : len - c->out;
+    ssize_t sent = n > 0 ? send(c->fd, c->reply.text + c->out, n, MSG_NOSIGNAL) : 0;
 
-    if (n > 0 && send(c->fd, c->reply.text + c->out, n, MSG_NOSIGNAL) != (ssize_t)n) {
+    if (sent < 0 && errno != EAGAIN) {
         srv_drop(slot);
         return;
     }
-    c->out += n;
+    c->out += sent > 0 ? (size_t)sent : 0;
     if (c->out < len) {
         c->due = sq_mono_ns() + 200 * SQ_US;
         return;

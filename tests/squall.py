@@ -1,0 +1,132 @@
+"""What the tests written in Python share: the programs under test, and what a host must be free of."""
+import json, os, shutil, signal, subprocess, sys, tempfile, time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.environ.get("SQUALL_BUILD", os.path.join(ROOT, "build"))
+SQUALL = os.path.join(BUILD, "squall")
+SQUALLD = os.path.join(BUILD, "squalld")
+NOBODY = 65534
+
+
+class Host:
+    """A run directory and an output directory of its own; knows which processes and marks belong to it."""
+
+    def __init__(self, uid=0):
+        self.uid = uid
+        self.dir = tempfile.mkdtemp(prefix="squall-test-")
+        self.run_dir = os.path.join(self.dir, "run")
+        self.out = os.path.join(self.dir, "out")
+        for d in (self.run_dir, self.out):
+            os.mkdir(d, 0o700)
+            os.chown(d, uid, uid)
+        os.chmod(self.dir, 0o755)
+        self.env = dict(os.environ, SQUALL_RUN_DIR=self.run_dir, NO_COLOR="1", HOME=self.dir)
+        self.env.pop("XDG_RUNTIME_DIR", None)
+
+    def _as(self, kw):
+        if self.uid and os.geteuid() == 0:
+            kw.update(user=self.uid, group=self.uid, extra_groups=[])
+        return kw
+
+    def start(self, *args, **kw):
+        kw.setdefault("cwd", ROOT)
+        return subprocess.Popen([SQUALL, *args], env=self.env, **self._as(kw))
+
+    def run(self, *args, timeout=240, **kw):
+        kw.setdefault("cwd", ROOT)
+        return subprocess.run([SQUALL, *args], env=self.env, timeout=timeout, capture_output=True, text=True,
+                              **self._as(kw))
+
+    def processes(self):
+        """Everything alive that was started with our run directory in its environment: {pid: (comm, state)}."""
+        found = {}
+        mark = f"SQUALL_RUN_DIR={self.run_dir}".encode()
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/environ", "rb") as f:
+                    if mark not in f.read().split(b"\0"):
+                        continue
+                with open(f"/proc/{pid}/stat") as f:
+                    text = f.read()
+            except OSError:
+                continue
+            comm, state = text[text.index("(") + 1:text.rindex(")")], text[text.rindex(")") + 2]
+            if state != "Z":
+                found[int(pid)] = (comm, state)
+        return found
+
+    def by_name(self, *names):
+        return [pid for pid, (comm, _) in self.processes().items() if comm in names]
+
+    def left(self, but=()):
+        """What of any fault or run is still there, as a list of sentences; empty is clean."""
+        found = [f"process {pid} {comm} ({state})" for pid, (comm, state) in self.processes().items() if pid not in but]
+        if os.path.isdir(self.run_dir):
+            found += [f"directory {d}" for d in os.listdir(self.run_dir)]
+        found += bpf_programs() + cgroups()
+        return found
+
+    def close(self):
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def bpf_programs():
+    """Only what this test machine's Squall could have loaded: tests run one at a time."""
+    tool = shutil.which("bpftool") or "/usr/sbin/bpftool"
+    if os.geteuid() != 0 or not os.path.exists(tool):
+        return []
+    got = subprocess.run([tool, "-j", "prog", "show"], capture_output=True, text=True)
+    try:
+        return [f"BPF program {p['name']}" for p in json.loads(got.stdout) if p.get("name", "").startswith("sq_")]
+    except ValueError:
+        return []
+
+
+def cgroup2():
+    with open("/proc/self/mounts") as f:
+        for line in f:
+            fields = line.split()
+            if fields[2] == "cgroup2":
+                return fields[1]
+    return None
+
+
+def cgroups():
+    top = cgroup2()
+    if not top:
+        return []
+    return [f"cgroup {os.path.join(d, n)}" for d, names, _ in os.walk(top) for n in names if n.startswith("squall-")]
+
+
+def wait_clean(host, seconds, but=()):
+    """What is left after at most so many seconds."""
+    end = time.monotonic() + seconds
+    while True:
+        left = host.left(but)
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(0.05)
+
+
+def newest_run(out):
+    runs = sorted(os.listdir(out))
+    return os.path.join(out, runs[-1]) if runs else None
+
+
+def verdict(run_dir):
+    with open(os.path.join(run_dir, "verdict.json")) as f:
+        return json.load(f)
+
+
+def failed_checks(v):
+    return sorted({c["check"] for c in v["checks"] if c["verdict"] == "fail"})
+
+
+def die(text):
+    print(text, file=sys.stderr)
+    sys.exit(1)

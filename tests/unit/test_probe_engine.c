@@ -1,0 +1,689 @@
+/* The probe against real servers: what it sends and when, and that its figures are the truth about them. The machine
+ * may be busy, so that limits on time are wide where the truth does not depend on it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "probe/probe.h"
+#include "squall/cleanup.h"
+#include "squall/hist.h"
+#include "squall/json.h"
+#include "unit/probe_run.h"
+#include "unit/probe_server.h"
+
+static void url_of(const struct srv *s, char *buf, size_t len)
+{
+    (void)snprintf(buf, len, "http://127.0.0.1:%u/x", s->port);
+}
+
+static void test_counts_and_seconds(void **state)
+{
+    static struct srv s;
+    struct run r;
+    char url[64];
+    int64_t sec = -1;
+    json_t *x;
+    size_t i;
+
+    (void)state;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    url_of(&s, url, sizeof url);
+    run_for(&r, load_of(500, url, 3 * SQ_S, 20, NULL), 2200 * SQ_MS);
+    srv_stop(&s);
+    /* Every request planned is sent and accounted for, once. */
+    assert_true(end_int(&r, "planned") >= 1100 && end_int(&r, "planned") < 1200);
+    assert_int_equal(total(&r, "planned"), end_int(&r, "planned"));
+    assert_int_equal(total(&r, "sent"), end_int(&r, "planned"));
+    assert_int_equal(total(&r, "ok"), end_int(&r, "planned"));
+    assert_int_equal(total_in(&r, "status", "200"), end_int(&r, "planned"));
+    assert_int_equal(total(&r, "bytes"), 13 * end_int(&r, "planned"));
+    assert_int_equal(end_int(&r, "done"), end_int(&r, "planned"));
+    assert_int_equal(s.requests, (uint64_t)end_int(&r, "planned"));
+    assert_true(s.accepted <= 20);
+    json_array_foreach(r.samples, i, x)
+    {
+        struct sq_hist *h = sq_hist_new();
+
+        assert_int_equal(sq_json_int_or(x, "sec", -1), sec + 1); /* in order, no gap */
+        sec++;
+        assert_string_equal(sq_json_str_or(x, "type", ""), "sample");
+        assert_string_equal(sq_json_str_or(x, "endpoint", ""), "e");
+        assert_int_equal(sq_hist_add_json(h, json_object_get(x, "h"), NULL), 0);
+        assert_int_equal(sq_hist_count(h), (uint64_t)sq_json_int_or(x, "planned", -1));
+        sq_hist_free(h);
+    }
+    assert_int_equal(json_array_size(r.samples), 3);
+    /* The first second began at 30 ms: 970 ms of 500/s; the second one is whole. */
+    assert_int_equal(sq_json_int_or(json_array_get(r.samples, 0), "planned", 0), 485);
+    assert_int_equal(sq_json_int_or(json_array_get(r.samples, 1), "planned", 0), 500);
+    free_run(&r);
+}
+
+static void test_ramp(void **state)
+{
+    static struct srv s;
+    struct run r;
+    char url[64];
+
+    (void)state;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    url_of(&s, url, sizeof url);
+    run_for(
+        &r,
+        load_of(1, url, 3 * SQ_S, 50,
+                "{\"executor\":\"ramping-arrival-rate\",\"start\":100,\"stages\":[{\"for\":970000000,\"to\":700}]}"),
+        2100 * SQ_MS);
+    srv_stop(&s);
+    /* (100 + 700) / 2 * 0.97 s = 388 in the ramp, then 700/s. */
+    assert_int_equal(sq_json_int_or(json_array_get(r.samples, 0), "planned", 0), 388);
+    assert_int_equal(sq_json_int_or(json_array_get(r.samples, 1), "planned", 0), 700);
+    assert_int_equal(total(&r, "ok"), end_int(&r, "planned"));
+    free_run(&r);
+}
+
+static void slow_law(struct srv *s, struct srv_conn *c, const char *request, struct srv_reply *r)
+{
+    (void)c;
+    (void)request;
+    r->text = SRV_OK;
+    r->delay = s->requests % 10 == 0 ? 200 * SQ_MS : 20 * SQ_MS; /* p90 20 ms, p95 200 ms */
+}
+
+static void assert_near(int64_t value, int64_t truth, int64_t below, int64_t above)
+{
+    if (value < truth - below || value > truth + above)
+        print_error("%lld, not %lld (-%lld, +%lld)\n", (long long)value, (long long)truth, (long long)below,
+                    (long long)above);
+    assert_true(value >= truth - below && value <= truth + above);
+}
+
+static void test_latency_law(void **state)
+{
+    static struct srv s = {.answer = slow_law};
+    struct run r;
+    struct sq_hist *h;
+    char url[64];
+
+    (void)state;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    url_of(&s, url, sizeof url);
+    run_for(&r, load_of(200, url, 3 * SQ_S, 100, NULL), 2 * SQ_S);
+    srv_stop(&s);
+    h = merged(&r, "h");
+    assert_near(sq_hist_percentile(h, 50), 20 * SQ_MS, 0, 15 * SQ_MS);
+    assert_near(sq_hist_percentile(h, 95), 200 * SQ_MS, 0, 20 * SQ_MS);
+    assert_true(sq_hist_min(h) >= 20 * SQ_MS);
+    assert_int_equal(sq_hist_count(h), (uint64_t)end_int(&r, "planned"));
+    sq_hist_free(h);
+    free_run(&r);
+}
+
+/* A second's stall of the whole server at 1,000/s: 1,000 of 10,000 requests wait evenly between 0 and 1 s. Truth: p95
+ * 500 ms, p99 900 ms. A closed loop would have seen as many slow requests as it has connections. */
+static void test_stall(void **state)
+{
+    static struct srv s;
+    struct run r;
+    struct sq_hist *h, *hs;
+    struct sq_probe_window w;
+    char url[64];
+    int64_t begin;
+
+    (void)state;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    url_of(&s, url, sizeof url);
+    begin_run(&r, load_of(1000, url, 3 * SQ_S, 50, NULL), NULL, NULL);
+    begin = sq_probe_begin_ns(r.probe);
+    __atomic_store_n(&s.stall_from, begin + 5 * SQ_S, __ATOMIC_RELEASE);
+    __atomic_store_n(&s.stall_to, begin + 6 * SQ_S, __ATOMIC_RELEASE);
+    sleep_until(begin + 7100 * SQ_MS);
+    assert_int_equal(sq_probe_window(r.probe, NULL, 2, &w), 0);
+    assert_int_equal(w.seconds, 2);
+    assert_near((int64_t)w.n, 2000, 60,
+                60); /* 5 to 7 s: nothing finished in the first half, twice as much in the second */
+    assert_near(w.p95, 900 * SQ_MS, 40 * SQ_MS, 40 * SQ_MS);
+    assert_int_equal(sq_probe_window(r.probe, "e", 60, &w), 0);
+    assert_int_equal(w.seconds, 7);
+    assert_near((int64_t)w.n, 7000, 30, 30);
+    assert_int_equal(w.bad, 0);
+    sleep_until(begin + 10 * SQ_S);
+    end_run(&r, -1);
+    srv_stop(&s);
+    h = merged(&r, "h");
+    hs = merged(&r, "hs");
+    assert_int_equal(total(&r, "ok"), end_int(&r, "planned"));
+    assert_near(sq_hist_percentile(h, 95), 500 * SQ_MS, 15 * SQ_MS, 15 * SQ_MS);
+    assert_near(sq_hist_percentile(h, 99), 900 * SQ_MS, 27 * SQ_MS, 27 * SQ_MS);
+    assert_near(sq_hist_max(h), SQ_S, 10 * SQ_MS, 60 * SQ_MS);
+    assert_true(sq_hist_percentile(hs, 99) < 100 * SQ_MS); /* what a closed loop would have reported */
+    assert_near(total(&r, "late"), 950, 30, 60);           /* all but those that had a connection */
+    sq_hist_free(h);
+    sq_hist_free(hs);
+    free_run(&r);
+}
+
+static void never(struct srv *s, struct srv_conn *c, const char *request, struct srv_reply *r)
+{
+    (void)s;
+    (void)c;
+    (void)request;
+    r->text = NULL;
+}
+
+static void test_timeout(void **state)
+{
+    static struct srv s = {.answer = never};
+    struct run r;
+    struct sq_hist *h;
+    char url[64];
+
+    (void)state;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    url_of(&s, url, sizeof url);
+    run_for(&r, load_of(100, url, 300 * SQ_MS, 10, NULL), 1200 * SQ_MS);
+    srv_stop(&s);
+    /* 10 connections, each taken until its request times out and then used by the next one that waits. */
+    assert_int_equal(total(&r, "ok"), 0);
+    assert_int_equal(total_in(&r, "bad", "timeout") + total_in(&r, "bad", "unsent"), end_int(&r, "planned"));
+    assert_true(total_in(&r, "bad", "timeout") >= 60);
+    assert_true(total(&r, "late") >= 60);
+    assert_int_equal(total(&r, "sent"), total_in(&r, "bad", "timeout"));
+    assert_int_equal(end_int(&r, "sent"), total(&r, "sent"));
+    h = merged(&r, "h");
+    assert_int_equal(sq_hist_count(h), (uint64_t)end_int(&r, "planned"));
+    assert_near(sq_hist_min(h), 300 * SQ_MS, SQ_MS, 50 * SQ_MS);
+    assert_near(sq_hist_percentile(h, 50), 300 * SQ_MS, SQ_MS, 50 * SQ_MS);
+    sq_hist_free(h);
+    free_run(&r);
+}
+
+/* A server that accepts nobody, its backlog full: what never got a connection is unsent. */
+static void test_unsent(void **state)
+{
+    static struct srv s;
+    struct run r;
+    char path[64], url[128];
+
+    (void)state;
+    (void)snprintf(path, sizeof path, "/tmp/squall-test-probe-%d.sock", (int)getpid());
+    (void)snprintf(url, sizeof url, "unix:%s", path);
+    assert_int_equal(srv_listen(&s, path, 0), 0);
+    assert_int_equal(listen(s.fd, 2), 0);
+    run_for(&r, load_of(100, url, 200 * SQ_MS, 50, NULL), 600 * SQ_MS);
+    (void)close(s.fd);
+    (void)unlink(path);
+    assert_int_equal(total_in(&r, "bad", "timeout") + total_in(&r, "bad", "unsent"), end_int(&r, "planned"));
+    assert_true(total_in(&r, "bad", "unsent") >= 40);
+    assert_int_equal(total(&r, "sent"), total_in(&r, "bad", "timeout"));
+    free_run(&r);
+}
+
+static void test_grace(void **state)
+{
+    static struct srv s = {.answer = never};
+    struct run r;
+    char url[64];
+    int64_t t;
+
+    (void)state;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    url_of(&s, url, sizeof url);
+    begin_run(&r, load_of(50, url, 30 * SQ_S, 100, NULL), NULL, NULL);
+    sleep_until(sq_probe_begin_ns(r.probe) + 500 * SQ_MS);
+    t = sq_mono_ns();
+    end_run(&r, 100 * SQ_MS);
+    assert_true(sq_mono_ns() - t < 5 * SQ_S);
+    srv_stop(&s);
+    assert_true(end_int(&r, "planned") >= 25);
+    assert_int_equal(end_int(&r, "done"), 0); /* what was cut is known to be missing */
+    assert_int_equal(total(&r, "planned"), end_int(&r, "planned"));
+    free_run(&r);
+}
+
+static void by_path(struct srv *s, struct srv_conn *c, const char *request, struct srv_reply *r)
+{
+    (void)s;
+    if (strstr(request, "GET /split ")) {
+        r->text = "HTTP/1.1 200 OK\r\nX-Mode: fallback, cached\r\nTransfer-Encoding: chunked\r\n\r\n"
+                  "4\r\nto\r\n\r\n6;ext=1\r\ntal: 3\r\n0\r\nTrailer: x\r\n\r\n";
+        r->piece = 7;
+    } else if (strstr(request, "GET /close ")) {
+        r->text = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\ntotal";
+        r->close = true;
+    } else if (strstr(request, "GET /eof ")) {
+        r->text = "HTTP/1.0 200 OK\r\n\r\nthe total";
+        r->close = true;
+    } else if (strstr(request, "GET /rude ")) {
+        r->text = SRV_OK; /* keep-alive by its headers, and closes all the same, now and then */
+        r->close = c->served % 5 == 0;
+    } else if (strstr(request, "GET /teapot ")) {
+        r->text = "HTTP/1.1 418 I'm a teapot\r\nContent-Length: 0\r\n\r\n";
+    } else if (strstr(request, "GET /half ")) {
+        r->text = "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf";
+        r->close = true;
+    } else if (strstr(request, "GET /junk ")) {
+        r->text = "SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n";
+    } else if (strstr(request, "GET /drop ")) {
+        r->text = "";
+        r->close = true;
+    } else {
+        r->text = SRV_OK;
+    }
+}
+
+static void one_path(struct srv *s, struct run *r, const char *path, const char *more)
+{
+    char url[128];
+
+    (void)snprintf(url, sizeof url, "http://127.0.0.1:%u%s", s->port, path);
+    run_for(r, load_of(100, url, 3 * SQ_S, 10, more), 300 * SQ_MS);
+    assert_int_equal(total(r, "planned"), end_int(r, "done"));
+}
+
+static void assert_all_bad(struct run *r, const char *why)
+{
+    assert_true(end_int(r, "planned") >= 30);
+    assert_int_equal(total_in(r, "bad", why), end_int(r, "planned"));
+    assert_int_equal(total(r, "ok"), 0);
+    free_run(r);
+}
+
+static void assert_all_good(struct run *r)
+{
+    assert_true(end_int(r, "planned") >= 30);
+    assert_int_equal(total(r, "ok"), end_int(r, "planned"));
+    free_run(r);
+}
+
+static void test_answers(void **state)
+{
+    static struct srv s = {.answer = by_path};
+    struct run r;
+    uint64_t before;
+
+    (void)state;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    one_path(&s, &r, "/split", "{\"expect\":{\"body\":\"to\\r\\ntal\"}}");
+    assert_all_good(&r);
+    one_path(&s, &r, "/split", "{\"expect\":{\"body\":\"to\\r\\ntall\"}}");
+    assert_all_bad(&r, "body");
+    before = s.accepted;
+    one_path(&s, &r, "/close", "{\"expect\":{\"body\":\"total\"}}");
+    assert_int_equal(s.accepted - before, (uint64_t)end_int(&r, "planned")); /* a connection for each */
+    assert_all_good(&r);
+    one_path(&s, &r, "/eof", "{\"expect\":{\"body\":\"total\"}}");
+    assert_all_good(&r);
+    one_path(&s, &r, "/teapot", NULL);
+    assert_all_bad(&r, "status");
+    one_path(&s, &r, "/teapot", "{\"expect\":{\"status\":[\"400-499\"]}}");
+    assert_all_good(&r);
+    one_path(&s, &r, "/half", NULL);
+    assert_all_bad(&r, "reset");
+    one_path(&s, &r, "/junk", NULL);
+    assert_all_bad(&r, "protocol");
+    one_path(&s, &r, "/drop", NULL);
+    assert_all_bad(&r, "reset");
+    srv_stop(&s);
+}
+
+/* Closing a kept-alive connection is no failure of the server's: no request may suffer from it. */
+static void test_rude_close(void **state)
+{
+    static struct srv s = {.answer = by_path};
+    struct run r;
+    char url[64];
+
+    (void)state;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    (void)snprintf(url, sizeof url, "http://127.0.0.1:%u/rude", s.port);
+    run_for(&r, load_of(2000, url, 3 * SQ_S, 10, NULL), 1500 * SQ_MS);
+    srv_stop(&s);
+    assert_int_equal(total(&r, "ok"), end_int(&r, "planned"));
+    assert_true(s.accepted > 100);
+    free_run(&r);
+}
+
+static void test_refused_then_up(void **state)
+{
+    static struct srv s;
+    struct run r;
+    char url[64];
+
+    (void)state;
+    assert_int_equal(srv_listen(&s, NULL, 0), 0); /* find a free port */
+    (void)close(s.fd);
+    url_of(&s, url, sizeof url);
+    begin_run(&r, load_of(200, url, 3 * SQ_S, 10, NULL), NULL, NULL);
+    sleep_until(sq_probe_begin_ns(r.probe) + 500 * SQ_MS);
+    assert_int_equal(srv_start(&s, NULL), 0);
+    sleep_until(sq_probe_begin_ns(r.probe) + 1000 * SQ_MS);
+    end_run(&r, -1);
+    srv_stop(&s);
+    assert_true(total_in(&r, "bad", "refused") >= 90);
+    assert_true(total(&r, "ok") >= 70);
+    assert_int_equal(total_in(&r, "bad", "refused") + total(&r, "ok"), end_int(&r, "planned"));
+    free_run(&r);
+}
+
+static void test_unix_and_missing(void **state)
+{
+    static struct srv s;
+    struct run r;
+    char path[64], url[128];
+
+    (void)state;
+    (void)snprintf(path, sizeof path, "/tmp/squall-test-probe-%d.sock", (int)getpid());
+    (void)snprintf(url, sizeof url, "unix:%s:/hello?x=1", path);
+    run_for(&r, load_of(100, url, 3 * SQ_S, 10, NULL), 300 * SQ_MS);
+    assert_all_bad(&r, "refused"); /* no such file */
+    assert_int_equal(srv_start(&s, path), 0);
+    run_for(&r, load_of(500, url, 3 * SQ_S, 10, NULL), 500 * SQ_MS);
+    srv_stop(&s);
+    assert_int_equal(s.requests, (uint64_t)end_int(&r, "planned"));
+    assert_all_good(&r);
+}
+
+static void test_localhost(void **state)
+{
+    static struct srv s;
+    struct run r;
+    char url[64];
+
+    (void)state;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    /* May resolve to ::1 first, where nobody listens: the other address is tried, and remembered. */
+    (void)snprintf(url, sizeof url, "http://localhost:%u/", s.port);
+    run_for(&r, load_of(100, url, 3 * SQ_S, 10, NULL), 300 * SQ_MS);
+    srv_stop(&s);
+    assert_all_good(&r);
+}
+
+static void check_trace(struct srv *s, struct srv_conn *c, const char *request, struct srv_reply *r)
+{
+    static char last[56];
+    const char *t = strstr(request, "traceparent: ");
+    char prefix[17], want[21];
+    uint64_t *good = s->arg;
+
+    (void)c;
+    r->text = SRV_OK;
+    sq_probe_trace_prefix("test", prefix);
+    (void)snprintf(want, sizeof want, "00-%s", prefix);
+    if (!t || strncmp(t + 13, want, 19) != 0 || strncmp(t + 13, last, 55) == 0)
+        return;
+    memcpy(last, t + 13, 55);
+    if (last[35] == '-' && last[52] == '-' && strncmp(last + 52, "-01", 3) == 0 &&
+        strspn(last + 3, "0123456789abcdef") == 32 && strspn(last + 36, "0123456789abcdef") == 16 &&
+        strncmp(t + 13 + 55, "\r\n", 2) == 0 && strncmp(request, "POST /p?q=1 HTTP/1.1\r\n", 23 - 1) == 0 &&
+        strstr(request, "\r\nx-a: b\r\n") && strstr(request, "\r\nhost: 127.0.0.1:") &&
+        strstr(request, "\r\ncontent-length: 5\r\n") && strstr(request, "\r\n\r\nhello"))
+        (*good)++;
+}
+
+static void test_request_bytes(void **state)
+{
+    static uint64_t good;
+    static struct srv s = {.answer = check_trace, .arg = &good};
+    struct run r;
+
+    (void)state;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    one_path(&s, &r, "/p?q=1", "{\"request\":{\"method\":\"POST\",\"body\":\"hello\",\"headers\":{\"x-a\":\"b\"}}}");
+    srv_stop(&s);
+    assert_int_equal(good, (uint64_t)end_int(&r, "planned"));
+    assert_all_good(&r);
+}
+
+static void big_body(struct srv *s, struct srv_conn *c, const char *request, struct srv_reply *r)
+{
+    (void)c;
+    (void)request;
+    r->text = s->arg;
+}
+
+static void test_matchers(void **state)
+{
+    static struct srv s = {.answer = by_path};
+    struct run r;
+    char url[64];
+    int64_t n;
+    const json_t *m;
+
+    (void)state;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    (void)snprintf(url, sizeof url, "http://127.0.0.1:%u/split", s.port);
+    begin_run(&r, load_of(200, url, 3 * SQ_S, 10, NULL), NULL,
+              "[{\"id\":\"a\",\"endpoint\":\"e\",\"match\":{\"status\":200,\"header\":\"x-mode: "
+              "cached\",\"body\":\"total\"}},"
+              " {\"id\":\"b\",\"match\":{\"header\":\"X-MODE\",\"body\":\"tal: "
+              "3\"},\"forbid\":{\"body\":[\"Traceback\",\"tal: 3\"]}},"
+              " {\"id\":\"c\",\"match\":{\"status\":[\"5xx\"]},\"forbid\":{\"empty\":true,\"status\":\"500-599\"}},"
+              " {\"id\":\"d\",\"endpoint\":\"other\",\"match\":{\"status\":200}}]");
+    sleep_until(sq_probe_begin_ns(r.probe) + 300 * SQ_MS);
+    end_run(&r, -1);
+    srv_stop(&s);
+    n = total(&r, "planned");
+    m = json_object_get(json_array_get(r.samples, 0), "m");
+    assert_int_equal(json_object_size(m), 3);
+    assert_int_equal(json_array_size(r.samples), 1);
+    assert_int_equal(sq_json_int_or(json_object_get(m, "a"), "n", 0), n);
+    assert_int_equal(sq_json_int_or(json_object_get(m, "a"), "match", -1), 0); /* "to\r\ntal" is not "total" */
+    assert_int_equal(sq_json_int_or(json_object_get(m, "a"), "forbid", -1), 0);
+    assert_int_equal(sq_json_int_or(json_object_get(m, "b"), "match", -1), n);
+    assert_int_equal(sq_json_int_or(json_object_get(m, "b"), "forbid", -1), n);
+    assert_int_equal(sq_json_int_or(json_object_get(m, "c"), "match", -1), 0);
+    assert_int_equal(sq_json_int_or(json_object_get(m, "c"), "forbid", -1), 0);
+    free_run(&r);
+}
+
+static void test_large_answer(void **state)
+{
+    static struct srv s = {.answer = big_body};
+    struct run r;
+    size_t len = 3 << 20;
+    char *text = malloc(len + 200), head[100], url[64];
+    int n = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n", len);
+
+    (void)state;
+    memset(text, 'x', len + 200);
+    memcpy(text, head, (size_t)n);
+    memcpy(text + n + (1 << 20) - 6, "needle", 6); /* within the first MiB; "second" is behind it */
+    memcpy(text + n + (1 << 20) + 6, "second", 6);
+    text[(size_t)n + len] = 0;
+    s.arg = text;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    (void)snprintf(url, sizeof url, "http://127.0.0.1:%u/", s.port);
+    begin_run(&r, load_of(10, url, 3 * SQ_S, 2, "{\"expect\":{\"body\":\"needle\"}}"), NULL,
+              "[{\"id\":\"m\",\"match\":{\"body\":\"second\"}}]");
+    sleep_until(sq_probe_begin_ns(r.probe) + 300 * SQ_MS);
+    end_run(&r, -1);
+    srv_stop(&s);
+    free(text);
+    assert_int_equal(total(&r, "ok"), end_int(&r, "planned"));
+    assert_int_equal(total(&r, "bytes"), (int64_t)len * end_int(&r, "planned"));
+    assert_int_equal(
+        sq_json_int_or(json_object_get(json_object_get(json_array_get(r.samples, 0), "m"), "m"), "match", -1), 0);
+    free_run(&r);
+}
+
+/* The probe's own lateness: in a child that is stopped for 200 ms. The same stall of the server instead is not its
+ * fault. */
+static int lag_child(unsigned port, int fd)
+{
+    struct run r;
+    char url[64];
+    struct sq_err e;
+    const json_t *x;
+
+    (void)snprintf(url, sizeof url, "http://127.0.0.1:%u/", port);
+    r.probe = create(load_of(500, url, 3 * SQ_S, 5, NULL), "{\"over\": 50000000, \"share\": 5.0}", NULL, &e);
+    r.samples = json_array();
+    r.zero = sq_mono_ns();
+    if (!r.probe || sq_probe_start(r.probe, r.zero, 0, &e) < 0)
+        return 9;
+    sleep_until(sq_probe_begin_ns(r.probe));
+    (void)!write(fd, "x", 1);
+    sleep_until(sq_probe_begin_ns(r.probe) + 1500 * SQ_MS);
+    end_run(&r, -1);
+    x = json_array_get(r.end, 0);
+    if (sq_json_int_or(x, "planned", 0) < 750)
+        return 8;
+    if (sq_json_bool_or(x, "void", false) != (sq_json_num_or(x, "lag_share", 0) > 5))
+        return 7;
+    if (sq_json_bool_or(x, "void", false) != (strlen(sq_json_str_or(x, "why", "")) > 0))
+        return 6;
+    return sq_json_bool_or(x, "void", false) ? 1 : 0;
+}
+
+static int run_lag_child(struct srv *s, bool stop)
+{
+    int pipefd[2], status;
+    char c;
+    pid_t pid;
+
+    assert_int_equal(pipe(pipefd), 0);
+    pid = fork();
+    if (pid == 0)
+        _exit(lag_child(s->port, pipefd[1]));
+    (void)close(pipefd[1]);
+    assert_int_equal(read(pipefd[0], &c, 1), 1);
+    if (stop) {
+        (void)usleep(300000);
+        (void)kill(pid, SIGSTOP);
+        (void)usleep(200000);
+        (void)kill(pid, SIGCONT);
+    } else {
+        __atomic_store_n(&s->stall_from, sq_mono_ns() + 300 * SQ_MS, __ATOMIC_RELEASE);
+        __atomic_store_n(&s->stall_to, sq_mono_ns() + 500 * SQ_MS, __ATOMIC_RELEASE);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    (void)close(pipefd[0]);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 99;
+}
+
+static void test_own_lateness(void **state)
+{
+    static struct srv s;
+
+    (void)state;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    assert_int_equal(run_lag_child(&s, true), 1);  /* stopped: about 75 of 750 are more than 50 ms late */
+    assert_int_equal(run_lag_child(&s, false), 0); /* the server stood still instead */
+    srv_stop(&s);
+}
+
+static void test_config_errors(void **state)
+{
+    static const struct {
+        const char *url, *more, *says;
+    } bad[] = {
+        {"https://127.0.0.1/", NULL, "https://127.0.0.1/"},
+        {"http://no-such-host.invalid/", NULL, "no-such-host.invalid"},
+        {"http://127.0.0.1:0/", NULL, "port"},
+        {"http://127.0.0.1:70000/", NULL, "port"},
+        {"http://127.0.0.1:80x/", NULL, "port"},
+        {"http:///x", NULL, "host"},
+        {"http://[::1/x", NULL, "]"},
+        {"http://u:p@h/x", NULL, "password"},
+        {"http://127.0.0.1/a b", NULL, "%XX"},
+        {"http://127.0.0.1/a#b", NULL, "fragment"},
+        {"unix:relative.sock:/x", NULL, "absolute"},
+        {"http://127.0.0.1/", "{\"connections\":0}", "connections"},
+        {"http://127.0.0.1/", "{\"connections\":60001}", "connections"},
+        {"http://127.0.0.1/", "{\"request\":{\"timeout\":0}}", "timeout"},
+        {"http://127.0.0.1/", "{\"request\":{\"method\":\"GE T\"}}", "method"},
+        {"http://127.0.0.1/", "{\"request\":{\"headers\":{\"a b\":\"c\"}}}", "a b"},
+        {"http://127.0.0.1/", "{\"request\":{\"headers\":{\"a\":\"c\\r\\nx: y\"}}}", "one line"},
+        {"http://127.0.0.1/", "{\"request\":{\"headers\":{\"Content-Length\":\"3\"}}}", "Content-Length"},
+        {"http://127.0.0.1/", "{\"expect\":{\"status\":[20]}}", "status"},
+        {"http://127.0.0.1/", "{\"expect\":{\"status\":[\"300-200\"]}}", "status"},
+    };
+    struct sq_err e;
+    struct sq_probe *p;
+
+    (void)state;
+    for (size_t i = 0; i < SQ_COUNT(bad); i++) {
+        p = create(load_of(1, bad[i].url, SQ_S, 5, bad[i].more), NULL, NULL, &e);
+        if (p || !strstr(e.msg, bad[i].says))
+            print_error("%s %s: %s\n", bad[i].url, bad[i].more ? bad[i].more : "", p ? "accepted" : e.msg);
+        assert_null(p);
+        assert_non_null(strstr(e.msg, bad[i].says));
+        assert_non_null(strstr(e.msg, "load: e: "));
+        assert_int_equal(e.cls, SQ_C_INPUT);
+    }
+    assert_null(create(json_object(), NULL, NULL, &e));
+}
+
+static void test_life(void **state)
+{
+    static struct srv s = {.answer = never};
+    struct sq_probe *p;
+    struct sq_err e;
+    struct sq_probe_live l;
+    char url[64];
+    int fd = eventfd(0, EFD_CLOEXEC);
+    uint64_t n;
+
+    (void)state;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    url_of(&s, url, sizeof url);
+    p = create(load_of(100, url, SQ_S, 5, NULL), NULL, NULL, &e);
+    sq_probe_free(p); /* never started */
+    p = create(load_of(100, url, 60 * SQ_S, 5, NULL), NULL, NULL, &e);
+    assert_int_equal(sq_probe_start(p, sq_mono_ns(), 0, &e), 0);
+    assert_true(sq_probe_start(p, sq_mono_ns(), 0, &e) < 0);
+    sleep_until(sq_probe_begin_ns(p) + 500 * SQ_MS);
+    sq_probe_live(p, &l);
+    assert_int_equal(l.open, 5);
+    assert_true(l.planned >= 40 && l.planned <= 70);
+    assert_int_equal(l.waiting, l.planned - 5);
+    assert_int_equal(l.outstanding, l.planned);
+    assert_int_equal(l.done, 0);
+    sq_probe_free(p); /* with all of that on the way */
+    {
+        json_t *load = load_of(100, url, 200 * SQ_MS, 5, NULL);
+        struct sq_probe_opts o = {.load = load, .run_id = "x", .wake = wake_up, .wake_arg = &fd};
+
+        assert_int_equal(sq_probe_create(&o, &p, &e), 0);
+        json_decref(load);
+    }
+    assert_int_equal(sq_probe_start(p, sq_mono_ns(), 0, &e), 0);
+    sq_probe_stop(p, -1); /* before the first request */
+    assert_int_equal(read(fd, &n, sizeof n), sizeof n);
+    while (!sq_probe_done(p))
+        (void)usleep(1000);
+    sq_probe_free(p);
+    (void)close(fd);
+    srv_stop(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_counts_and_seconds),
+        cmocka_unit_test(test_ramp),
+        cmocka_unit_test(test_latency_law),
+        cmocka_unit_test(test_stall),
+        cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_unsent),
+        cmocka_unit_test(test_grace),
+        cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_rude_close),
+        cmocka_unit_test(test_refused_then_up),
+        cmocka_unit_test(test_unix_and_missing),
+        cmocka_unit_test(test_localhost),
+        cmocka_unit_test(test_request_bytes),
+        cmocka_unit_test(test_matchers),
+        cmocka_unit_test(test_large_answer),
+        cmocka_unit_test(test_own_lateness),
+        cmocka_unit_test(test_config_errors),
+        cmocka_unit_test(test_life),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
