@@ -423,7 +423,8 @@ int sq_execute(const struct sq_execute_opts *o, struct sq_execute_result *res, s
     r->o = o;
     r->res = res;
     r->spec = json_object_get(o->scenario, "spec");
-    r->seed = (o->seeded ? o->seed : sq_rng_entropy()) & INT64_MAX;
+    /* 53 bits at most: JSON readers that know only doubles must see the same number. */
+    r->seed = (o->seeded ? o->seed : sq_rng_entropy() >> 11) & INT64_MAX;
     r->log_fd = -1;
     r->clean = true;
     r->left = json_array();

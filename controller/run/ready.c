@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 
 #include "squall/cleanup.h"
 #include "squall/clock.h"
@@ -239,6 +240,11 @@ int sq_ready_start(uv_loop_t *loop, const struct sq_ready_opts *o, sq_ready_done
         free(r);
         return sq_err_cls(e, SQ_C_INPUT, -ENAMETOOLONG, "the ready check of %s has a path longer than %zu bytes",
                           o->name, sizeof(r->path) - 1);
+    }
+    if (o->how == SQ_READY_UNIX && strlen(r->path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path)) {
+        free(r);
+        return sq_err_cls(e, SQ_C_INPUT, -ENAMETOOLONG, "the ready check of %s: %s is too long for a Unix socket",
+                          o->name, o->path);
     }
     uv_timer_init(loop, &r->timer);
     r->timer.data = r;

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include "run/state.h"
+#include "scenario/vars.h"
+#include "squall/cleanup.h"
 #include "squall/clock.h"
 #include "squall/json.h"
 #include "squall/paths.h"
@@ -271,28 +273,37 @@ static void is_ready(void *arg, const struct sq_err *e)
     }
 }
 
-/* False: this service has nothing to wait for. */
-static bool ready_opts(const json_t *def, size_t instance, struct sq_ready_opts *o)
+/* *path is malloc'd. False: this service has nothing to wait for. */
+static bool ready_opts(const json_t *def, size_t instance, struct sq_ready_opts *o, char **path)
 {
     const json_t *ready = json_object_get(def, "ready");
+    const char *local = sq_json_str_or(ready, "unix", NULL), *http = sq_json_str_or(ready, "http", NULL);
     int64_t port = sq_json_int_or(def, "port", 0);
+    char number[2][24];
     o->within_ns = sq_json_int_or(ready, "within", READY_WITHIN);
     o->port = (uint16_t)(port ? port + (int64_t)instance : 0);
-    o->path = sq_json_str_or(ready, "unix", NULL);
-    if (o->path) {
-        o->how = SQ_READY_UNIX;
-        return true;
+    o->how = local ? SQ_READY_UNIX : http ? SQ_READY_HTTP : SQ_READY_TCP;
+    snprintf(number[0], sizeof(number[0]), "%zu", instance);
+    snprintf(number[1], sizeof(number[1]), "%u", o->port);
+    *path = local || http ? sq_vars_instance(local ? local : http, number[0], port ? number[1] : NULL) : NULL;
+    const char *cwd = sq_json_str_or(def, "cwd", NULL);
+    if (local && *path && **path != '/' && cwd) {
+        char *full = NULL;
+        if (asprintf(&full, "%s/%s", cwd, *path) < 0)
+            full = NULL;
+        free(*path);
+        *path = full;
     }
-    o->path = sq_json_str_or(ready, "http", NULL);
-    o->how = o->path ? SQ_READY_HTTP : SQ_READY_TCP;
-    return o->port != 0;
+    o->path = *path;
+    return local ? *path != NULL : o->port != 0;
 }
 
 static int wait_ready(struct run *r, const char *service, const json_t *def, const char *instance, size_t n)
 {
     struct sq_ready_opts o = {.name = instance};
     struct sq_err e = {0};
-    if (!ready_opts(def, n, &o) || r->n_ready == SQ_MAX_READY)
+    cleanup_free char *path = NULL;
+    if (!ready_opts(def, n, &o, &path) || r->n_ready == SQ_MAX_READY)
         return 0;
     struct run_ready *rr = &r->ready[r->n_ready];
     rr->run = r;
