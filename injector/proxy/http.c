@@ -314,7 +314,8 @@ bool sq_http_down_eof(struct sq_http *h)
     enum sq_http_ev ev = SQ_HTTP_NONE;
     if (h->opaque || !h->down_open)
         return false;
-    /* Calls on_message_complete only inside a body that the end of the connection ends, and returns what that returned. */
+    /* Calls on_message_complete only inside a body that the end of the connection ends, and returns what that returned.
+     */
     if (llhttp_finish(&h->res) == HPE_PAUSED)
         answered(h, &ev);
     return ev == SQ_HTTP_END;

@@ -1,6 +1,6 @@
 /* Follows the HTTP/1.1 calls of one connection (llhttp, both directions), without altering a byte. Pure: no sockets, no
- * clock. The pump feeds what it read; the tracker says where calls begin and end, so that the pump can draw a fault at a
- * request's first byte and delay exactly its answer. */
+ * clock. The pump feeds what it read; the tracker says where calls begin and end, so that the pump can draw a fault at
+ * a request's first byte and delay exactly its answer. */
 #ifndef SQUALL_PROXY_HTTP_H
 #define SQUALL_PROXY_HTTP_H
 
@@ -25,51 +25,52 @@ struct sq_call {
     uint16_t status;
     bool drawn;
     bool delayed;
-    bool done;        /* its answer is complete */
-    bool no_body;     /* HEAD */
-    bool connect;     /* CONNECT */
+    bool done;    /* its answer is complete */
+    bool no_body; /* HEAD */
+    bool connect; /* CONNECT */
     char trace[33];
 };
 
 enum sq_http_ev {
-    SQ_HTTP_NONE,   /* consumed, nothing happened */
-    SQ_HTTP_BEGIN,  /* at the byte behind the consumed ones: up, a request (sq_http_newest); down, an answer (_oldest) */
-    SQ_HTTP_END,    /* the consumed bytes end a message: up, a request; down, an answer (sq_http_ended) */
+    SQ_HTTP_NONE,  /* consumed, nothing happened */
+    SQ_HTTP_BEGIN, /* at the byte behind the consumed ones: up, a request (sq_http_newest); down, an answer (_oldest) */
+    SQ_HTTP_END,   /* the consumed bytes end a message: up, a request; down, an answer (sq_http_ended) */
     SQ_HTTP_OPAQUE, /* what follows the consumed bytes is not (or no longer) HTTP: do not call again */
 };
 
 struct sq_http {
     llhttp_t req, res;
     struct sq_call *ring;
-    unsigned cap, head, n; /* calls, oldest first; `answered` of them are done, and wait for their bytes to be written */
+    unsigned cap, head,
+        n; /* calls, oldest first; `answered` of them are done, and wait for their bytes to be written */
     unsigned answered;
-    unsigned ended;        /* index of the call that the last SQ_HTTP_END of an answer ended; n: it answered nothing */
-    uint64_t requests;     /* complete request lines seen */
+    unsigned ended;    /* index of the call that the last SQ_HTTP_END of an answer ended; n: it answered nothing */
+    uint64_t requests; /* complete request lines seen */
     bool up_open, down_open; /* inside a message */
-    bool cur;              /* the newest call is the request being read */
-    bool interim;          /* the answer being read is a 1xx */
-    bool switched;         /* 101, or CONNECT accepted: opaque, and the call was answered */
+    bool cur;                /* the newest call is the request being read */
+    bool interim;            /* the answer being read is a 1xx */
+    bool switched;           /* 101, or CONNECT accepted: opaque, and the call was answered */
     bool opaque;
-    bool fresh;            /* a header field name begins */
-    uint8_t name_len;      /* of the header field: matched so far against "traceparent"; 255: another one */
+    bool fresh;       /* a header field name begins */
+    uint8_t name_len; /* of the header field: matched so far against "traceparent"; 255: another one */
     uint8_t value_len;
 };
 
 void sq_http_init(struct sq_http *h);
 void sq_http_free(struct sq_http *h);
-/* Feed bytes from the caller (up) or the dependency (down). Returns how many were consumed (<= len): call again with the
- * rest until all are, or the event is SQ_HTTP_OPAQUE. BEGIN may consume nothing. */
+/* Feed bytes from the caller (up) or the dependency (down). Returns how many were consumed (<= len): call again with
+ * the rest until all are, or the event is SQ_HTTP_OPAQUE. BEGIN may consume nothing. */
 size_t sq_http_up(struct sq_http *h, const char *p, size_t len, enum sq_http_ev *ev);
 size_t sq_http_down(struct sq_http *h, const char *p, size_t len, enum sq_http_ev *ev);
 /* The dependency closed: true when that ended an answer (as SQ_HTTP_END). */
 bool sq_http_down_eof(struct sq_http *h);
 
 /* NULL when there is none. Pointers are valid until the next sq_http_up or _pop. */
-struct sq_call *sq_http_newest(struct sq_http *h);  /* the request being read */
-struct sq_call *sq_http_oldest(struct sq_http *h);  /* the one whose answer is read or awaited */
+struct sq_call *sq_http_newest(struct sq_http *h); /* the request being read */
+struct sq_call *sq_http_oldest(struct sq_http *h); /* the one whose answer is read or awaited */
 struct sq_call *sq_http_ended(struct sq_http *h);
 struct sq_call *sq_http_at(struct sq_http *h, unsigned i); /* 0 <= i < h->n, oldest first */
-void sq_http_pop(struct sq_http *h);                /* forget the very oldest */
+void sq_http_pop(struct sq_http *h);                       /* forget the very oldest */
 /* Opaque, and never carried a request: what it carries is a connection, not calls. */
 bool sq_http_never(const struct sq_http *h);
 

@@ -7,33 +7,34 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SQ_LANE_HIGH (64 * 1024)    /* stop reading above this */
-#define SQ_LANE_DELAY (1024 * 1024) /* and above this while a latency holds bytes, so that a delay is no bandwidth limit */
+#define SQ_LANE_HIGH (64 * 1024) /* stop reading above this */
+#define SQ_LANE_DELAY                                                                                                  \
+    (1024 * 1024) /* and above this while a latency holds bytes, so that a delay is no bandwidth limit */
 
 enum sq_lane_end { SQ_END_NONE, SQ_END_FIN, SQ_END_RST };
 
 struct sq_chunk {
     struct sq_chunk *next;
-    int64_t due;   /* not written before */
-    uint32_t bh;   /* the black holes (rule slots) that hold it */
+    int64_t due; /* not written before */
+    uint32_t bh; /* the black holes (rule slots) that hold it */
     uint32_t off, len;
     char data[];
 };
 
 struct sq_lane {
     struct sq_chunk *head, *tail;
-    size_t held;      /* bytes of memory in chunks */
-    int64_t last_due; /* of the last bytes put: due times never go back */
-    uint64_t in, out; /* bytes put and written since the connection began */
+    size_t held;          /* bytes of memory in chunks */
+    int64_t last_due;     /* of the last bytes put: due times never go back */
+    uint64_t in, out;     /* bytes put and written since the connection began */
     enum sq_lane_end end; /* what follows the bytes */
     int64_t end_due;
     uint32_t end_bh;
-    bool blocked;     /* the socket took no more */
+    bool blocked; /* the socket took no more */
 };
 
 void sq_lane_clear(struct sq_lane *l);
-/* Take bytes. When nothing is before them and nothing holds them they go straight to FD (-1: not connected yet), and only
- * the rest is copied. 0, -ENOMEM, or -errno of the write (the bytes are lost then: so is the socket). */
+/* Take bytes. When nothing is before them and nothing holds them they go straight to FD (-1: not connected yet), and
+ * only the rest is copied. 0, -ENOMEM, or -errno of the write (the bytes are lost then: so is the socket). */
 int sq_lane_put(struct sq_lane *l, int fd, const char *p, size_t len, int64_t due, uint32_t bh, int64_t now);
 /* Write what is due. 0 or -errno of the write. */
 int sq_lane_flush(struct sq_lane *l, int fd, int64_t now);

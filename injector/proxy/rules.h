@@ -1,6 +1,6 @@
 /* The rules of an edge: which calls a fault hits, and what it does to them. Pure, except for the names of faults.
- * A rule lives in a slot; a call or connection remembers by a bit mask which slots hit it. Replacing the rules keeps the
- * slot (and its random sequence) of a rule whose fault, kind, percent and seed are the same. */
+ * A rule lives in a slot; a call or connection remembers by a bit mask which slots hit it. Replacing the rules keeps
+ * the slot (and its random sequence) of a rule whose fault, kind, percent and seed are the same. */
 #ifndef SQUALL_PROXY_RULES_H
 #define SQUALL_PROXY_RULES_H
 
@@ -20,9 +20,9 @@ enum sq_rule_kind { SQ_R_LATENCY, SQ_R_ERROR, SQ_R_BLACKHOLE };
 struct sq_rule {
     uint16_t fault; /* sq_name_intern */
     enum sq_rule_kind kind;
-    double percent; /* 0..100 */
+    double percent;        /* 0..100 */
     int64_t delay, jitter; /* ns */
-    int err;        /* what a failed connect returns; an open connection can only be reset */
+    int err;               /* what a failed connect returns; an open connection can only be reset */
     uint64_t seed;
     struct sq_rng rng;
     unsigned ncallers; /* 0: all */
@@ -48,8 +48,8 @@ struct sq_rules {
     struct sq_rule slot[SQ_RULE_SLOTS];
 };
 
-/* Replace all rules by those of a "rules" message (wire.h). On error nothing is changed. *gone and *fresh: the slots that
- * ended and those that are new. */
+/* Replace all rules by those of a "rules" message (wire.h). On error nothing is changed. *gone and *fresh: the slots
+ * that ended and those that are new. */
 int sq_rules_replace(struct sq_rules *r, uint32_t epoch, const json_t *rules, uint32_t *gone, uint32_t *fresh,
                      struct sq_err *e);
 /* What is in force, as in the message. New reference. */

@@ -37,8 +37,6 @@ def attach_ttl_gate(sock):
     net = -0x100000
     code = [st(0x30, 13), st(0x54, 0x12), st(0x15, 0x02, 0, 2), st(0x30, net + 8), st(0x15, TTL, 0, 1),
             st(0x06, 0xFFFF), st(0x06, 0)]
-    # SYN? no: accept (index 5). yes: TTL right? accept, else drop.
-    code[2] = st(0x15, 0x02, 0, 2)
     prog = ctypes.create_string_buffer(b"".join(code))
     fprog = struct.pack("HL", len(code), ctypes.addressof(prog))
     sock.setsockopt(socket.SOL_SOCKET, 26, fprog)

@@ -1,0 +1,148 @@
+/* What the rules of an edge do to its connections and calls. */
+#include "proxy/px.h"
+#include "squall/clock.h"
+
+uint32_t px_blackhole(const struct conn *c, uint32_t hits)
+{
+    return hits ? sq_rules_of(&c->edge->rules, hits, SQ_R_BLACKHOLE) : 0;
+}
+
+/* The delay of the bytes of an answer: drawn once per call, so that an answer's bytes stay together; for a connection
+ * without calls, per read. */
+int64_t px_latency(struct conn *c, struct sq_call *call)
+{
+    struct sq_rules *r = &c->edge->rules;
+    uint32_t hits = call ? call->hits : c->hits;
+    if (!hits || !sq_rules_of(r, hits, SQ_R_LATENCY))
+        return 0;
+    if (!call)
+        return sq_rules_delay(r, hits);
+    if (!call->delayed) {
+        call->delay = sq_rules_delay(r, hits);
+        call->delayed = true;
+    }
+    return call->delay;
+}
+
+static uint32_t draw(struct conn *c, uint32_t among)
+{
+    struct sq_rules *r = &c->edge->rules;
+    int shared = c->drawn && c->epoch == r->epoch ? c->drawn : 0;
+    c->drawn = 0; /* only the first one shares the connect's draw */
+    return among ? sq_rules_draw(r, among, c->caller, shared) : 0;
+}
+
+static void hit(struct conn *c, struct sq_call *call, uint32_t hits, int64_t now)
+{
+    if (!hits)
+        return;
+    call->hits |= hits;
+    call->fault = sq_rules_fault(&c->edge->rules, call->hits);
+    if (!call->bh_since && px_blackhole(c, call->hits))
+        call->bh_since = now;
+}
+
+void px_judge(struct conn *c)
+{
+    if (!c->judged)
+        c->hits = draw(c, c->edge->rules.mask);
+    c->judged = true;
+    hit(c, &c->whole, c->hits, sq_mono_ns());
+}
+
+bool px_begin(struct conn *c, struct sq_call *call, int64_t now)
+{
+    call->start = now;
+    if (!c->carried && c->connected_hold > 0 && c->flow_ns && now - c->accepted < 250 * INT64_C(1000000)) {
+        call->start = c->flow_ns; /* it waited for this connect */
+        call->held = c->connected_hold;
+    }
+    uint32_t hits = c->judged && !c->carried ? c->hits : draw(c, c->edge->rules.mask);
+    hits &= c->edge->rules.mask;
+    c->hits = hits;
+    c->judged = true; /* should it turn out not to be HTTP, this was the draw of the connection */
+    c->carried = true;
+    call->drawn = true;
+    hit(c, call, hits, now);
+    return hits && sq_rules_of(&c->edge->rules, hits, SQ_R_ERROR);
+}
+
+/* What was read is not HTTP, or not any more. */
+void px_go_opaque(struct conn *c)
+{
+    if (c->opaque)
+        return;
+    c->opaque = true;
+    if (sq_http_never(&c->http))
+        c->carried = false;
+    px_judge(c);
+}
+
+static void release_call(struct conn *c, struct sq_call *call, uint32_t gone, int64_t now)
+{
+    call->hits &= ~gone;
+    if (call->bh_since && !px_blackhole(c, call->hits)) {
+        call->held += now - call->bh_since;
+        call->bh_since = 0;
+    }
+}
+
+static void take_back(struct conn *c, uint32_t gone, int64_t now)
+{
+    c->hits &= ~gone;
+    release_call(c, &c->whole, gone, now);
+    for (unsigned i = 0; i < c->http.n; i++)
+        release_call(c, sq_http_at(&c->http, i), gone, now);
+    (void)sq_lane_release(&c->lane[UP], gone, now);
+    (void)sq_lane_release(&c->lane[DOWN], gone, now);
+}
+
+/* New rules and the calls that are under way: a latency delays an answer that has not begun, a black hole swallows what
+ * is left of any; an error waits for the next request. */
+static void catch_calls(struct conn *c, uint32_t fresh, int64_t now)
+{
+    struct sq_rules *r = &c->edge->rules;
+    uint32_t holes = sq_rules_of(r, fresh, SQ_R_BLACKHOLE), slow = sq_rules_of(r, fresh, SQ_R_LATENCY);
+    for (unsigned i = 0; i < c->http.n; i++) {
+        struct sq_call *call = sq_http_at(&c->http, i);
+        if (call->done)
+            continue;
+        uint32_t among = holes | (call->answer ? 0 : slow);
+        hit(c, call, among ? sq_rules_draw(r, among, c->caller, 0) : 0, now);
+    }
+}
+
+/* True: reset it now. */
+static bool catch_conn(struct conn *c, uint32_t fresh, int64_t now)
+{
+    struct sq_rules *r = &c->edge->rules;
+    if (!c->opaque) {
+        catch_calls(c, fresh, now);
+        uint32_t sure = sq_rules_certain(r, fresh, c->caller, SQ_R_ERROR);
+        if (!sure || c->http.n > 0)
+            return false;
+        c->whole.fault = sq_rules_fault(r, sure);
+        return true;
+    }
+    uint32_t hits = sq_rules_draw(r, fresh, c->caller, 0);
+    c->hits |= hits;
+    c->judged = true;
+    hit(c, &c->whole, hits, now);
+    bool idle = !c->lane[UP].head && !c->lane[DOWN].head && now - c->moved >= PX_REST;
+    return idle && sq_rules_of(r, hits, SQ_R_ERROR);
+}
+
+void px_rules_changed(struct edge *e, uint32_t gone, uint32_t fresh)
+{
+    int64_t now = sq_mono_ns();
+    struct conn *next;
+    for (struct conn *c = TAILQ_FIRST(&e->conns); c; c = next) {
+        next = TAILQ_NEXT(c, link);
+        if (gone)
+            take_back(c, gone, now);
+        if (fresh && catch_conn(c, fresh, now))
+            px_conn_close(c, SQ_OUT_FAILED, 0, true);
+        else
+            px_pump(c);
+    }
+}

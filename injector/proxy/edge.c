@@ -1,0 +1,284 @@
+/* Edges, their listeners and callers: where connections come from, and where they wanted to go. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "proxy/px.h"
+#include "squall/clock.h"
+
+#define ACCEPTS 64 /* at one wake-up */
+#define EDGES_MAX 1024
+#define RETRY (100 * INT64_C(1000000))
+
+static void on_ready(uv_poll_t *h, int status, int events);
+
+struct edge *px_edge_find(struct px *px, uint32_t id)
+{
+    struct edge *e;
+    TAILQ_FOREACH(e, &px->edges, link)
+    {
+        if (e->id == id && e->counted)
+            return e;
+    }
+    return NULL;
+}
+
+const struct sq_flow *px_flow(const struct px *px, uint32_t addr)
+{
+    const struct sq_flow *table = NULL;
+    if ((addr & 0xffff0000u) == SQ_NET_BPF)
+        table = px->flows[0];
+    else if ((addr & 0xffff0000u) == SQ_NET_SECCOMP)
+        table = px->flows[1];
+    return table ? &table[addr & 0xffffu] : NULL;
+}
+
+/* The original destination of an accepted connection, from the address that it was sent to. */
+static bool origin_of(struct edge *e, const struct sockaddr_in *peer, const struct sockaddr_in *local, struct origin *o)
+{
+    const struct sq_flow *shared = px_flow(e->px, ntohl(local->sin_addr.s_addr));
+    if (!shared)
+        return false;
+    struct sq_flow f;
+    memcpy(&f, shared, sizeof(f)); /* it may be written at any time: look at one copy */
+    if (f.edge != e->id)
+        return false;
+    *o = (struct origin){
+        .caller = f.caller, .epoch = f.epoch, .drawn = f.drawn <= 2 ? f.drawn : 0, .flow_ns = (int64_t)f.t_ns};
+    if (f.family == AF_INET) {
+        struct sockaddr_in *to = (struct sockaddr_in *)&o->to;
+        *to = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = f.port};
+        memcpy(&to->sin_addr, f.addr, sizeof(to->sin_addr));
+        o->to_len = sizeof(*to);
+    } else if (f.family == AF_INET6) {
+        struct sockaddr_in6 *to = (struct sockaddr_in6 *)&o->to;
+        *to = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = f.port};
+        memcpy(&to->sin6_addr, f.addr, sizeof(to->sin6_addr));
+        o->to_len = sizeof(*to);
+    } else {
+        return false;
+    }
+    px_hold_accepted(e->px, peer, local, o);
+    return true;
+}
+
+/* A socket that may only speak IPv6 is sent to ::1, which has no room for a flow's number: nothing tells where it
+ * wanted to go. */
+static bool origin_of6(struct edge *e, struct origin *o)
+{
+    (void)e;
+    (void)o;
+    return false;
+}
+
+static void welcome(struct listener *l, int fd, const struct sockaddr_storage *peer)
+{
+    struct edge *e = l->edge;
+    struct origin o = {.caller = l->caller};
+    struct sockaddr_storage local = {0};
+    socklen_t n = sizeof(local);
+    bool known = l->kind == PX_UNIX;
+    if (l->kind == PX_PASS6 || l->kind == PX_GATE6)
+        known = origin_of6(e, &o);
+    else if (!known && getsockname(fd, (struct sockaddr *)&local, &n) == 0 && local.ss_family == AF_INET)
+        known = origin_of(e, (const struct sockaddr_in *)peer, (const struct sockaddr_in *)&local, &o);
+    if (known) {
+        px_conn_new(e, fd, l->kind == PX_UNIX, &o);
+        return;
+    }
+    e->px->stray++;
+    (void)close(fd);
+}
+
+static void on_again(struct sq_timer *t)
+{
+    struct listener *l = (struct listener *)((char *)t - offsetof(struct listener, again));
+    (void)uv_poll_start(&l->poll, UV_READABLE, on_ready);
+}
+
+static void on_ready(uv_poll_t *h, int status, int events)
+{
+    struct listener *l = h->data;
+    struct px *px = l->edge->px;
+    (void)events;
+    if (status < 0)
+        return;
+    for (int i = 0; i < ACCEPTS; i++) {
+        struct sockaddr_storage peer = {0};
+        socklen_t n = sizeof(peer);
+        int fd = accept4(l->fd, (struct sockaddr *)&peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            welcome(l, fd, &peer);
+        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            (void)uv_poll_stop(&l->poll); /* it stays readable: come back when there may be room */
+            (void)sq_timer_set(&px->timers, &l->again, sq_mono_ns() + RETRY, on_again);
+            return;
+        } else if (errno != ECONNABORTED && errno != EINTR) {
+            return;
+        }
+    }
+}
+
+static void on_listener_closed(uv_handle_t *h)
+{
+    free(h->data);
+}
+
+static int listen_on(struct edge *e, int fd, enum listen_kind kind, uint32_t caller)
+{
+    struct listener *l = calloc(1, sizeof(*l));
+    if (!l)
+        return -ENOMEM;
+    *l = (struct listener){.edge = e, .fd = fd, .kind = kind, .caller = caller};
+    int fl = fcntl(fd, F_GETFL);
+    int rc = fl < 0 || fcntl(fd, F_SETFL, fl | O_NONBLOCK) < 0 ? -errno : uv_poll_init(&e->px->loop, &l->poll, fd);
+    if (rc < 0) {
+        free(l);
+        return rc;
+    }
+    l->poll.data = l;
+    (void)uv_poll_start(&l->poll, UV_READABLE, on_ready);
+    TAILQ_INSERT_TAIL(&e->listeners, l, link);
+    return 0;
+}
+
+static void unlisten(struct listener *l)
+{
+    TAILQ_REMOVE(&l->edge->listeners, l, link);
+    sq_timer_stop(&l->edge->px->timers, &l->again);
+    uv_close((uv_handle_t *)&l->poll, on_listener_closed);
+    (void)close(l->fd);
+}
+
+void px_edge_unlisten(struct edge *e)
+{
+    while (!TAILQ_EMPTY(&e->listeners))
+        unlisten(TAILQ_FIRST(&e->listeners));
+}
+
+static int protocol_of(const char *s)
+{
+    if (strcmp(s, "tcp") == 0)
+        return PX_TCP;
+    return strcmp(s, "http") == 0 ? PX_HTTP : PX_AUTO;
+}
+
+/* Takes the descriptors that it uses: sets those to -1. */
+int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protocol, int *fds, size_t nfds)
+{
+    static const enum listen_kind KINDS[] = {PX_PASS, PX_GATE, PX_PASS6, PX_GATE6};
+    unsigned n = 0;
+    struct edge *other;
+    TAILQ_FOREACH(other, &px->edges, link)
+    {
+        n++;
+    }
+    if (px_edge_find(px, id) || n >= EDGES_MAX)
+        return -EEXIST;
+    struct edge *e = calloc(1, sizeof(*e));
+    if (!e)
+        return -ENOMEM;
+    e->px = px;
+    e->id = id;
+    e->protocol = protocol_of(protocol);
+    e->rules.names = &px->names;
+    e->counted = true;
+    (void)snprintf(e->name, sizeof(e->name), "%s", name);
+    TAILQ_INIT(&e->listeners);
+    TAILQ_INIT(&e->conns);
+    TAILQ_INSERT_TAIL(&px->edges, e, link);
+    int rc = 0;
+    for (size_t i = 0; i < nfds && i < 4 && rc == 0; i++) {
+        rc = listen_on(e, fds[i], KINDS[i], 0);
+        if (rc < 0)
+            break;
+        struct sockaddr_in at = {0};
+        socklen_t len = sizeof(at);
+        if (KINDS[i] == PX_GATE && getsockname(fds[i], (struct sockaddr *)&at, &len) == 0 && at.sin_family == AF_INET)
+            e->gate_port = at.sin_port;
+        fds[i] = -1;
+    }
+    if (rc < 0)
+        px_edge_drop(e);
+    return rc;
+}
+
+int px_edge_unix(struct edge *e, uint32_t caller, int fd)
+{
+    return listen_on(e, fd, PX_UNIX, caller);
+}
+
+static void free_edge(struct edge *e)
+{
+    px_edge_unlisten(e);
+    TAILQ_REMOVE(&e->px->edges, e, link);
+    free(e);
+}
+
+void px_edge_unused(struct edge *e)
+{
+    if (!e->counted && TAILQ_EMPTY(&e->conns))
+        free_edge(e);
+}
+
+void px_edge_drop(struct edge *e)
+{
+    struct conn *c;
+    px_edge_unlisten(e);
+    px_hold_forget(e->px, e);
+    TAILQ_FOREACH(c, &e->conns, link)
+    {
+        px_conn_leave(c);
+    }
+    px_calls_flush(e->px);
+    uint32_t gone = e->rules.mask;
+    e->rules.mask = 0;
+    e->rules.n = 0;
+    px_rules_changed(e, gone, 0);
+    e->counted = false;
+    px_edge_unused(e);
+}
+
+int px_caller_add(struct px *px, uint32_t id, int *fds, size_t nfds)
+{
+    struct caller *c = calloc(1, sizeof(*c));
+    if (!c || nfds > SQ_WIRE_FDS) {
+        free(c);
+        return -ENOMEM;
+    }
+    c->id = id;
+    for (; c->n < nfds; c->n++) {
+        c->links[c->n] = fds[c->n];
+        fds[c->n] = -1;
+    }
+    TAILQ_INSERT_TAIL(&px->callers, c, link);
+    return 0;
+}
+
+static void free_caller(struct px *px, struct caller *c)
+{
+    TAILQ_REMOVE(&px->callers, c, link);
+    for (unsigned i = 0; i < c->n; i++)
+        (void)close(c->links[i]);
+    free(c);
+}
+
+void px_caller_drop(struct px *px, uint32_t id)
+{
+    struct caller *next;
+    for (struct caller *c = TAILQ_FIRST(&px->callers); c; c = next) {
+        next = TAILQ_NEXT(c, link);
+        if (c->id == id)
+            free_caller(px, c);
+    }
+}
+
+void px_callers_drop(struct px *px)
+{
+    while (!TAILQ_EMPTY(&px->callers))
+        free_caller(px, TAILQ_FIRST(&px->callers));
+}

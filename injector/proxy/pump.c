@@ -1,0 +1,436 @@
+/* The byte pump: reads, lets the tracker and the rules look, writes, and waits. Bytes are never altered; their order is
+ * kept; what cannot be written yet is bounded (lane.h), and above the bound nothing more is read. */
+#include <errno.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "proxy/px.h"
+#include "squall/clock.h"
+
+#define READS 4 /* at one wake-up: others want their turn */
+
+static void on_end(uv_poll_t *h, int status, int events);
+
+void px_end_poll(struct end *e, int want)
+{
+    if (e->fd < 0 || (e->polled && e->want == want))
+        return;
+    if (!e->polled) {
+        if (want == 0 || uv_poll_init(&e->conn->px->loop, &e->poll, e->fd) != 0)
+            return;
+        e->poll.data = e;
+        e->polled = true;
+    }
+    e->want = want;
+    if (want == 0)
+        (void)uv_poll_stop(&e->poll);
+    else
+        (void)uv_poll_start(&e->poll, want, on_end);
+}
+
+/* Calls whose last byte has been written. */
+static void flushed(struct conn *c, int64_t now)
+{
+    struct sq_call *call;
+    while ((call = sq_http_at(&c->http, 0)) && call->done && call->end_off <= c->lane[DOWN].out) {
+        px_call(c, SQ_CALL_REQUEST, call->gave_up ? SQ_OUT_GAVE_UP : SQ_OUT_ANSWERED, call->status, call,
+                call->gave_up ? call->gave_up : now);
+        sq_http_pop(&c->http);
+    }
+}
+
+static void caller_reset(struct conn *c)
+{
+    int64_t now = sq_mono_ns();
+    for (unsigned i = 0; i < c->http.n; i++)
+        if (!sq_http_at(&c->http, i)->gave_up)
+            sq_http_at(&c->http, i)->gave_up = now;
+    if (c->state == PX_CONNECTING || c->lane[UP].head || c->lane[DOWN].head)
+        c->whole.gave_up = now;
+    px_conn_close(c, SQ_OUT_ANSWERED, 0, true);
+}
+
+static void put(struct conn *c, int lane, const char *p, size_t len, int64_t due, uint32_t bh, int64_t now)
+{
+    if (len == 0 || c->state == PX_CLOSED)
+        return;
+    if ((lane == DOWN && c->gone) || (lane == UP && c->deaf))
+        return;
+    c->px->bytes[lane] += len;
+    int rc = sq_lane_put(&c->lane[lane], c->end[1 - lane].fd, p, len, due, bh, now);
+    if (rc == 0)
+        return;
+    if (lane == DOWN || rc == -ENOMEM) {
+        caller_reset(c);
+    } else { /* it may have said why before it stopped reading: what it sends is still read */
+        c->deaf = true;
+        sq_lane_clear(&c->lane[UP]);
+    }
+}
+
+/* Bytes from the caller. */
+static void take_up(struct conn *c, const char *p, size_t len, int64_t now)
+{
+    struct sq_http *h = &c->http;
+    while (len > 0 && c->state == PX_OPEN) {
+        if (c->opaque) {
+            if (c->hits && sq_rules_of(&c->edge->rules, c->hits, SQ_R_ERROR))
+                px_conn_close(c, SQ_OUT_FAILED, 0, true);
+            else
+                put(c, UP, p, len, 0, px_blackhole(c, c->hits), now);
+            return;
+        }
+        struct sq_call *call = sq_http_newest(h);
+        uint32_t bh = call ? px_blackhole(c, call->hits) : 0;
+        enum sq_http_ev ev;
+        size_t used = sq_http_up(h, p, len, &ev);
+        put(c, UP, p, used, 0, bh, now);
+        p += used;
+        len -= used;
+        if (ev == SQ_HTTP_OPAQUE)
+            px_go_opaque(c);
+        if (ev == SQ_HTTP_BEGIN && px_begin(c, sq_http_newest(h), now)) {
+            if (len > 0)
+                (void)sq_http_up(h, p, len, &ev); /* for its traceparent */
+            px_conn_close(c, SQ_OUT_FAILED, 0, true);
+        }
+    }
+}
+
+/* When are bytes due that the dependency sent now as (part of) the answer to this call (NULL: no calls here)? 0: at
+ * once. */
+static int64_t due_at(struct conn *c, struct sq_call *call, int64_t now)
+{
+    int64_t delay = px_latency(c, call);
+    return delay > 0 ? now + delay : 0;
+}
+
+static void begin_answer(struct conn *c, struct sq_call *call, int64_t due, int64_t now)
+{
+    if (!call->answer)
+        call->answer = now;
+    if (due < c->lane[DOWN].last_due)
+        due = c->lane[DOWN].last_due;
+    if (due > now)
+        call->held += due - now;
+}
+
+/* The caller is gone, and the dependency answers: as the caller's kernel would, with a reset, when all that the caller
+ * had sent was passed on. */
+static bool nobody_home(struct conn *c)
+{
+    if (!c->gone || !(c->end[CALLER].eof || c->deaf) || c->lane[UP].head)
+        return false;
+    px_conn_close(c, SQ_OUT_GAVE_UP, 0, true);
+    return true;
+}
+
+/* Bytes from the dependency. */
+static void take_down(struct conn *c, const char *p, size_t len, int64_t now)
+{
+    struct sq_http *h = &c->http;
+    while (len > 0 && c->state == PX_OPEN) {
+        if (c->opaque) {
+            int64_t when = due_at(c, NULL, now);
+            if (!c->whole.answer)
+                begin_answer(c, &c->whole, when, now);
+            if (!nobody_home(c))
+                put(c, DOWN, p, len, when, px_blackhole(c, c->hits), now);
+            return;
+        }
+        struct sq_call *call = sq_http_oldest(h);
+        int64_t due = call ? due_at(c, call, now) : 0;
+        uint32_t bh = call ? px_blackhole(c, call->hits) : 0;
+        enum sq_http_ev ev;
+        size_t used = sq_http_down(h, p, len, &ev);
+        put(c, DOWN, p, used, due, bh, now);
+        p += used;
+        len -= used;
+        if (c->state != PX_OPEN)
+            return;
+        if (ev == SQ_HTTP_BEGIN && sq_http_oldest(h))
+            begin_answer(c, sq_http_oldest(h), due_at(c, sq_http_oldest(h), now), now);
+        if (ev == SQ_HTTP_BEGIN && nobody_home(c))
+            return;
+        if (ev == SQ_HTTP_END && sq_http_ended(h))
+            sq_http_ended(h)->end_off = c->lane[DOWN].in;
+        if (ev == SQ_HTTP_OPAQUE || h->opaque)
+            px_go_opaque(c);
+    }
+}
+
+/* No more from this end: what follows its bytes on the other side. */
+static void take_end(struct conn *c, int from, enum sq_lane_end how)
+{
+    struct sq_lane *l = &c->lane[from];
+    int64_t now = sq_mono_ns();
+    c->end[from].eof = true;
+    if (l->end != SQ_END_NONE)
+        return;
+    l->end = how;
+    l->end_due = l->last_due;
+    if (from == UP) {
+        l->end_bh = l->tail ? l->tail->bh : 0;
+        return;
+    }
+    struct sq_call *call = c->opaque ? NULL : sq_http_oldest(&c->http);
+    if (call || c->opaque) {
+        uint32_t hits = call ? call->hits : c->hits;
+        int64_t due = due_at(c, call, now);
+        l->end_due = due > l->end_due ? due : l->end_due;
+        l->end_bh = px_blackhole(c, hits);
+    }
+    if (sq_http_down_eof(&c->http) && sq_http_ended(&c->http))
+        sq_http_ended(&c->http)->end_off = l->in;
+}
+
+enum got { GOT_ALL, GOT_MORE, GOT_NOTHING }; /* what the socket had; _MORE: perhaps there is more */
+
+static enum got read_once(struct conn *c, int from)
+{
+    struct end *e = &c->end[from];
+    ssize_t n = recv(e->fd, c->px->buf, PX_BUF, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+        return GOT_NOTHING;
+    if (n < 0 && errno == EINTR)
+        return GOT_MORE;
+    if (n < 0 && from == CALLER) {
+        caller_reset(c);
+        return GOT_NOTHING;
+    }
+    if (n <= 0) {
+        take_end(c, from, n < 0 ? SQ_END_RST : SQ_END_FIN);
+        return GOT_NOTHING;
+    }
+    int64_t now = sq_mono_ns();
+    c->moved = now;
+    if (from == CALLER)
+        take_up(c, c->px->buf, (size_t)n, now);
+    else
+        take_down(c, c->px->buf, (size_t)n, now);
+    return n == PX_BUF ? GOT_MORE : GOT_ALL;
+}
+
+/* Read from one end; all of it when no event will come for it any more. */
+static void read_from(struct conn *c, int from, bool to_the_end)
+{
+    for (int i = 0; to_the_end || i < READS; i++) {
+        if (c->state != PX_OPEN || c->end[from].eof || sq_lane_full(&c->lane[from], sq_mono_ns()))
+            return;
+        enum got got = read_once(c, from);
+        if (got == GOT_NOTHING || (got == GOT_ALL && !to_the_end))
+            return;
+    }
+}
+
+/* The caller closed: for good, or only its sending side (which is no giving up)? */
+static bool caller_left(struct conn *c)
+{
+    struct sockaddr_storage from, to;
+    socklen_t n = sizeof(from), m = sizeof(to);
+    if (c->local || getpeername(c->end[CALLER].fd, (struct sockaddr *)&from, &n) != 0 ||
+        getsockname(c->end[CALLER].fd, (struct sockaddr *)&to, &m) != 0)
+        return !c->local;
+    enum px_peer peer = PX_PEER_UNKNOWN;
+    if (from.ss_family == AF_INET)
+        peer = px_diag(c->px->diag, (const struct sockaddr_in *)&from, (const struct sockaddr_in *)&to);
+    /* An HTTP client closes its sending side only when it closes; others do it to say that they are done. */
+    return peer == PX_PEER_UNKNOWN ? !c->opaque : peer == PX_PEER_LEFT;
+}
+
+/* Nobody will read what we have for the caller. Its calls end now; the dependency is told as the caller's kernel would.
+ */
+static void gone(struct conn *c, int64_t now)
+{
+    bool holes = px_blackhole(c, c->hits) != 0;
+    c->gone = true;
+    for (unsigned i = 0; i < c->http.n; i++) {
+        struct sq_call *call = sq_http_at(&c->http, i);
+        call->gave_up = now;
+        holes = holes || px_blackhole(c, call->hits);
+    }
+    if (c->state == PX_CONNECTING || c->lane[DOWN].head || holes)
+        c->whole.gave_up = now;
+    if (c->state == PX_CONNECTING || holes) {
+        px_conn_close(c, SQ_OUT_GAVE_UP, 0, true);
+        return;
+    }
+    sq_lane_clear(&c->lane[DOWN]);
+    c->lane[DOWN].last_due = 0;
+    c->lane[DOWN].end_due = 0;
+    c->lane[DOWN].end_bh = 0;
+    /* The dependency's answer is known for these; for the others it is worth knowing. */
+    while (c->http.n > 0 && sq_http_at(&c->http, 0)->answer) {
+        struct sq_call *call = sq_http_at(&c->http, 0);
+        px_call(c, SQ_CALL_REQUEST, SQ_OUT_GAVE_UP, call->status, call, now);
+        sq_http_pop(&c->http);
+    }
+}
+
+static void maybe_gone(struct conn *c)
+{
+    bool waits = c->state == PX_CONNECTING || c->http.n > 0 || c->lane[UP].head || c->lane[DOWN].head;
+    if (c->state != PX_CLOSED && !c->gone && waits && caller_left(c))
+        gone(c, sq_mono_ns());
+}
+
+static void on_caller(struct conn *c, int status, int events)
+{
+    bool was = c->end[CALLER].eof;
+    if (status < 0 || (events & UV_PRIORITIZED)) {
+        int err = 0;
+        socklen_t n = sizeof(err);
+        (void)getsockopt(c->end[CALLER].fd, SOL_SOCKET, SO_ERROR, &err, &n);
+        if (c->local && c->state == PX_OPEN && !was)
+            read_from(c, CALLER, true);
+        if (c->state != PX_CLOSED && c->local)
+            gone(c, sq_mono_ns());
+        else if (c->state != PX_CLOSED)
+            caller_reset(c);
+        return;
+    }
+    if (events & UV_READABLE)
+        read_from(c, CALLER, false);
+    if (c->state == PX_CLOSED)
+        return;
+    bool fin = (events & UV_DISCONNECT) && !c->end[CALLER].eof && !c->fin_seen &&
+               (c->state == PX_CONNECTING || sq_lane_full(&c->lane[UP], sq_mono_ns()));
+    if (fin)
+        c->fin_seen = true;
+    if (fin || (c->end[CALLER].eof && !was && !c->fin_seen))
+        maybe_gone(c);
+}
+
+static void on_dep(struct conn *c, int status, int events)
+{
+    if (c->state == PX_CONNECTING) {
+        int err = 0;
+        socklen_t n = sizeof(err);
+        (void)getsockopt(c->end[DEP].fd, SOL_SOCKET, SO_ERROR, &err, &n);
+        px_conn_connected(c, status < 0 && err == 0 ? ECONNREFUSED : err);
+        return;
+    }
+    if (status < 0 || (events & UV_READABLE))
+        read_from(c, DEP, status < 0);
+}
+
+static void on_end(uv_poll_t *h, int status, int events)
+{
+    struct end *e = h->data;
+    struct conn *c = e->conn;
+    if (status < 0)
+        e->want = 0; /* libuv stopped it */
+    if (e == &c->end[CALLER]) {
+        if (events & UV_WRITABLE)
+            c->lane[DOWN].blocked = false;
+        on_caller(c, status, events);
+    } else {
+        if (events & UV_WRITABLE)
+            c->lane[UP].blocked = false;
+        on_dep(c, status, events);
+    }
+    px_pump(c);
+}
+
+static void flush(struct conn *c, int lane, int64_t now)
+{
+    struct sq_lane *l = &c->lane[lane];
+    if (c->state != PX_OPEN || !l->head || l->blocked)
+        return;
+    int rc = sq_lane_flush(l, c->end[1 - lane].fd, now);
+    if (rc == 0)
+        return;
+    if (lane == DOWN) {
+        caller_reset(c);
+    } else {
+        c->deaf = true;
+        sq_lane_clear(l);
+    }
+}
+
+/* Pass on the end of a lane. */
+static void finish(struct conn *c, int lane, int64_t now)
+{
+    struct sq_lane *l = &c->lane[lane];
+    if (c->state != PX_OPEN || c->ended[lane] || !sq_lane_at_end(l, now))
+        return;
+    c->ended[lane] = true;
+    if (l->end == SQ_END_RST) {
+        px_conn_close(c, SQ_OUT_BROKEN, 0, true);
+        return;
+    }
+    (void)shutdown(c->end[1 - lane].fd, SHUT_WR);
+    if (lane == UP)
+        return;
+    for (; c->http.n > 0; sq_http_pop(&c->http)) {
+        struct sq_call *call = sq_http_at(&c->http, 0);
+        enum sq_call_outcome o = c->opaque && call->answer ? SQ_OUT_ANSWERED : SQ_OUT_BROKEN;
+        px_call(c, SQ_CALL_REQUEST, call->gave_up ? SQ_OUT_GAVE_UP : o, call->status, call,
+                call->gave_up ? call->gave_up : now);
+    }
+}
+
+static void on_due(struct sq_timer *t)
+{
+    struct conn *c = (struct conn *)((char *)t - offsetof(struct conn, timer));
+    if (c->deadline && c->deadline <= sq_mono_ns()) {
+        if (c->state == PX_CONNECTING)
+            px_conn_connected(c, ETIMEDOUT);
+        else
+            px_conn_close(c, SQ_OUT_GAVE_UP, 0, true);
+        return;
+    }
+    px_pump(c);
+}
+
+static void wait_for(struct conn *c, int64_t now)
+{
+    bool open = c->state == PX_OPEN;
+    const struct end *caller = &c->end[CALLER], *dep = &c->end[DEP];
+    int want = 0;
+    if (open && !caller->eof && !sq_lane_full(&c->lane[UP], now))
+        want |= UV_READABLE;
+    if (!caller->eof && !c->fin_seen)
+        want |= UV_DISCONNECT;
+    if (open && c->lane[DOWN].blocked)
+        want |= UV_WRITABLE;
+    if (want == 0 && !c->gone && !c->ended[DOWN])
+        want = UV_PRIORITIZED; /* nothing but a reset */
+    px_end_poll(&c->end[CALLER], want);
+    want = 0;
+    if (open && !dep->eof && !sq_lane_full(&c->lane[DOWN], now))
+        want |= UV_READABLE;
+    if (!open || c->lane[UP].blocked)
+        want |= UV_WRITABLE;
+    px_end_poll(&c->end[DEP], want);
+    int64_t due = c->deadline ? c->deadline : INT64_MAX;
+    for (int i = 0; open && i < 2; i++) {
+        int64_t next = c->ended[i] ? INT64_MAX : sq_lane_next(&c->lane[i]);
+        due = next < due ? next : due;
+    }
+    if (due == INT64_MAX)
+        sq_timer_stop(&c->px->timers, &c->timer);
+    else if (c->timer.at == 0 || c->timer.due != due)
+        (void)sq_timer_set(&c->px->timers, &c->timer, due, on_due);
+}
+
+void px_pump(struct conn *c)
+{
+    if (c->state == PX_CLOSED)
+        return;
+    int64_t now = sq_mono_ns();
+    flush(c, UP, now);
+    flush(c, DOWN, now);
+    if (c->state == PX_CLOSED)
+        return;
+    flushed(c, now);
+    finish(c, UP, now);
+    finish(c, DOWN, now);
+    if (c->gone && c->ended[UP] && !c->deadline)
+        c->deadline = now + PX_GONE;
+    if (c->state == PX_OPEN && c->ended[UP] && c->ended[DOWN])
+        px_conn_close(c, SQ_OUT_ANSWERED, 0, false);
+    if (c->state != PX_CLOSED)
+        wait_for(c, now);
+}

@@ -1,0 +1,240 @@
+/* Inside the proxy: one process, one thread, one uv loop. Everything hangs off struct px; files of this folder see it,
+ * nobody else does. */
+#ifndef SQUALL_PROXY_PX_H
+#define SQUALL_PROXY_PX_H
+
+#include <jansson.h>
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <time.h>
+#include <uv.h>
+
+#include "proxy/http.h"
+#include "proxy/lane.h"
+#include "proxy/rules.h"
+#include "proxy/timer.h"
+#include "proxy/wire.h"
+
+#define PX_BUF (64 * 1024) /* one read */
+#define PX_QUEUE                                                                                                       \
+    (16 * 1024 * 1024) /* messages that squalld has not taken yet; more calls are lost, and counted as such */
+#define PX_GONE (10 * INT64_C(1000000000))     /* how long the answer to a caller that left is still awaited */
+#define PX_CONNECT (130 * INT64_C(1000000000)) /* the kernel's own limit for a connect is shorter */
+#define PX_REST (50 * INT64_C(1000000)) /* a connection that is not HTTP is idle when nothing moved for this long */
+
+struct edge;
+struct conn;
+struct hold;
+struct notify;
+
+/* A message to squalld that its socket had no room for. */
+struct msg {
+    STAILQ_ENTRY(msg) link;
+    size_t len;
+    char text[];
+};
+
+struct wire {
+    int fd; /* -1: squalld is gone */
+    uv_poll_t poll;
+    bool writing; /* waits for room */
+    STAILQ_HEAD(, msg) out;
+    size_t queued; /* bytes in `out` */
+    char *calls;   /* the "calls" message being written: SQ_WIRE_MAX bytes */
+    size_t calls_len;
+    unsigned calls_n;
+};
+
+/* A caller: what makes its connects come here, held until it is told otherwise. */
+struct caller {
+    TAILQ_ENTRY(caller) link;
+    uint32_t id;
+    unsigned n;
+    int links[SQ_WIRE_FDS];
+};
+
+enum listen_kind { PX_PASS, PX_GATE, PX_PASS6, PX_GATE6, PX_UNIX };
+struct listener {
+    TAILQ_ENTRY(listener) link;
+    uv_poll_t poll;
+    struct sq_timer again; /* out of descriptors: later */
+    struct edge *edge;
+    int fd;
+    enum listen_kind kind;
+    uint32_t caller; /* PX_UNIX */
+};
+
+struct edge {
+    TAILQ_ENTRY(edge) link;
+    struct px *px;
+    uint32_t id;
+    char name[128];
+    enum { PX_AUTO, PX_HTTP, PX_TCP } protocol;
+    struct sq_rules rules;
+    TAILQ_HEAD(, listener) listeners;
+    TAILQ_HEAD(, conn) conns;
+    bool counted;       /* false: told to forget it; lives until its last connection has closed */
+    uint16_t gate_port; /* network byte order; 0: none */
+};
+
+enum { CALLER = 0, DEP = 1 }; /* the two ends of a connection */
+enum { UP = 0, DOWN = 1 };    /* lane UP is read from CALLER and written to DEP, lane DOWN the other way */
+
+struct end {
+    struct conn *conn;
+    int fd; /* -1: none (yet, or any more) */
+    uv_poll_t poll;
+    bool polled; /* poll is initialised */
+    int want;    /* what poll waits for */
+    bool eof;    /* it sent its last byte */
+};
+
+struct conn {
+    TAILQ_ENTRY(conn) link;         /* of the edge */
+    TAILQ_ENTRY(conn) pending_link; /* of those that wait for squalld to connect them */
+    struct px *px;
+    struct edge *edge;
+    uint32_t caller;
+    uint32_t epoch; /* of the rules when its connect was drawn */
+    uint8_t drawn;  /* struct sq_flow: 0 none, 1 spared, 2 hit */
+    enum { PX_CONNECTING, PX_OPEN, PX_CLOSED } state;
+    bool local; /* a Unix socket */
+    bool pending;
+    bool opaque;                      /* bytes, not calls */
+    bool judged;                      /* `hits` was drawn */
+    bool carried;                     /* at least one HTTP call */
+    bool fin_seen;                    /* the caller closed its side, behind bytes that we have not read */
+    bool gone;                        /* nobody reads at the caller's end */
+    bool deaf;                        /* nobody reads at the dependency's end */
+    bool ended[2];                    /* the end of that lane has been passed on */
+    uint32_t req;                     /* of the "upstream" request */
+    uint32_t hits;                    /* rules that hit the connection (opaque), or its latest call */
+    int closing;                      /* uv handles that are not closed yet */
+    int64_t accepted, connected_hold; /* ns; the latter: how long its connect was held */
+    int64_t flow_ns;                  /* when the caller called connect; 0: unknown */
+    int64_t moved;                    /* last byte in any direction */
+    int64_t deadline;                 /* 0: none */
+    struct sq_timer timer;
+    struct end end[2];
+    struct sq_lane lane[2];
+    struct sq_http http;
+    struct sq_call whole; /* of a connection that never carries HTTP */
+};
+
+/* Where an accepted connection wants to go. */
+struct origin {
+    uint32_t caller, epoch;
+    uint8_t drawn;
+    int64_t flow_ns, hold_ns;
+    uint32_t hits; /* drawn when its SYN came, valid when `judged` */
+    bool judged;
+    struct sockaddr_storage to;
+    socklen_t to_len; /* 0: ask squalld (a Unix socket) */
+};
+
+struct px {
+    uv_loop_t loop;
+    struct sq_timers timers;
+    struct wire wire;
+    uv_timer_t tick, beat_timer, stats_timer;
+    _Atomic int64_t *beat; /* NULL until "hello" */
+    void *beat_page;
+    size_t beat_len;
+    const struct sq_flow *flows[2]; /* BPF, seccomp */
+    TAILQ_HEAD(, edge) edges;
+    TAILQ_HEAD(, caller) callers;
+    TAILQ_HEAD(, conn) pending;
+    TAILQ_HEAD(, notify) listeners; /* seccomp listeners */
+    struct sq_names names;
+    struct hold *hold; /* NULL: connects cannot be held */
+    int diag;          /* sock_diag socket; -1 */
+    uint32_t last_req;
+    bool draining;  /* squalld is gone, or said quit */
+    bool answering; /* squalld is gone: answer seccomp notifications */
+    bool alarm_set;
+    timer_t alarm;                        /* ends a blocked receive, see notify.c */
+    int64_t drain_at;                     /* when the listeners are closed; 0: not yet decided, or done */
+    uint64_t open, bytes[2], lost, stray; /* stray: accepted, but of no known flow */
+    char *buf;                            /* PX_BUF bytes, for whoever is reading now */
+};
+
+/* wire.c */
+int px_wire_open(struct px *px, int fd);
+void px_wire_close(struct px *px);
+void px_wire_flush(struct px *px);
+void px_calls_flush(struct px *px);
+void px_send_upstream(struct px *px, const struct conn *c);
+void px_send_stats(struct px *px);
+void px_send_json(struct px *px, json_t *o); /* takes o */
+/* One call for squalld. Ignored when the edge is not counted any more or squalld is gone. */
+void px_call(struct conn *c, enum sq_call_kind kind, enum sq_call_outcome outcome, int status,
+             const struct sq_call *call, int64_t end);
+void px_call_raw(struct px *px, const struct edge *e, uint32_t caller, enum sq_call_kind kind,
+                 enum sq_call_outcome outcome, int status, const struct sq_call *call, int64_t end);
+
+/* control.c: what squalld says */
+void px_control(struct px *px, const char *text, size_t len, int *fds, size_t nfds);
+
+/* edge.c */
+struct edge *px_edge_find(struct px *px, uint32_t id);
+int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protocol, int *fds, size_t nfds);
+int px_edge_unix(struct edge *e, uint32_t caller, int fd);
+void px_edge_drop(struct edge *e); /* stop listening and counting, no rules any more */
+void px_edge_unlisten(struct edge *e);
+void px_edge_unused(struct edge *e); /* free it when nothing uses it any more */
+int px_caller_add(struct px *px, uint32_t id, int *fds, size_t nfds);
+void px_caller_drop(struct px *px, uint32_t id);
+void px_callers_drop(struct px *px);
+const struct sq_flow *px_flow(const struct px *px, uint32_t addr); /* host byte order; NULL: not one of ours */
+
+/* conn.c */
+void px_conn_new(struct edge *e, int fd, bool local, const struct origin *o);
+void px_conn_upstream(struct px *px, uint32_t req, int fd, int err); /* squalld's answer; owns fd */
+/* The dependency's end is connected (err 0) or cannot be (a positive errno). */
+void px_conn_connected(struct conn *c, int err);
+/* Over. `why` is the outcome of the calls that are open (their own gave_up comes first). */
+void px_conn_close(struct conn *c, enum sq_call_outcome why, int status, bool reset);
+void px_conn_leave(struct conn *c); /* its edge is dropped: report what is open as open */
+
+/* pump.c */
+void px_end_poll(struct end *e, int want);
+void px_pump(struct conn *c); /* write what is due, pass on ends, say what to wait for; may close it */
+
+/* apply.c: rules on connections */
+int64_t px_latency(struct conn *c, struct sq_call *call);
+uint32_t px_blackhole(const struct conn *c, uint32_t hits);
+/* A request began: draw. True: it must fail. */
+bool px_begin(struct conn *c, struct sq_call *call, int64_t now);
+void px_judge(struct conn *c); /* the connection as a whole (opaque) */
+void px_go_opaque(struct conn *c);
+void px_rules_changed(struct edge *e, uint32_t gone, uint32_t fresh);
+
+/* hold.c: SYNs of connects that are to be slow */
+int px_hold_open(struct px *px, int packet_fd, int raw_fd); /* owns both */
+void px_hold_rules(struct px *px);                          /* rules of some edge have changed */
+bool px_hold_waits(const struct px *px);
+void px_hold_close(struct px *px);
+void px_hold_forget(struct px *px, const struct edge *e);
+/* The SYN of an accepted connection was held: how long, and what was drawn for it. */
+void px_hold_accepted(struct px *px, const struct sockaddr_in *peer, const struct sockaddr_in *local, struct origin *o);
+
+/* diag.c: what the kernel knows of the other end of a loopback connection */
+int px_diag_open(void);
+enum px_peer { PX_PEER_UNKNOWN, PX_PEER_HERE, PX_PEER_CONNECTING, PX_PEER_LEFT };
+enum px_peer px_diag(int diag, const struct sockaddr_in *from, const struct sockaddr_in *to);
+
+/* notify.c: seccomp listeners */
+int px_notify_add(struct px *px, uint64_t key, int fd); /* owns fd */
+void px_notify_drop(struct px *px, uint64_t key);
+void px_notify_start(struct px *px);
+bool px_notify_any(const struct px *px);
+void px_notify_close(struct px *px);
+
+/* proxy.c */
+void px_orphaned(struct px *px); /* squalld is gone */
+void px_drain(struct px *px);
+void px_maybe_leave(struct px *px);
+
+#endif
