@@ -122,8 +122,6 @@ int64_t sq_schedule_next(struct sq_schedule *s)
 
     while (s->at < s->n) {
         const struct sq_stage *g = &s->stage[s->at];
-        /* A stage that starts from rest has its first request only when the integral has moved, except the very first.
-         */
         long double t = stage_time(g, i - g->before);
         long double ns = t * SQ_S;
 
