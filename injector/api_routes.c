@@ -55,11 +55,12 @@ static int status_of(enum sq_class cls)
 
 char *sq_api_error(const struct sq_err *e, int *status, size_t *len)
 {
+    const char *name = e->code ? strerrorname_np(-e->code) : NULL;
     *status = status_of(e->cls);
     /* What came from outside may be in the message: let nothing that is no UTF-8 keep the error from being told. */
     cleanup_json json_t *msg = json_string(e->msg), *hint = json_string(e->hint);
     cleanup_json json_t *o = json_pack("{s:{s:O,s:O,s:s}}", "error", "message", msg ? msg : json_null(), "hint",
-                                       hint ? hint : json_null(), "errno", e->code ? sq_errno_name(-e->code) : "");
+                                       hint ? hint : json_null(), "errno", name ? name : "");
     char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     *len = text ? strlen(text) : 0;
     return text;
