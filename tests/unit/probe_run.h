@@ -21,14 +21,14 @@ struct run {
     int64_t zero;
 };
 
-static void wake_up(void *arg)
+static inline void wake_up(void *arg)
 {
     uint64_t one = 1;
 
     (void)!write(*(int *)arg, &one, sizeof one);
 }
 
-static struct sq_probe *create(json_t *load, const char *lateness, const char *matchers, struct sq_err *e)
+static inline struct sq_probe *create(json_t *load, const char *lateness, const char *matchers, struct sq_err *e)
 {
     json_t *l = lateness ? json_loads(lateness, 0, NULL) : NULL, *m = matchers ? json_loads(matchers, 0, NULL) : NULL;
     struct sq_probe_opts o = {.load = load, .lateness = l, .matchers = m, .run_id = "test"};
@@ -43,7 +43,7 @@ static struct sq_probe *create(json_t *load, const char *lateness, const char *m
 }
 
 /* {"e": {executor constant, rate, url, ...}}, with what `more` adds to the endpoint. */
-static json_t *load_of(double rate, const char *url, int64_t timeout, int connections, const char *more)
+static inline json_t *load_of(double rate, const char *url, int64_t timeout, int connections, const char *more)
 {
     json_t *ep =
         json_pack("{s:s, s:f, s:i, s:{s:s, s:s, s:I}}", "executor", "constant-arrival-rate", "rate", rate,
@@ -60,7 +60,7 @@ static json_t *load_of(double rate, const char *url, int64_t timeout, int connec
     return json_pack("{s:o}", "e", ep);
 }
 
-static void begin_run(struct run *r, json_t *load, const char *lateness, const char *matchers)
+static inline void begin_run(struct run *r, json_t *load, const char *lateness, const char *matchers)
 {
     struct sq_err e;
 
@@ -74,14 +74,14 @@ static void begin_run(struct run *r, json_t *load, const char *lateness, const c
     assert_int_equal(sq_probe_start(r->probe, r->zero, r->zero + 30 * SQ_MS, &e), 0);
 }
 
-static void sleep_until(int64_t at)
+static inline void sleep_until(int64_t at)
 {
     struct timespec t = {at / SQ_S, at % SQ_S};
 
     (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
 }
 
-static void end_run(struct run *r, int64_t grace)
+static inline void end_run(struct run *r, int64_t grace)
 {
     json_t *s;
     int64_t limit = sq_mono_ns() + 20 * SQ_S;
@@ -98,21 +98,21 @@ static void end_run(struct run *r, int64_t grace)
     r->probe = NULL;
 }
 
-static void free_run(struct run *r)
+static inline void free_run(struct run *r)
 {
     json_decref(r->samples);
     json_decref(r->end);
 }
 
 /* Run for `ns` from the first planned request. */
-static void run_for(struct run *r, json_t *load, int64_t ns)
+static inline void run_for(struct run *r, json_t *load, int64_t ns)
 {
     begin_run(r, load, NULL, NULL);
     sleep_until(sq_probe_begin_ns(r->probe) + ns);
     end_run(r, -1);
 }
 
-static int64_t total(const struct run *r, const char *key)
+static inline int64_t total(const struct run *r, const char *key)
 {
     json_t *s;
     size_t i;
@@ -122,7 +122,7 @@ static int64_t total(const struct run *r, const char *key)
     return n;
 }
 
-static int64_t total_in(const struct run *r, const char *object, const char *key)
+static inline int64_t total_in(const struct run *r, const char *object, const char *key)
 {
     json_t *s;
     size_t i;
@@ -132,7 +132,7 @@ static int64_t total_in(const struct run *r, const char *object, const char *key
     return n;
 }
 
-static struct sq_hist *merged(const struct run *r, const char *key)
+static inline struct sq_hist *merged(const struct run *r, const char *key)
 {
     struct sq_hist *h = sq_hist_new();
     json_t *s;
@@ -142,9 +142,24 @@ static struct sq_hist *merged(const struct run *r, const char *key)
     return h;
 }
 
-static int64_t end_int(const struct run *r, const char *key)
+static inline int64_t end_int(const struct run *r, const char *key)
 {
     return sq_json_int_or(json_array_get(r->end, 0), key, -1);
+}
+
+static inline void assert_all_bad(struct run *r, const char *why)
+{
+    assert_true(end_int(r, "planned") >= 30);
+    assert_int_equal(total_in(r, "bad", why), end_int(r, "planned"));
+    assert_int_equal(total(r, "ok"), 0);
+    free_run(r);
+}
+
+static inline void assert_all_good(struct run *r)
+{
+    assert_true(end_int(r, "planned") >= 30);
+    assert_int_equal(total(r, "ok"), end_int(r, "planned"));
+    free_run(r);
 }
 
 #endif

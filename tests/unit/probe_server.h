@@ -58,14 +58,14 @@ struct srv {
 
 static const char SRV_OK[] = "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\nhello, world\n";
 
-static void srv_drop(struct srv_conn **slot)
+static inline void srv_drop(struct srv_conn **slot)
 {
     (void)close((*slot)->fd);
     free(*slot);
     *slot = NULL;
 }
 
-static void srv_accept(struct srv *s)
+static inline void srv_accept(struct srv *s)
 {
     for (;;) {
         int one = 1, fd = accept4(s->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -91,7 +91,7 @@ static void srv_accept(struct srv *s)
 }
 
 /* Bytes of the whole request at the buffer's head; 0: not there yet. */
-static size_t srv_request_len(const struct srv_conn *c)
+static inline size_t srv_request_len(const struct srv_conn *c)
 {
     const char *end = memmem(c->buf, c->in, "\r\n\r\n", 4), *cl;
     size_t len;
@@ -105,7 +105,7 @@ static size_t srv_request_len(const struct srv_conn *c)
     return len <= c->in ? len : 0;
 }
 
-static void srv_send(struct srv_conn **slot)
+static inline void srv_send(struct srv_conn **slot)
 {
     struct srv_conn *c = *slot;
     size_t len = c->reply.len ? c->reply.len : strlen(c->reply.text);
@@ -127,7 +127,7 @@ static void srv_send(struct srv_conn **slot)
         srv_drop(slot);
 }
 
-static void srv_read(struct srv *s, struct srv_conn **slot)
+static inline void srv_read(struct srv *s, struct srv_conn **slot)
 {
     struct srv_conn *c = *slot;
     ssize_t n = recv(c->fd, c->buf + c->in, sizeof c->buf - 1 - c->in, 0);
@@ -162,7 +162,7 @@ static void srv_read(struct srv *s, struct srv_conn **slot)
         srv_send(slot);
 }
 
-static void srv_stall(struct srv *s)
+static inline void srv_stall(struct srv *s)
 {
     int64_t now = sq_mono_ns(), from = __atomic_load_n(&s->stall_from, __ATOMIC_ACQUIRE),
             to = __atomic_load_n(&s->stall_to, __ATOMIC_ACQUIRE);
@@ -172,7 +172,7 @@ static void srv_stall(struct srv *s)
         (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
 }
 
-static void *srv_main(void *arg)
+static inline void *srv_main(void *arg)
 {
     struct srv *s = arg;
     struct epoll_event ev[128];
@@ -206,7 +206,7 @@ static void *srv_main(void *arg)
     return NULL;
 }
 
-static void srv_watch(struct srv *s, int fd, uint64_t data)
+static inline void srv_watch(struct srv *s, int fd, uint64_t data)
 {
     struct epoll_event ev = {.events = EPOLLIN, .data.u64 = data};
 
@@ -214,7 +214,7 @@ static void srv_watch(struct srv *s, int fd, uint64_t data)
 }
 
 /* path: a Unix socket; NULL: a free TCP port of 127.0.0.1. port: 0, or a certain one. */
-static int srv_listen(struct srv *s, const char *path, unsigned port)
+static inline int srv_listen(struct srv *s, const char *path, unsigned port)
 {
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     struct sockaddr_un un = {.sun_family = AF_UNIX};
@@ -237,7 +237,7 @@ static int srv_listen(struct srv *s, const char *path, unsigned port)
     return rc == 0 ? listen(s->fd, 1024) : -errno;
 }
 
-static int srv_start(struct srv *s, const char *path)
+static inline int srv_start(struct srv *s, const char *path)
 {
     int rc = srv_listen(s, path, s->port);
 
@@ -251,7 +251,7 @@ static int srv_start(struct srv *s, const char *path)
     return pthread_create(&s->thread, NULL, srv_main, s);
 }
 
-static void srv_stop(struct srv *s)
+static inline void srv_stop(struct srv *s)
 {
     uint64_t one = 1;
 
