@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -89,20 +90,18 @@ int sq_private_program(char *buf, size_t len, struct sq_err *e)
 /* ---- sweep ---- */
 
 struct sweep {
-    bool exited, timed_out, eof;
+    bool timed_out;
     int64_t status;
     int sig;
+    int out; /* memfd: what it says on both its outputs */
     char text[8192];
-    size_t len;
     uv_process_t process;
-    uv_pipe_t pipe;
     uv_timer_t timer;
 };
 
 static void sweep_exit(uv_process_t *p, int64_t status, int sig)
 {
     struct sweep *s = p->data;
-    s->exited = true;
     s->status = status;
     s->sig = sig;
     uv_close((uv_handle_t *)p, NULL);
@@ -116,22 +115,22 @@ static void sweep_late(uv_timer_t *t)
     uv_process_kill(&s->process, SIGKILL);
 }
 
-static void sweep_alloc(uv_handle_t *h, size_t want, uv_buf_t *buf)
+/* The lines it said, joined by "; ". */
+static void sweep_text(struct sweep *s)
 {
-    struct sweep *s = h->data;
-    (void)want;
-    buf->base = s->text + s->len;
-    buf->len = sizeof(s->text) - 1 - s->len;
-}
-
-static void sweep_read(uv_stream_t *st, ssize_t n, const uv_buf_t *buf)
-{
-    struct sweep *s = st->data;
-    (void)buf;
-    if (n > 0)
-        s->len += (size_t)n;
-    if (n < 0)
-        uv_close((uv_handle_t *)st, NULL);
+    char raw[sizeof(s->text) / 2];
+    ssize_t n = pread(s->out, raw, sizeof(raw) - 1, 0);
+    size_t used = 0;
+    for (ssize_t i = 0; i < n; i++) {
+        bool last = i == n - 1;
+        if (raw[i] != '\n')
+            s->text[used++] = raw[i];
+        else if (!last) {
+            s->text[used++] = ';';
+            s->text[used++] = ' ';
+        }
+    }
+    s->text[used] = '\0';
 }
 
 static int sweep_run(const char *program, struct sweep *s, struct sq_err *e)
@@ -143,23 +142,19 @@ static int sweep_run(const char *program, struct sweep *s, struct sq_err *e)
     int rc = uv_loop_init(&loop);
     if (rc)
         return sq_err(e, rc, "no event loop: %s", uv_strerror(rc));
-    uv_pipe_init(&loop, &s->pipe, 0);
     uv_timer_init(&loop, &s->timer);
-    s->pipe.data = s->timer.data = s->process.data = s;
-    uv_stdio_container_t io[3] = {{.flags = UV_IGNORE},
-                                  {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = (uv_stream_t *)&s->pipe},
-                                  {.flags = UV_INHERIT_FD, .data.fd = 2}};
+    s->timer.data = s->process.data = s;
+    uv_stdio_container_t out = {.flags = UV_INHERIT_FD, .data.fd = s->out};
+    uv_stdio_container_t io[3] = {{.flags = UV_IGNORE}, out, out};
     /* In a session of its own: a Ctrl-C must not stop it half way. */
     uv_process_options_t o = {
         .file = arg0, .args = argv, .flags = UV_PROCESS_DETACHED, .stdio = io, .stdio_count = 3, .exit_cb = sweep_exit};
     rc = uv_spawn(&loop, &s->process, &o);
     if (rc) {
         sq_err(e, rc, "cannot run %s: %s", program, uv_strerror(rc));
-        uv_close((uv_handle_t *)&s->pipe, NULL);
         uv_close((uv_handle_t *)&s->timer, NULL);
         uv_close((uv_handle_t *)&s->process, NULL);
     } else {
-        uv_read_start((uv_stream_t *)&s->pipe, sweep_alloc, sweep_read);
         uv_timer_start(&s->timer, sweep_late, 10000, 0);
     }
     uv_run(&loop, UV_RUN_DEFAULT);
@@ -178,20 +173,23 @@ int sq_private_sweep(char **report, struct sq_err *e)
     struct sweep *s = calloc(1, sizeof(*s));
     if (!s)
         return sq_err(e, -ENOMEM, "no memory");
-    rc = sweep_run(program, s, e);
+    s->out = memfd_create("squalld sweep", MFD_CLOEXEC);
+    rc = s->out < 0 ? sq_err_sys(e, -errno, "memfd_create") : sweep_run(program, s, e);
     if (!rc) {
-        while (s->len && s->text[s->len - 1] == '\n')
-            s->text[--s->len] = '\0';
+        sweep_text(s);
+        const char *text = s->text;
         if (s->timed_out)
-            rc = sq_err(e, -ETIMEDOUT, "squalld sweep took longer than 10 s");
-        else if (s->sig || (s->status && s->status != SQ_UNCLEAN))
-            rc = sq_err(e, -EIO, "squalld sweep ended with %s %d%s%s", s->sig ? "signal" : "status",
-                        s->sig ? s->sig : (int)s->status, s->len ? ": " : "", s->text);
+            rc = sq_err(e, -ETIMEDOUT, "squalld sweep took longer than 10 s: %.600s", text);
         else if (s->status == SQ_UNCLEAN)
-            rc = sq_err(e, -EBUSY, "an earlier run's faults could not be taken back%s%s", s->len ? ": " : "", s->text);
-        if (report && s->len)
-            *report = strdup(s->text);
+            rc = sq_err(e, -EBUSY, "an earlier run's faults could not be taken back: %.600s", text);
+        else if (s->sig || s->status)
+            rc = sq_err(e, -EIO, "squalld sweep ended with %s %d: %.600s", s->sig ? "signal" : "status",
+                        s->sig ? s->sig : (int)s->status, text);
+        else if (report && *text)
+            *report = strdup(text);
     }
+    if (s->out >= 0)
+        close(s->out);
     free(s);
     return rc;
 }
@@ -298,6 +296,9 @@ static void check_end(struct sq_private *p)
         json_array_append_new(left, json_sprintf("private injector still running, pid %d", (int)p->pid));
     else if (locked)
         json_array_append_new(left, json_sprintf("the keeper of %s is still at work", p->dir));
+    else if (p->status == SQ_UNCLEAN)
+        json_array_append_new(left,
+                              json_string("the private injector could not take back everything: see squalld.log"));
     void (*ended)(void *, const json_t *) = p->ended;
     p->ended = NULL;
     ended(p->ended_arg, left);
