@@ -1,5 +1,9 @@
 /* What a circuit breaker looks like from outside: when a caller's calls stopped and came back. Used by the check
- * circuit_breaker and by the band of breaker states in reports. */
+ * circuit_breaker and by the band of breaker states in reports.
+ *
+ * Silence is a pause between two calls in which at least SQ_SILENCE calls were to be expected: from the instance's own
+ * rate in steady state, in proportion to the load that the probe sends. A pause in which the caller could not call, because
+ * all its calls under way were stuck, is none: such a caller calls again as soon as one of them ends. */
 #ifndef SQUALL_VERIFY_BREAKER_H
 #define SQUALL_VERIFY_BREAKER_H
 
@@ -17,5 +21,41 @@ struct sq_breaker_span {
 int sq_breaker_spans(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker_span **out, size_t *n,
                      struct sq_err *e);
 const char *sq_breaker_state_name(enum sq_breaker_state s); /* "closed", "open", "half-open", "unknown" */
+
+/* A call as far as a breaker is concerned. Repetitions of a call (a trace id seen before) are left out when one request
+ * makes one call in steady state: they passed the breaker with the first one. */
+struct sq_breaker_call {
+    int64_t from_ns, to_ns;
+    bool harmed; /* it was hit by a fault, did not get its answer, or got an error of the server */
+};
+
+struct sq_silence {
+    size_t before;     /* index of the last call before it; SIZE_MAX: it begins with the load */
+    int64_t from_ns;   /* start of that call */
+    int64_t to_ns;     /* start of the next call; the load's end when there is none: */
+    bool open_ended;
+};
+
+struct sq_breaker {
+    struct sq_breaker_call *calls; /* by time */
+    size_t n;
+    struct sq_silence *silences;   /* by time */
+    size_t n_silences;
+    uint64_t steady_calls;         /* in the steady state */
+    double rate;                   /* of the steady state, per second; 0: no steady state or no call */
+    int64_t end_ns;                /* the load's end */
+    /* calls to be expected from the load's first second to the begin of second i, in units of `rate` */
+    double *cum;
+    int64_t first_sec;
+    size_t n_secs;
+};
+
+/* Whatever one series says about its breaker. Owner: the caller, sq_breaker_free. */
+int sq_breaker_new(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker **out, struct sq_err *e);
+void sq_breaker_free(struct sq_breaker *b);
+/* Calls to be expected in a window, had nothing changed since the steady state. */
+double sq_breaker_expected(const struct sq_breaker *b, int64_t from_ns, int64_t to_ns);
+/* Index of the first call at or after T; b->n when there is none. */
+size_t sq_breaker_at(const struct sq_breaker *b, int64_t t_ns);
 
 #endif

@@ -80,6 +80,21 @@ static bool strong_enough(const struct sq_ev_step *s, int64_t max, int64_t grace
     return false;
 }
 
+/* A user of the probe waits no longer than its own timeout. */
+static int64_t patience(const struct sq_evidence *ev)
+{
+    json_t *load = json_object_get(ev->spec, "load"), *endpoint;
+    int64_t least = INT64_MAX;
+    const char *key;
+
+    json_object_foreach (load, key, endpoint) {
+        int64_t t = sq_param_ns(json_object_get(endpoint, "request"), "timeout", INT64_MAX);
+
+        least = t < least ? t : least;
+    }
+    return least;
+}
+
 /* A caller may stop waiting without closing the connection. Then its users got their answer long before the call ended:
  * fewer than half as many users waited that long as calls did. -1: the probe can't tell. */
 static int abandoned(const struct sq_evidence *ev, const struct sq_ev_step *s, int64_t max, int64_t grace, uint64_t late,
@@ -90,7 +105,8 @@ static int abandoned(const struct sq_evidence *ev, const struct sq_ev_step *s, i
     struct sq_hist *h;
     int answer = -1;
 
-    if (!sq_window_secs(s->win, &first, &end) || !(h = sq_hist_new()))
+    slow = slow < patience(ev) - patience(ev) / 10 ? slow : patience(ev) - patience(ev) / 10;
+    if (slow <= max + grace || !sq_window_secs(s->win, &first, &end) || !(h = sq_hist_new()))
         return -1;
     for (size_t i = 0; i < ev->n_endpoints; i++)
         if (ev->endpoints[i].is_void)

@@ -1,0 +1,376 @@
+#include "verify/breaker.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "squall/cleanup.h"
+#include "squall/units.h"
+#include "verify/stats.h"
+
+#define PROMPT_NS (100 * SQ_MS) /* a caller that was stuck calls again this soon */
+#define SATURATED 0.75          /* of the most calls ever under way */
+#define ONE_CALL 0.9            /* of the calls in steady state are a request's first: one request makes one call */
+#define MAX_SECS ((int64_t)100000000)
+
+/* ---- what is to be expected ---- */
+
+static uint64_t demand(const struct sq_evidence *ev, int64_t first, int64_t end)
+{
+    struct sq_ev_sums sums;
+
+    sq_ev_sum(ev, NULL, first, end, &sums);
+    return sums.sent > sums.n ? sums.sent : sums.n;
+}
+
+static struct sq_window steady_window(const struct sq_evidence *ev)
+{
+    const struct sq_ev_phase *p = sq_ev_steady(ev);
+    struct sq_window w = p ? p->win : (struct sq_window){0, 0};
+
+    if (ev->load.to_ns > ev->load.from_ns) {
+        w.from_ns = w.from_ns > ev->load.from_ns ? w.from_ns : ev->load.from_ns;
+        w.to_ns = w.to_ns < ev->load.to_ns ? w.to_ns : ev->load.to_ns;
+    }
+    w.to_ns = w.to_ns > w.from_ns ? w.to_ns : w.from_ns;
+    return w;
+}
+
+/* The load by second, in units of the steady state's. Without a probe it is taken to be even. */
+static int profile(const struct sq_evidence *ev, struct sq_window steady, struct sq_breaker *b, struct sq_err *e)
+{
+    bool probed = ev->load.to_ns > ev->load.from_ns;
+    int64_t end = probed ? ev->load.to_ns : ev->last_ns, first, last;
+    double mean = 0.0;
+
+    b->first_sec = probed ? ev->load.from_ns / SQ_S : 0;
+    b->end_ns = end;
+    int64_t secs = (end + SQ_S - 1) / SQ_S - b->first_sec;
+    if (secs < 0 || secs > MAX_SECS)
+        return sq_err_cls(e, SQ_C_INPUT, -ERANGE, "the load lasts impossibly long");
+    b->n_secs = (size_t)secs;
+    b->cum = calloc(b->n_secs + 1, sizeof *b->cum);
+    if (!b->cum)
+        return sq_err(e, -ENOMEM, "no memory for a check");
+    if (probed && sq_window_secs(steady, &first, &last))
+        mean = (double)demand(ev, first, last) / (double)(last - first);
+    for (size_t i = 0; i < b->n_secs; i++) {
+        int64_t sec = b->first_sec + (int64_t)i;
+        double share = mean > 0.0 ? (double)demand(ev, sec, sec + 1) / mean : 1.0;
+
+        b->cum[i + 1] = b->cum[i] + share;
+    }
+    return 0;
+}
+
+static double cum_at(const struct sq_breaker *b, int64_t t_ns)
+{
+    double x = (double)t_ns / 1e9 - (double)b->first_sec;
+
+    if (x <= 0.0 || b->n_secs == 0)
+        return 0.0;
+    if (x >= (double)b->n_secs)
+        return b->cum[b->n_secs];
+    size_t i = (size_t)x;
+    return b->cum[i] + (x - (double)i) * (b->cum[i + 1] - b->cum[i]);
+}
+
+double sq_breaker_expected(const struct sq_breaker *b, int64_t from_ns, int64_t to_ns)
+{
+    return to_ns > from_ns ? b->rate * (cum_at(b, to_ns) - cum_at(b, from_ns)) : 0.0;
+}
+
+size_t sq_breaker_at(const struct sq_breaker *b, int64_t t_ns)
+{
+    size_t lo = 0, hi = b->n;
+
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+
+        if (b->calls[mid].from_ns < t_ns)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+/* ---- which calls count ---- */
+
+static int by_trace(const void *x, const void *y)
+{
+    const struct sq_ev_call *a = *(const struct sq_ev_call *const *)x, *b = *(const struct sq_ev_call *const *)y;
+    int c = memcmp(a->trace, b->trace, sizeof a->trace);
+
+    return c ? c : (a > b) - (a < b); /* the array is sorted by time */
+}
+
+/* repeat[i]: an earlier call had the same trace id. */
+static int find_repeats(const struct sq_ev_series *s, bool *repeat, struct sq_err *e)
+{
+    cleanup_free const struct sq_ev_call **v = malloc((s->n + 1) * sizeof *v);
+    size_t n = 0;
+
+    if (!v)
+        return sq_err(e, -ENOMEM, "no memory for a check");
+    for (size_t i = 0; i < s->n; i++)
+        if (s->calls[i].traced)
+            v[n++] = &s->calls[i];
+    if (n > 1)
+        qsort(v, n, sizeof *v, by_trace);
+    for (size_t i = 1; i < n; i++)
+        repeat[v[i] - s->calls] = memcmp(v[i]->trace, v[i - 1]->trace, sizeof v[i]->trace) == 0;
+    return 0;
+}
+
+/* Whole connections count where nothing else is to be seen. */
+static bool counts(const struct sq_ev_call *c, bool requests)
+{
+    return !requests || c->kind != SQ_EV_CONN;
+}
+
+static int take_calls(const struct sq_ev_series *s, struct sq_window steady, struct sq_breaker *b, struct sq_err *e)
+{
+    cleanup_free bool *repeat = calloc(s->n + 1, sizeof *repeat);
+    bool requests = false;
+    size_t from, to, all = 0, again = 0;
+
+    b->calls = calloc(s->n + 1, sizeof *b->calls);
+    if (!repeat || !b->calls)
+        return sq_err(e, -ENOMEM, "no memory for a check");
+    int rc = find_repeats(s, repeat, e);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < s->n; i++)
+        requests |= s->calls[i].kind == SQ_EV_REQUEST;
+    (void)sq_ev_calls_in(s, steady, &from, &to);
+    for (size_t i = from; i < to; i++) {
+        all += counts(&s->calls[i], requests);
+        again += counts(&s->calls[i], requests) && repeat[i];
+    }
+    bool first_only = all > 0 && (double)(all - again) >= ONE_CALL * (double)all;
+    for (size_t i = 0; i < s->n; i++) {
+        const struct sq_ev_call *c = &s->calls[i];
+
+        if (!counts(c, requests) || (first_only && repeat[i]))
+            continue;
+        b->steady_calls += i >= from && i < to;
+        b->calls[b->n++] = (struct sq_breaker_call){
+            .from_ns = c->t_ns,
+            .to_ns = c->t_ns + (int64_t)c->dur_us * 1000,
+            .harmed = c->fault != 0 || c->outcome != SQ_EV_ANSWERED || c->status >= 500,
+        };
+    }
+    if (steady.to_ns > steady.from_ns)
+        b->rate = (double)b->steady_calls / ((double)(steady.to_ns - steady.from_ns) / 1e9);
+    return 0;
+}
+
+/* ---- silence ---- */
+
+static int by_time(const void *x, const void *y)
+{
+    int64_t a = *(const int64_t *)x, b = *(const int64_t *)y;
+
+    return (a > b) - (a < b);
+}
+
+/* How many of the sorted times are <= t. */
+static size_t until(const int64_t *v, size_t n, int64_t t)
+{
+    size_t lo = 0, hi = n;
+
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+
+        if (v[mid] <= t)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+static size_t most_under_way(const struct sq_breaker *b, const int64_t *ends)
+{
+    size_t most = 0;
+
+    for (size_t i = 0, done = 0; i < b->n; i++) {
+        while (done < b->n && ends[done] <= b->calls[i].from_ns)
+            done++;
+        most = i + 1 - done > most ? i + 1 - done : most;
+    }
+    return most;
+}
+
+/* Was the caller stuck in the pause after call i? All that it can have under way was, and as soon as one of these calls
+ * ended the next one began: as many began as ended. A breaker that is open lets next to none begin. */
+static bool stuck(const struct sq_breaker *b, const int64_t *ends, size_t most, size_t i, int64_t to_ns, bool open_ended)
+{
+    int64_t from = b->calls[i].from_ns;
+    size_t ended = until(ends, b->n, from), under_way = i + 1 - ended;
+
+    if (under_way == 0 || (double)under_way < SATURATED * (double)most)
+        return false;
+    int64_t first_end = ends[ended];
+    if (open_ended)
+        return first_end >= to_ns;
+    if (first_end > to_ns || to_ns - first_end > PROMPT_NS)
+        return false;
+    size_t last = until(ends, b->n, from) + under_way - 1;
+    int64_t last_end = ends[last < b->n ? last : b->n - 1];
+    size_t began = sq_breaker_at(b, last_end + PROMPT_NS) - (i + 1);
+    return 2 * began >= under_way;
+}
+
+static int add_silence(struct sq_breaker *b, size_t before, int64_t from, int64_t to, bool open_ended, size_t *cap,
+                       struct sq_err *e)
+{
+    if (b->n_silences == *cap) {
+        size_t want = *cap ? *cap * 2 : 16;
+        void *p = reallocarray(b->silences, want, sizeof *b->silences);
+
+        if (!p)
+            return sq_err(e, -ENOMEM, "no memory for a check");
+        b->silences = p;
+        *cap = want;
+    }
+    b->silences[b->n_silences++] =
+        (struct sq_silence){.before = before, .from_ns = from, .to_ns = to, .open_ended = open_ended};
+    return 0;
+}
+
+static int find_silences(const struct sq_evidence *ev, struct sq_breaker *b, struct sq_err *e)
+{
+    cleanup_free int64_t *ends = malloc((b->n + 1) * sizeof *ends);
+    size_t cap = 0;
+
+    if (!ends)
+        return sq_err(e, -ENOMEM, "no memory for a check");
+    for (size_t i = 0; i < b->n; i++)
+        ends[i] = b->calls[i].to_ns;
+    if (b->n > 1)
+        qsort(ends, b->n, sizeof *ends, by_time);
+    size_t most = most_under_way(b, ends);
+    int64_t begin = ev->load.to_ns > ev->load.from_ns ? ev->load.from_ns : 0;
+    if (b->n > 0 && sq_breaker_expected(b, begin, b->calls[0].from_ns) >= SQ_SILENCE) {
+        int rc = add_silence(b, SIZE_MAX, begin, b->calls[0].from_ns, false, &cap, e);
+
+        if (rc)
+            return rc;
+    }
+    for (size_t i = 0; i < b->n; i++) {
+        bool last = i + 1 == b->n;
+        int64_t to = last ? b->end_ns : b->calls[i + 1].from_ns;
+
+        if (sq_breaker_expected(b, b->calls[i].from_ns, to) < SQ_SILENCE || stuck(b, ends, most, i, to, last))
+            continue;
+        int rc = add_silence(b, i, b->calls[i].from_ns, to, last, &cap, e);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+int sq_breaker_new(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker **out, struct sq_err *e)
+{
+    struct sq_breaker *b = calloc(1, sizeof *b);
+    struct sq_window steady = steady_window(ev);
+
+    if (!b)
+        return sq_err(e, -ENOMEM, "no memory for a check");
+    int rc = profile(ev, steady, b, e);
+    if (!rc)
+        rc = take_calls(s, steady, b, e);
+    if (!rc)
+        rc = find_silences(ev, b, e);
+    if (rc)
+        sq_breaker_free(b);
+    else
+        *out = b;
+    return rc;
+}
+
+void sq_breaker_free(struct sq_breaker *b)
+{
+    if (!b)
+        return;
+    free(b->calls);
+    free(b->silences);
+    free(b->cum);
+    free(b);
+}
+
+/* ---- for pictures ---- */
+
+#define FEW 20            /* calls between two silences that still look like trial calls */
+#define ENOUGH_CALLS 20   /* in steady state, to know a rate */
+
+const char *sq_breaker_state_name(enum sq_breaker_state s)
+{
+    static const char *const names[] = {"closed", "open", "half-open", "unknown"};
+
+    return names[s];
+}
+
+static void add_span(struct sq_breaker_span *v, size_t *n, int64_t from, int64_t to, enum sq_breaker_state state)
+{
+    if (to <= from)
+        return;
+    if (*n && v[*n - 1].state == state)
+        v[*n - 1].win.to_ns = to;
+    else
+        v[(*n)++] = (struct sq_breaker_span){.win = {from, to}, .state = state};
+}
+
+/* Trial calls take no time to speak of: they are drawn until they end. */
+static int64_t trial_end(const struct sq_breaker *b, const struct sq_silence *next)
+{
+    int64_t end = b->calls[next->before].to_ns, latest = next->from_ns + (next->to_ns - next->from_ns) / 2;
+
+    return end < latest ? end : latest;
+}
+
+static void draw(const struct sq_breaker *b, int64_t begin, struct sq_breaker_span *v, size_t *n)
+{
+    int64_t at = begin;
+
+    for (size_t i = 0; i < b->n_silences; i++) {
+        const struct sq_silence *s = &b->silences[i], *last = i ? &b->silences[i - 1] : NULL;
+
+        if (s->before == SIZE_MAX) {
+            add_span(v, n, at, s->to_ns, SQ_BREAKER_UNKNOWN);
+            at = s->to_ns;
+            continue;
+        }
+        size_t calls = last && last->before != SIZE_MAX ? s->before - last->before : SIZE_MAX;
+        bool trial = calls <= FEW && sq_breaker_expected(b, at, s->from_ns) < 2.0 * SQ_SILENCE;
+        int64_t opened = trial ? trial_end(b, s) : s->from_ns;
+        add_span(v, n, at, opened, trial ? SQ_BREAKER_HALF_OPEN : SQ_BREAKER_CLOSED);
+        add_span(v, n, opened, s->to_ns, SQ_BREAKER_OPEN);
+        at = s->to_ns;
+    }
+    add_span(v, n, at, b->end_ns, SQ_BREAKER_CLOSED);
+}
+
+int sq_breaker_spans(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker_span **out, size_t *n,
+                     struct sq_err *e)
+{
+    struct sq_breaker *b;
+    int rc = sq_breaker_new(ev, s, &b, e);
+
+    if (rc)
+        return rc;
+    int64_t begin = ev->load.to_ns > ev->load.from_ns ? ev->load.from_ns : 0;
+    *n = 0;
+    *out = calloc(3 * b->n_silences + 3, sizeof **out);
+    if (!*out)
+        rc = sq_err(e, -ENOMEM, "no memory for a picture");
+    else if (b->steady_calls < ENOUGH_CALLS)
+        add_span(*out, n, begin, b->end_ns, SQ_BREAKER_UNKNOWN);
+    else
+        draw(b, begin, *out, n);
+    sq_breaker_free(b);
+    return rc;
+}

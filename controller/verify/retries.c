@@ -1,0 +1,372 @@
+/* retries: a caller tries again, but not without end, not all at once, and not so often that it makes things worse.
+ *
+ * Attempts of one request are known when calls carry a trace id (traced): they are counted per id, divided by what one
+ * request makes in steady state. Else only the ratio of calls to requests is known, and judged with its exact interval,
+ * over those seconds in which the edge was in use: a breaker that is open must not hide what happens while it is closed. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "squall/cleanup.h"
+#include "squall/json.h"
+#include "squall/units.h"
+#include "verify/result.h"
+#include "verify/stats.h"
+
+#define CONF 0.95
+#define STAMP_NS (15 * SQ_MS) /* two stamps, each rounded to 10 ms */
+
+static const struct sq_param params[] = {
+    {"step", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "the step during which calls fail or hang"},
+    {"edge", SQ_P_STRING, 0, NULL, NULL, "the edge whose callers are judged; default: the step's own"},
+    {"max_attempts", SQ_P_INT, 0, NULL, NULL, "how often one request may call, the first time included"},
+    {"amplification", SQ_P_NUMBER, 0, NULL, NULL, "how many times the steady state's calls per request the step may see"},
+    {"min_backoff", SQ_P_DURATION, 0, NULL, NULL, "the least pause between a call's end and its repetition"},
+    {"min_requests", SQ_P_INT, 0, "10", NULL, "requests whose calls were hit that it takes to judge"},
+    SQ_PARAM_END,
+};
+
+/* One call, as needed here. */
+struct attempt {
+    uint8_t trace[16];
+    int64_t from_ns, to_ns;
+    bool hit;
+};
+
+/* The traced calls of an edge in a window, grouped by trace id, each group by time. */
+struct traces {
+    struct attempt *a;
+    size_t n;
+    uint64_t calls; /* with or without a trace */
+};
+
+static int by_trace(const void *x, const void *y)
+{
+    const struct attempt *a = x, *b = y;
+    int c = memcmp(a->trace, b->trace, sizeof a->trace);
+
+    return c ? c : (a->from_ns > b->from_ns) - (a->from_ns < b->from_ns);
+}
+
+static int collect(const struct sq_evidence *ev, const char *edge, struct sq_window win, struct traces *t, struct sq_err *e)
+{
+    const struct sq_ev_series *s;
+    size_t n = sq_ev_series(ev, edge, &s), from, to;
+
+    memset(t, 0, sizeof *t);
+    for (size_t i = 0; i < n; i++)
+        t->calls += sq_ev_calls_in(&s[i], win, &from, &to);
+    t->a = calloc((size_t)t->calls + 1, sizeof *t->a);
+    if (!t->a)
+        return sq_err(e, -ENOMEM, "no memory for a check");
+    for (size_t i = 0; i < n; i++) {
+        (void)sq_ev_calls_in(&s[i], win, &from, &to);
+        for (size_t k = from; k < to; k++) {
+            const struct sq_ev_call *c = &s[i].calls[k];
+
+            if (!c->traced)
+                continue;
+            struct attempt *a = &t->a[t->n++];
+            memcpy(a->trace, c->trace, sizeof a->trace);
+            a->from_ns = c->t_ns;
+            a->to_ns = c->t_ns + (int64_t)c->dur_us * 1000;
+            a->hit = c->fault != 0 || c->outcome != SQ_EV_ANSWERED;
+        }
+    }
+    if (t->n > 1)
+        qsort(t->a, t->n, sizeof *t->a, by_trace);
+    return 0;
+}
+
+/* The end of the group that begins at i. */
+static size_t group(const struct traces *t, size_t i)
+{
+    size_t k = i + 1;
+
+    while (k < t->n && memcmp(t->a[k].trace, t->a[i].trace, sizeof t->a[i].trace) == 0)
+        k++;
+    return k;
+}
+
+static int by_count(const void *a, const void *b)
+{
+    size_t x = *(const size_t *)a, y = *(const size_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* How many calls one request makes when all is well: the 99th percentile. 0: no request was traced. */
+static size_t fan_out(const struct traces *t)
+{
+    size_t *counts = t->n ? malloc(t->n * sizeof *counts) : NULL, n = 0, out = 0;
+
+    if (!counts)
+        return 0;
+    for (size_t i = 0, k; i < t->n; i = k) {
+        k = group(t, i);
+        counts[n++] = k - i;
+    }
+    qsort(counts, n, sizeof *counts, by_count);
+    out = counts[(n - 1) * 99 / 100];
+    free(counts);
+    return out;
+}
+
+/* What the two windows have to say. */
+struct view {
+    const struct sq_evidence *ev;
+    const struct sq_ev_step *step;
+    const char *edge;
+    struct sq_window steady;
+    struct traces calm, storm;
+    bool traced;
+    size_t fan;
+    uint64_t min;      /* requests */
+    uint64_t requests; /* traced: with a call that was hit */
+    uint64_t hit;      /* calls that were hit */
+    size_t most;       /* attempts of one request */
+    uint64_t over;     /* requests with more than allowed */
+    uint64_t retried;  /* pairs of attempts */
+    uint64_t hasty;    /* pairs with less than min_backoff between */
+    uint64_t overlap;  /* pairs that overlap */
+    int64_t least_ns;  /* the shortest pause */
+};
+
+static void look(struct view *v, int64_t max_attempts, int64_t backoff)
+{
+    const struct traces *t = &v->storm;
+
+    v->least_ns = INT64_MAX;
+    for (size_t i = 0, k; i < t->n; i = k) {
+        bool hit = false;
+
+        k = group(t, i);
+        for (size_t j = i; j < k; j++) {
+            hit |= t->a[j].hit;
+            v->hit += t->a[j].hit;
+        }
+        if (!hit || t->a[i].from_ns >= v->step->win.to_ns)
+            continue;
+        size_t attempts = v->fan ? (k - i + v->fan - 1) / v->fan : k - i;
+        v->requests++;
+        v->most = attempts > v->most ? attempts : v->most;
+        v->over += max_attempts > 0 && attempts > (size_t)max_attempts;
+        for (size_t j = i + 1; j < k; j++) {
+            int64_t pause = t->a[j].from_ns - t->a[j - 1].to_ns;
+
+            v->retried++;
+            if (pause < -STAMP_NS) {
+                v->overlap++;
+                continue;
+            }
+            v->least_ns = pause < v->least_ns ? pause : v->least_ns;
+            v->hasty += pause + STAMP_NS < backoff;
+        }
+    }
+}
+
+static uint64_t untraced_hits(const struct view *v)
+{
+    const struct sq_ev_series *s;
+    size_t n = sq_ev_series(v->ev, v->edge, &s), from, to;
+    uint64_t hit = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        (void)sq_ev_calls_in(&s[i], v->step->win, &from, &to);
+        for (size_t k = from; k < to; k++)
+            hit += s[i].calls[k].fault != 0 || s[i].calls[k].outcome != SQ_EV_ANSWERED;
+    }
+    return hit;
+}
+
+/* Calls and requests in the whole seconds of WIN. With AT_LEAST > 0 only in those with that many calls per request. */
+static void ratio_in(const struct view *v, struct sq_window win, double at_least, uint64_t *calls, uint64_t *requests)
+{
+    const struct sq_ev_series *s;
+    size_t n = sq_ev_series(v->ev, v->edge, &s), from, to;
+    int64_t first, end;
+
+    *calls = *requests = 0;
+    if (!sq_window_secs(win, &first, &end))
+        return;
+    for (int64_t sec = first; sec < end; sec++) {
+        struct sq_window one = {sec * SQ_S, (sec + 1) * SQ_S};
+        struct sq_ev_sums sums;
+        uint64_t c = 0;
+
+        for (size_t i = 0; i < n; i++)
+            c += sq_ev_calls_in(&s[i], one, &from, &to);
+        sq_ev_sum(v->ev, NULL, sec, sec + 1, &sums);
+        uint64_t asked = sums.sent > sums.n ? sums.sent : sums.n;
+        if (asked == 0 || (at_least > 0.0 && (double)c < at_least * (double)asked))
+            continue;
+        *calls += c;
+        *requests += asked;
+    }
+}
+
+/* The ratio of calls per request now and in steady state, judged against LIMIT. */
+static void judge_ratio(const struct view *v, double limit, bool active_only, struct sq_result *r)
+{
+    uint64_t c0, n0, c1, n1;
+
+    ratio_in(v, v->steady, 0.0, &c0, &n0);
+    ratio_in(v, v->step->win, active_only && n0 ? 0.5 * (double)c0 / (double)n0 : 0.0, &c1, &n1);
+    r->n = n1;
+    if (c0 == 0 || n0 == 0 || n1 == 0) {
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "the probe's requests or the steady state's calls are missing: no ratio can be had");
+        return;
+    }
+    double seen = ((double)c1 / (double)n1) / ((double)c0 / (double)n0);
+    double low = sq_rate_ratio_lower(c1, (double)n1, c0, (double)n0, CONF);
+    double high = sq_rate_ratio_upper(c1, (double)n1, c0, (double)n0, CONF);
+
+    (void)snprintf(r->observed, sizeof r->observed, "%.3g times the calls per request of the steady state", seen);
+    (void)snprintf(r->interval, sizeof r->interval, "[%.3g, %.3g] at 95 %%", low, high);
+    if (high <= limit)
+        (void)sq_result_set(r, SQ_V_PASS, "%llu requests made %llu calls: %.3g times as many each as in steady state",
+                            (unsigned long long)n1, (unsigned long long)c1, seen);
+    else if (low > limit)
+        (void)sq_result_set(r, SQ_V_FAIL,
+                            "%llu requests made %llu calls: %.3g times as many each as in steady state, which makes an "
+                            "overload worse",
+                            (unsigned long long)n1, (unsigned long long)c1, seen);
+    else
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "%llu requests are too few to tell %.3g from %.3g times the calls",
+                            (unsigned long long)n1, seen, limit);
+}
+
+static void judge_attempts(const struct view *v, int64_t max, struct sq_result *r)
+{
+    (void)snprintf(r->limit, sizeof r->limit, "<= %lld attempts a request", (long long)max);
+    if (!v->traced) {
+        judge_ratio(v, (double)max, true, r);
+        size_t used = strlen(r->why);
+        (void)snprintf(r->why + used, sizeof r->why - used, " (calls carry no trace id: judged by their ratio)");
+        return;
+    }
+    r->n = v->requests;
+    (void)snprintf(r->observed, sizeof r->observed, "at most %zu attempts", v->most);
+    if (v->over > 0)
+        (void)sq_result_set(r, SQ_V_FAIL, "%llu of %llu requests called more than %lld times, one of them %zu times",
+                            (unsigned long long)v->over, (unsigned long long)v->requests, (long long)max, v->most);
+    else if (v->requests < v->min)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "only %llu requests had a call that was hit, at least %llu are wanted",
+                            (unsigned long long)v->requests, (unsigned long long)v->min);
+    else
+        (void)sq_result_set(r, SQ_V_PASS, "no request called more than %lld times (%llu requests, by their trace ids)",
+                            (long long)max, (unsigned long long)v->requests);
+}
+
+static void judge_backoff(const struct view *v, int64_t backoff, struct sq_result *r)
+{
+    uint64_t pairs = v->retried - v->overlap;
+    char a[64], b[64];
+
+    (void)snprintf(r->limit, sizeof r->limit, ">= %s between attempts", sq_fmt_duration(backoff, a, sizeof a));
+    r->n = pairs;
+    if (pairs)
+        (void)snprintf(r->observed, sizeof r->observed, "the shortest pause was %s",
+                       sq_fmt_duration(v->least_ns < 0 ? 0 : v->least_ns, b, sizeof b));
+    if (!v->traced)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "calls carry no trace id: which call repeats which can't be known");
+    else if (v->fan > 1)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "one request makes %zu calls when all is well: which call repeats which can't be known", v->fan);
+    else if (v->requests < v->min)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "only %llu requests had a call that was hit, at least %llu are wanted",
+                            (unsigned long long)v->requests, (unsigned long long)v->min);
+    else if (v->hasty > 0 && (double)v->hasty > 0.01 * (double)pairs)
+        (void)sq_result_set(r, SQ_V_FAIL, "%llu of %llu repetitions came sooner than %s after the call before",
+                            (unsigned long long)v->hasty, (unsigned long long)pairs, a);
+    else if (pairs == 0 && v->overlap > 0)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "calls were repeated while the first was still open: no pause to measure");
+    else
+        (void)sq_result_set(r, SQ_V_PASS, pairs ? "%llu repetitions, all of them %s or more after the call before"
+                                                : "no call was repeated (%llu repetitions, limit %s)",
+                            (unsigned long long)pairs, a);
+}
+
+static int judge_view(struct view *v, const json_t *p, json_t *results, struct sq_err *e)
+{
+    int64_t max = sq_json_int_or(p, "max_attempts", 0), backoff = sq_param_ns(p, "min_backoff", 0);
+    double amplification = sq_json_num_or(p, "amplification", 0.0);
+    struct sq_result r;
+    int rc = 0;
+
+    look(v, max, backoff);
+    sq_result_init(&r, v->step, v->edge);
+    if ((v->traced ? v->hit : untraced_hits(v)) == 0)
+        return sq_result_add(results,
+                             sq_result_set(&r, SQ_V_INCONCLUSIVE, "no call failed or was held: nothing had to be retried"),
+                             e);
+    if (max > 0) {
+        judge_attempts(v, max, &r);
+        rc = sq_result_add(results, &r, e);
+    }
+    if (!rc && amplification > 0.0) {
+        sq_result_init(&r, v->step, v->edge);
+        (void)snprintf(r.limit, sizeof r.limit, "<= %.3g times the calls per request", amplification);
+        judge_ratio(v, amplification, false, &r);
+        rc = sq_result_add(results, &r, e);
+    }
+    if (!rc && backoff > 0) {
+        sq_result_init(&r, v->step, v->edge);
+        judge_backoff(v, backoff, &r);
+        rc = sq_result_add(results, &r, e);
+    }
+    return rc;
+}
+
+static int judge_step(const struct sq_evidence *ev, const struct sq_ev_step *s, const json_t *p, json_t *results,
+                      struct sq_err *e)
+{
+    const struct sq_ev_phase *steady = sq_ev_steady(ev);
+    struct view v = {.ev = ev, .step = s, .edge = sq_json_str_or(p, "edge", s->edge)};
+    struct sq_result r;
+    char why[512] = "no steady state was recorded to compare with";
+
+    v.min = (uint64_t)llabs(sq_json_int_or(p, "min_requests", 10));
+    sq_result_init(&r, s, v.edge);
+    if (!s->ran)
+        sq_step_missing(s, why, sizeof why);
+    if (!s->ran || !steady)
+        return sq_result_add(results, sq_result_set(&r, SQ_V_INCONCLUSIVE, "%s", why), e);
+    v.steady = steady->win;
+    /* Attempts that follow the first ones may come after the fault. */
+    struct sq_window storm = {s->win.from_ns, s->win.to_ns + 10 * SQ_S};
+    storm.to_ns = storm.to_ns < s->until_ns ? storm.to_ns : s->until_ns;
+    int rc = collect(ev, v.edge, v.steady, &v.calm, e);
+    if (!rc)
+        rc = collect(ev, v.edge, storm, &v.storm, e);
+    if (!rc) {
+        v.traced = v.calm.n * 2 > v.calm.calls && v.calm.calls > 0;
+        v.fan = v.traced ? fan_out(&v.calm) : 0;
+        rc = judge_view(&v, p, results, e);
+    }
+    free(v.calm.a);
+    free(v.storm.a);
+    return rc;
+}
+
+static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, struct sq_err *e)
+{
+    cleanup_free const struct sq_ev_step **steps = NULL;
+    size_t n = 0;
+
+    if (!json_object_get(p, "max_attempts") && !json_object_get(p, "amplification") && !json_object_get(p, "min_backoff"))
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "retries takes max_attempts, amplification or min_backoff");
+    int rc = sq_steps_named(ev, sq_json_str_or(p, "step", "*"), &steps, &n, e);
+    for (size_t i = 0; i < n && !rc; i++)
+        rc = judge_step(ev, steps[i], p, results, e);
+    return rc;
+}
+
+const struct sq_check sq_check_retries = {
+    .name = "retries",
+    .doc = "Callers repeat failed calls within bounds: attempts, amplification, pauses.",
+    .params = params,
+    .run = run,
+};
