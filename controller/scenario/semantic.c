@@ -1,0 +1,233 @@
+/* What needs more than one part of a scenario: references, ports, sums. Runs only when every part alone is right, so
+ * that nodes and JSON have the same shape. */
+#include <stdio.h>
+#include <string.h>
+
+#include "scenario/normalize.h"
+#include "squall/cleanup.h"
+#include "squall/json.h"
+#include "squall/units.h"
+
+static struct sq_pos at_value(const struct sq_node *n, const char *key)
+{
+    const struct sq_node *v = sq_node_get(n, key);
+
+    return v ? v->pos : n->pos;
+}
+
+static void check_ports(struct sq_norm *c, const struct sq_node *nodes, const json_t *services)
+{
+    const char *a, *b;
+    json_t *va, *vb;
+
+    json_object_foreach((json_t *)(uintptr_t)services, a, va)
+    {
+        int64_t from = sq_json_int_or(va, "port", 0), n = sq_json_int_or(va, "instances", 1);
+
+        json_object_foreach((json_t *)(uintptr_t)services, b, vb)
+        {
+            int64_t other = sq_json_int_or(vb, "port", 0), m = sq_json_int_or(vb, "instances", 1);
+
+            if (strcmp(a, b) == 0)
+                break; /* each pair once: b is before a */
+            if (from && other && from < other + m && other < from + n)
+                sq_diag_error(c->d, at_value(sq_node_get(nodes, a), "port"), "instance i gets port + i",
+                              "service %s: port %lld is already taken by service %s (%lld to %lld)", a,
+                              (long long)(from > other ? from : other), b, (long long)other, (long long)(other + m - 1));
+        }
+    }
+}
+
+/* service:NAME becomes the addresses of its instances. */
+static void resolve_to(struct sq_norm *c, const struct sq_node *node, const json_t *services, json_t *edge)
+{
+    const struct sq_node *to_node = sq_node_get(node, "to");
+    cleanup_json json_t *out = json_array();
+    json_t *item;
+    size_t i;
+
+    json_array_foreach(json_object_get(edge, "to"), i, item)
+    {
+        const char *s = json_string_value(item), *name = s + 8;
+        struct sq_pos at = to_node->kind == SQ_N_LIST ? to_node->items[i]->pos : to_node->pos;
+        const json_t *service;
+        int64_t port;
+
+        if (strncmp(s, "service:", 8) != 0) {
+            (void)json_array_append(out, item);
+            continue;
+        }
+        service = json_object_get(services, name);
+        if (!service) {
+            sq_norm_no_such(c, at, "service", name, services);
+            continue;
+        }
+        port = sq_json_int_or(service, "port", sq_json_int_or(json_object_get(service, "select"), "port", 0));
+        if (!port)
+            sq_diag_error(c->d, at, "give it a port, or write the address here", "service %s has no port", name);
+        for (int64_t k = 0; port && k < sq_json_int_or(service, "instances", 1); k++)
+            (void)json_array_append_new(out, json_sprintf("127.0.0.1:%lld", (long long)(port + k)));
+    }
+    (void)json_object_set(edge, "to", out);
+}
+
+static void check_edges(struct sq_norm *c, const struct sq_node *nodes, const json_t *services, json_t *edges)
+{
+    const char *name;
+    json_t *edge;
+
+    json_object_foreach(edges, name, edge)
+    {
+        const struct sq_node *node = sq_node_get(nodes, name);
+        const char *from = sq_json_str_or(edge, "from", "");
+        const json_t *caller = json_object_get(services, from);
+
+        if (!caller)
+            sq_norm_no_such(c, at_value(node, "from"), "service", from, services);
+        else if (json_object_get(caller, "select"))
+            sq_diag_error(c->d, at_value(node, "from"), "start it from the scenario: give it a command",
+                          "edge %s: the calls of a service that exists already can't be intercepted", name);
+        resolve_to(c, node, services, edge);
+    }
+}
+
+static void check_ids(struct sq_norm *c, const struct sq_node *nodes, const json_t *steps)
+{
+    cleanup_json json_t *seen = json_object();
+    json_t *step;
+    size_t i;
+
+    json_array_foreach(steps, i, step)
+    {
+        const char *id = sq_json_str_or(step, "id", "");
+        const json_t *before = json_object_get(seen, id);
+
+        if (before)
+            sq_diag_error(c->d, at_value(nodes->items[i], "id"), NULL, "step id \"%s\" is here twice: first on line %d", id,
+                          (int)json_integer_value(before));
+        else
+            (void)json_object_set_new(seen, id, json_integer(at_value(nodes->items[i], "id").line));
+    }
+}
+
+static void check_instance(struct sq_norm *c, const struct sq_node *target_node, const json_t *target, const char *name,
+                           const json_t *service)
+{
+    int64_t n = sq_json_int_or(service, "instances", 1), i = sq_json_int_or(target, "instance", 0);
+    const char *text = sq_json_str_or(target, "count", NULL);
+    struct sq_count count;
+    char last[64];
+
+    (void)snprintf(last, sizeof last, "they are numbered from 0 to %lld", (long long)(n - 1));
+    if (i < 0 || i >= n)
+        sq_diag_error(c->d, at_value(target_node, "instance"), last, "service %s has no instance %lld", name, (long long)i);
+    if (text && sq_parse_count(text, &count, NULL) == 0 && count.how == SQ_COUNT_N && count.value > (double)n)
+        sq_diag_error(c->d, at_value(target_node, "count"), "all: every one of them", "service %s has only %lld instance%s",
+                      name, (long long)n, n == 1 ? "" : "s");
+}
+
+/* A service that exists already is known to the injector by its selector. */
+static void use_selector(json_t *target, const json_t *select)
+{
+    (void)json_object_del(target, "service");
+    (void)json_object_update(target, (json_t *)(uintptr_t)select);
+}
+
+static void check_target(struct sq_norm *c, const struct sq_node *node, const json_t *spec, json_t *step)
+{
+    const json_t *services = json_object_get(spec, "services"), *edges = json_object_get(spec, "edges");
+    const struct sq_node *target_node = sq_node_get(node, "target");
+    json_t *target = json_object_get(step, "target");
+    const char *service = sq_json_str_or(target, "service", NULL), *edge = sq_json_str_or(target, "edge", NULL);
+    const json_t *def = service ? json_object_get(services, service) : NULL, *e;
+
+    if (service && !def)
+        sq_norm_no_such(c, at_value(target_node, "service"), "service", service, services);
+    else if (service && json_object_get(def, "select") && json_object_get(target, "instance"))
+        sq_diag_error(c->d, at_value(target_node, "instance"), NULL, "service %s was not started here: it has no instances",
+                      service);
+    else if (service && json_object_get(def, "select"))
+        use_selector(target, json_object_get(def, "select"));
+    else if (service)
+        check_instance(c, target_node, target, service, def);
+    if (!edge)
+        return;
+    e = json_object_get(edges, edge);
+    if (!e)
+        sq_norm_no_such(c, at_value(target_node, "edge"), "edge", edge, edges);
+    else if (json_object_get(target, "instance"))
+        check_instance(c, target_node, target, sq_json_str_or(e, "from", ""),
+                       json_object_get(services, sq_json_str_or(e, "from", "")));
+}
+
+static void check_duration(struct sq_norm *c, const struct sq_node *spec_node, const json_t *spec)
+{
+    int64_t total = sq_json_int_or(json_object_get(spec, "steady_state"), "for", 0), max;
+    const struct sq_node *safety = sq_node_get(spec_node, "safety"), *at = sq_node_get(safety, "max_duration");
+    char a[32], b[32];
+    json_t *step;
+    size_t i;
+
+    max = sq_json_int_or(json_object_get(spec, "safety"), "max_duration", INT64_MAX);
+    json_array_foreach(json_object_get(spec, "steps"), i, step)
+    {
+        total += sq_json_int_or(step, "duration", 0) + sq_json_int_or(step, "settle", 0) + sq_json_int_or(step, "wait", 0);
+    }
+    if (total > max)
+        sq_diag_error(c->d, at ? at->pos : sq_node_get(spec_node, "steps")->pos, "safety: {max_duration: 1h}",
+                      "steady state and steps take %s, more than max_duration (%s)", sq_fmt_duration(total, a, sizeof a),
+                      sq_fmt_duration(max, b, sizeof b));
+}
+
+static void put(json_t *o, const char *key, json_t *value)
+{
+    if (json_object_get(o, key))
+        json_decref(value);
+    else
+        (void)json_object_set_new(o, key, value);
+}
+
+/* So that nobody who reads the scenario has to know the defaults. */
+static void fill(json_t *doc)
+{
+    json_t *spec = json_object_get(doc, "spec"), *safety;
+
+    put(json_object_get(doc, "metadata"), "tags", json_array());
+    put(spec, "hypothesis", json_string(""));
+    put(spec, "services", json_object());
+    put(spec, "edges", json_object());
+    put(spec, "load", json_object());
+    put(spec, "lateness", json_pack("{s:I, s:f}", "over", (json_int_t)(5 * SQ_MS), "share", 1.0));
+    put(spec, "verify", json_array());
+    put(spec, "safety", json_pack("{s:I, s:I}", "max_duration", (json_int_t)(1800 * SQ_S), "lease", (json_int_t)(10 * SQ_S)));
+    safety = json_object_get(spec, "safety");
+    put(safety, "abort_when", json_array());
+    put(spec, "report", json_object());
+}
+
+void sq_semantic_check(struct sq_norm *c, const struct sq_node *root, json_t *doc)
+{
+    const struct sq_node *node = sq_node_get(root, "spec"), *steps = sq_node_get(node, "steps"), *name;
+    json_t *spec = json_object_get(doc, "spec"), *step;
+    bool fault = false;
+    size_t i;
+
+    fill(doc);
+    name = sq_node_get(sq_node_get(root, "metadata"), "name");
+    if (name)
+        (void)sq_norm_name(c, "metadata", name, false);
+    check_ports(c, sq_node_get(node, "services"), json_object_get(spec, "services"));
+    check_edges(c, sq_node_get(node, "edges"), json_object_get(spec, "services"), json_object_get(spec, "edges"));
+    if (steps->n == 0)
+        sq_diag_error(c->d, steps->pos, "squall explain step", "there are no steps");
+    check_ids(c, steps, json_object_get(spec, "steps"));
+    json_array_foreach(json_object_get(spec, "steps"), i, step)
+    {
+        fault |= json_object_get(step, "uses") != NULL;
+        check_target(c, steps->items[i], spec, step);
+    }
+    if (steps->n > 0 && !fault)
+        sq_diag_error(c->d, steps->pos, "squall explain lists the faults", "no step has a fault: every one only waits");
+    check_duration(c, node, spec);
+    sq_semantic_verify(c, node, spec);
+}
