@@ -344,10 +344,11 @@ static int kill_member(pid_t pid, void *arg)
     return 0;
 }
 
+/* Is it, or is it below, a directory that Squall made? Never anything else is killed or removed. */
 static bool ours(const char *path)
 {
     const char *p = strstr(path, "/" MARK);
-    return p && p[sizeof MARK] != '/' && strchr(p + 1, '/') && !strstr(path, "/../");
+    return p && p[sizeof MARK] != '/' && p[sizeof MARK] != '\0' && !strstr(path, "/../");
 }
 
 int sq_cgroup_kill(const char *path, struct sq_err *e)

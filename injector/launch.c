@@ -32,6 +32,13 @@
 #define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5)
 #endif
 
+#ifndef CLOSE_RANGE_CLOEXEC
+#define CLOSE_RANGE_CLOEXEC (1U << 2)
+#endif
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
 extern char **environ;
 
 struct launcher {
@@ -149,6 +156,13 @@ static void reset_limits(const struct launcher *l)
     }
 }
 
+/* Whatever squalld was started with, or a library opened without O_CLOEXEC. Before Linux 5.11 what squalld opens itself is
+ * closed all the same. */
+static void close_inherited(void)
+{
+    (void)syscall(SYS_close_range, SQ_LAUNCH_FD + 1, ~0U, CLOSE_RANGE_CLOEXEC);
+}
+
 /* squalld is out of the OOM killer's reach; what it starts is not. */
 static void reset_oom(const struct launcher *l)
 {
@@ -209,6 +223,7 @@ static void prepare(const struct launcher *l)
     if (sq_json_bool_or(l->order, "setsid", false) && setsid() < 0)
         fail(l, errno, "cannot make a session");
     if (!l->exec) {
+        close_inherited();
         reset_oom(l);
         reset_limits(l);
         reset_signals();

@@ -12,6 +12,16 @@
 #include "squall/json.h"
 #include "squall/proc.h"
 
+/* What this process was started with, before main() makes room for many descriptors: what a service gets. Never changed
+ * afterwards. */
+static struct rlimit inherited[RLIM_NLIMITS];
+__attribute__((constructor)) static void remember_limits(void)
+{
+    for (int k = 0; k < RLIM_NLIMITS; k++)
+        if (getrlimit((__rlimit_resource_t)k, &inherited[k]) < 0)
+            inherited[k] = (struct rlimit){RLIM_INFINITY, RLIM_INFINITY};
+}
+
 int sq_services_new(struct sq_engine *eng, struct sq_services **out, struct sq_err *e)
 {
     struct sq_services *s = calloc(1, sizeof *s);
@@ -21,9 +31,7 @@ int sq_services_new(struct sq_engine *eng, struct sq_services **out, struct sq_e
     s->loop = sq_engine_loop(eng);
     const char *dir = sq_engine_dir(eng), *base = strrchr(dir, '/');
     (void)snprintf(s->injector, sizeof s->injector, "%s", base ? base + 1 : dir);
-    for (int k = 0; k < RLIM_NLIMITS; k++)
-        if (getrlimit((__rlimit_resource_t)k, &s->limits[k]) < 0)
-            s->limits[k] = (struct rlimit){RLIM_INFINITY, RLIM_INFINITY};
+    memcpy(s->limits, inherited, sizeof s->limits);
     *out = s;
     return 0;
 }
@@ -279,7 +287,7 @@ json_t *sq_service_list(struct sq_services *s, const char *run_id)
                               "state", state_of(i), "restarts", i->restarts);
         json_object_set_new(o, "exit", i->has_exit && !i->exit_signal ? json_integer(i->exit_code) : json_null());
         if (i->exit_signal)
-            json_object_set_new(o, "signal", json_string(sq_signal_name(i->exit_signal)));
+            json_object_set_new(o, "signal", json_integer(i->exit_signal));
         json_array_append_new(list, o);
     }
     return json_pack("{s:o}", "instances", list);

@@ -129,7 +129,7 @@ static json_t *how_it_ended(const struct svc *i)
 {
     json_t *o = json_object();
     json_object_set_new(o, "exit", i->is_exec || i->exit_signal ? json_null() : json_integer(i->exit_code));
-    json_object_set_new(o, "signal", i->exit_signal ? json_string(sq_signal_name(i->exit_signal)) : json_null());
+    json_object_set_new(o, "signal", i->exit_signal ? json_integer(i->exit_signal) : json_null());
     if (!i->is_exec)
         json_object_set_new(o, "tail", svc_tail(i));
     return o;

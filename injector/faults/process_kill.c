@@ -28,7 +28,6 @@ const struct sq_fault_spec sq_spec_process_kill = {
 
 #include "engine.h"
 #include "runas.h"
-#include "service.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
 #include "squall/json.h"
@@ -107,9 +106,6 @@ static int apply(struct sq_fault *f, struct sq_err *e)
 {
     const struct kill *k = f->priv;
     int sig = signal_of(f);
-    for (size_t i = 0; i < k->n; i++)
-        if (k->v[i].instance[0])
-            sq_service_fault(sq_engine_services(f->engine), sq_run_id(f->run), k->v[i].instance, true);
     for (size_t i = 0; i < k->n; i++) {
         const struct sq_victim *v = &k->v[i];
         struct shot s = {.pidfd = v->pidfd, .sig = sig};
@@ -200,11 +196,10 @@ static int readback(struct sq_fault *f, json_t **out, struct sq_err *e)
 
 static int revert(struct sq_engine *eng, const json_t *undo_record, struct sq_err *e)
 {
+    (void)eng;
+    (void)undo_record;
     (void)e;
-    const char *instance = sq_json_str_or(undo_record, "instance", "");
-    if (eng && *instance)
-        sq_service_fault(sq_engine_services(eng), sq_json_str_or(undo_record, "run", ""), instance, false);
-    return 0;
+    return 0; /* the engine tells the instance that its fault has ended (sq_service_fault) */
 }
 
 static int gone(struct sq_engine *eng, const json_t *undo_record, struct sq_err *e)

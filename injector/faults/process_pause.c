@@ -31,7 +31,6 @@ const struct sq_fault_spec sq_spec_process_pause = {
 #include "cgroup.h"
 #include "engine.h"
 #include "runas.h"
-#include "service.h"
 #include "service_tree.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
@@ -223,9 +222,6 @@ static int stop_one(struct sq_fault *f, const struct sq_victim *v, struct one *p
 static int apply(struct sq_fault *f, struct sq_err *e)
 {
     struct pause *p = f->priv;
-    for (size_t i = 0; i < p->n; i++)
-        if (p->v[i].instance[0])
-            sq_service_fault(sq_engine_services(f->engine), sq_run_id(f->run), p->v[i].instance, true);
     for (size_t i = 0; i < p->n; i++) {
         struct group *g = &p->g[i];
         int r = g->freezer && !g->was ? sq_cgroup_freeze(g->v->cgroup, true, e) : 0;
@@ -361,13 +357,10 @@ static int thaw(const json_t *rec, struct sq_err *e)
 
 static int revert(struct sq_engine *eng, const json_t *rec, struct sq_err *e)
 {
+    (void)eng;
     if (strcmp(sq_json_str_or(rec, "boot", ""), sq_boot_id()) != 0)
         return 0; /* it ended with that boot */
-    int r = is_freezer(rec) ? thaw(rec, e) : each_process(rec, resume, e);
-    const char *instance = sq_json_str_or(rec, "instance", "");
-    if (r == 0 && eng && *instance)
-        sq_service_fault(sq_engine_services(eng), sq_json_str_or(rec, "run", ""), instance, false);
-    return r;
+    return is_freezer(rec) ? thaw(rec, e) : each_process(rec, resume, e);
 }
 
 static int gone(struct sq_engine *eng, const json_t *rec, struct sq_err *e)
