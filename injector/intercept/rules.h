@@ -1,5 +1,5 @@
-/* What the connect hooks (BPF) and the seccomp supervisor share: the edges' rules as both read them, one memory when BPF is
- * there (an mmapable map), and one decision, so that both ways of interception act alike.
+/* What the connect hooks (BPF) and the seccomp supervisor share: the edges' rules as both read them, one memory when
+ * BPF is there (an mmapable map), and one decision, so that both ways of interception act alike.
  *
  * Rules are switched whole: the writer fills slot[(epoch + 1) & 1] and then stores epoch + 1. */
 #ifndef SQUALL_INTERCEPT_RULES_H
@@ -54,8 +54,9 @@ struct sq_edge_counts {
     uint64_t connects;   /* that matched the edge */
     uint64_t redirected; /* to the proxy */
     uint64_t failed;     /* with an errno, by a fault */
-    uint64_t bypassed;   /* could not be redirected: bound to a device, IPv6 only, another network namespace, not readable */
-    uint64_t lost;       /* failed, but the event did not fit the ring buffer */
+    uint64_t
+        bypassed;  /* could not be redirected: bound to a device, IPv6 only, another network namespace, not readable */
+    uint64_t lost; /* failed, but the event did not fit the ring buffer */
 };
 
 /* A connect that a hook failed. */
@@ -92,7 +93,8 @@ uint32_t sq_decide_rnd(void);
 #define SQ_RND() sq_decide_rnd()
 #endif
 
-/* What happens to a connect of the caller at SLOT over this edge, now. Errors win over black holes, those over latency. */
+/* What happens to a connect of the caller at SLOT over this edge, now. Errors win over black holes, those over latency.
+ */
 static __attribute__((always_inline)) inline void sq_decide(const struct sq_edge_cfg *cfg, uint32_t slot,
                                                             struct sq_decision *d)
 {

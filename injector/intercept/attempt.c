@@ -1,0 +1,176 @@
+/* Reading what a trapped process is about to do, from outside: its registers came with the notification, its memory by
+ * process_vm_readv(2), its socket by pidfd_getfd(2). The address is copied once, and the copy is what is acted upon. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/openat2.h>
+#include <seccomp.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "intercept/supervise.h"
+#include "squall/cleanup.h"
+#include "squall/proc.h"
+
+#define X32_BIT 0x40000000
+#define I386_CONNECT 362
+#define I386_SENDTO 369
+#define I386_SOCKETCALL 102
+#define CALL_CONNECT 3 /* net.h: SYS_CONNECT, SYS_SENDTO of socketcall(2) */
+#define CALL_SENDTO 11
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL
+#endif
+
+static int read_memory(pid_t tid, uint64_t from, void *to, size_t len)
+{
+    struct iovec here = {.iov_base = to, .iov_len = len};
+    struct iovec there = {.iov_base = (void *)(uintptr_t)from, .iov_len = len};
+    ssize_t n = process_vm_readv(tid, &here, 1, &there, 1, 0);
+
+    if (n < 0)
+        return -errno;
+    return (size_t)n == len ? 0 : -EFAULT;
+}
+
+static void take(struct sq_attempt *a, bool sendto, const uint64_t *args)
+{
+    a->fd = (int)(uint32_t)args[0];
+    a->fastopen = sendto;
+    a->addr = sendto ? args[4] : args[1];
+    a->len = (uint32_t)(sendto ? args[5] : args[2]);
+}
+
+static int parse_socketcall(const struct seccomp_notif *n, struct sq_attempt *a)
+{
+    uint32_t raw[6] = {0};
+    uint64_t args[6];
+    bool sendto = n->data.args[0] == CALL_SENDTO;
+    int rc;
+
+    if (!sendto && n->data.args[0] != CALL_CONNECT)
+        return 0;
+    rc = read_memory(a->tid, (uint32_t)n->data.args[1], raw, (sendto ? 6 : 3) * sizeof(raw[0]));
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < 6; i++)
+        args[i] = raw[i];
+    if (sendto && (!(raw[3] & MSG_FASTOPEN) || !raw[4]))
+        return 0;
+    take(a, sendto, args);
+    return 1;
+}
+
+int sq_attempt_parse(const struct seccomp_notif *n, struct sq_attempt *a)
+{
+    uint64_t args[6];
+    int nr = n->data.nr;
+
+    memset(a, 0, sizeof(*a));
+    a->tid = (pid_t)n->pid;
+    for (size_t i = 0; i < 6; i++)
+        args[i] = n->data.args[i];
+    if (n->data.arch == seccomp_arch_native()) {
+#if defined(__x86_64__)
+        nr &= ~X32_BIT;
+#endif
+        if (nr != SYS_connect && nr != SYS_sendto)
+            return 0;
+        take(a, nr == SYS_sendto, args);
+        return 1;
+    }
+    if (n->data.arch != AUDIT_ARCH_I386)
+        return 0;
+    if (nr == I386_SOCKETCALL)
+        return parse_socketcall(n, a);
+    if (nr != I386_CONNECT && nr != I386_SENDTO)
+        return 0;
+    take(a, nr == I386_SENDTO, args);
+    return 1;
+}
+
+int sq_attempt_read(struct sq_attempt *a)
+{
+    size_t len = a->len < sizeof(a->to.ss) ? a->len : sizeof(a->to.ss);
+
+    if (len < sizeof(sa_family_t))
+        return -EINVAL;
+    a->to_len = (socklen_t)len;
+    return read_memory(a->tid, a->addr, &a->to.ss, len);
+}
+
+static pid_t tgid_of(pid_t tid)
+{
+    char path[64], line[128];
+    cleanup_fclose FILE *f = NULL;
+    long tgid = -1;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/status", (int)tid);
+    f = fopen(path, "re");
+    while (f && fgets(line, sizeof(line), f))
+        if (strncmp(line, "Tgid:", 5) == 0) {
+            tgid = strtol(line + 5, NULL, 10);
+            break;
+        }
+    return tgid > 0 ? (pid_t)tgid : -1;
+}
+
+int sq_attempt_socket(const struct sq_attempt *a)
+{
+    /* Of the thread: the leader of its group may be a zombie (Linux 6.9; before that the group's must do). */
+    cleanup_close int pidfd = (int)syscall(SYS_pidfd_open, a->tid, PIDFD_THREAD);
+
+    if (pidfd < 0 && errno == EINVAL)
+        pidfd = sq_pidfd_open(tgid_of(a->tid));
+    if (pidfd < 0)
+        return pidfd == -1 ? -errno : pidfd;
+    return sq_pidfd_getfd(pidfd, a->fd);
+}
+
+/* The file that the process means by PATH, from its own root and working directory. */
+static int stat_theirs(pid_t tid, const char *path, struct stat *st)
+{
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC};
+    cleanup_close int dir = -1, file = -1;
+    char at[64];
+
+    (void)snprintf(at, sizeof(at), "/proc/%d/%s", (int)tid, path[0] == '/' ? "root" : "cwd");
+    dir = open(at, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        return -errno;
+    if (path[0] == '/')
+        how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+    file = (int)syscall(SYS_openat2, dir, path, &how, sizeof(how));
+    if (file < 0)
+        return -errno;
+    return fstat(file, st) < 0 ? -errno : 0;
+}
+
+/* Another name of the same socket (a symbolic link, a relative path, a bind mount) is the same destination; the same
+ * name in another root is not, when both can be looked at. */
+bool sq_attempt_is_unix(const struct sq_attempt *a, const struct sq_dest *d)
+{
+    const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)&a->to.ss;
+    char path[sizeof(un->sun_path) + 1] = "";
+    struct stat theirs, ours;
+    size_t n;
+
+    if (!d->is_unix || a->to_len <= offsetof(struct sockaddr_un, sun_path))
+        return false;
+    n = a->to_len - offsetof(struct sockaddr_un, sun_path);
+    if (n > sizeof(un->sun_path))
+        n = sizeof(un->sun_path);
+    if (!un->sun_path[0] || !d->path[0])
+        return !un->sun_path[0] && !d->path[0] && n == d->path_len && memcmp(un->sun_path, d->path, n) == 0;
+    memcpy(path, un->sun_path, n);
+    if (stat_theirs(a->tid, path, &theirs) == 0 && stat(d->path, &ours) == 0)
+        return theirs.st_dev == ours.st_dev && theirs.st_ino == ours.st_ino;
+    return strcmp(path, d->path) == 0;
+}

@@ -1,0 +1,23 @@
+/* What call/latency, call/error and call/blackhole have in common: a rule on an edge. */
+#ifndef SQUALL_INTERCEPT_CALLFAULT_H
+#define SQUALL_INTERCEPT_CALLFAULT_H
+
+#include "faults/fault.h"
+
+/* The operations of struct sq_fault_ops; the kind of rule is what follows "call/" in the fault's name. */
+int sq_call_check(struct sq_engine *eng, struct sq_err *e);
+int sq_call_resolve(struct sq_fault *f, struct sq_err *e);
+int sq_call_undo(struct sq_fault *f, json_t *records, struct sq_err *e);
+int sq_call_apply(struct sq_fault *f, struct sq_err *e);
+int sq_call_readback(struct sq_fault *f, json_t **out, struct sq_err *e);
+int sq_call_change(struct sq_fault *f, json_t *with, struct sq_err *e);
+int sq_call_revert(struct sq_engine *eng, const json_t *undo, struct sq_err *e);
+int sq_call_gone(struct sq_engine *eng, const json_t *undo, struct sq_err *e);
+
+#define SQ_CALL_OPS                                                                                                    \
+    {                                                                                                                  \
+        .check = sq_call_check, .resolve = sq_call_resolve, .undo = sq_call_undo, .apply = sq_call_apply,              \
+        .readback = sq_call_readback, .change = sq_call_change, .revert = sq_call_revert, .gone = sq_call_gone,        \
+    }
+
+#endif

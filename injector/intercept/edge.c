@@ -1,0 +1,312 @@
+/* Edges: declared with a run, each with its listeners in the proxy. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "intercept/priv.h"
+#include "squall/cleanup.h"
+#include "squall/json.h"
+
+void sq_edge_free(struct sq_edge *edge)
+{
+    if (!edge)
+        return;
+    if (edge->gate >= 0)
+        (void)close(edge->gate);
+    for (size_t i = 0; i < SQ_EDGE_RULES; i++)
+        json_decref(edge->fault[i].rule);
+    json_decref(edge->ack_rules);
+    free(edge->dest);
+    free(edge);
+}
+
+#define GONE_MAX 256 /* edges whose names are kept for late calls */
+
+static void edge_freep(struct sq_edge **edge)
+{
+    sq_edge_free(*edge);
+}
+
+struct sq_edge *sq_edge_find(struct sq_intercept *ic, const char *run_id, const char *name)
+{
+    for (uint32_t i = 0; i < SQ_EDGES; i++)
+        if (ic->edge[i] && strcmp(ic->edge[i]->run, run_id) == 0 && strcmp(ic->edge[i]->name, name) == 0)
+            return ic->edge[i];
+    return NULL;
+}
+
+struct sq_edge *sq_ic_edge(struct sq_intercept *ic, uint32_t id)
+{
+    for (uint32_t i = 0; i < SQ_EDGES; i++)
+        if (ic->edge[i] && ic->edge[i]->id == id)
+            return ic->edge[i];
+    for (struct sq_edge *edge = ic->gone_edges; edge; edge = edge->next)
+        if (edge->id == id)
+            return edge;
+    return NULL;
+}
+
+const char *sq_edge_mode(const struct sq_edge *edge)
+{
+    return edge->bpf && edge->has_tcp ? "bpf" : "seccomp";
+}
+
+bool sq_edge_delays_connect(const struct sq_edge *edge)
+{
+    return edge->ic->hold_ok && edge->has_tcp;
+}
+
+static int copy_name(char *out, size_t len, const char *in, const char *what, struct sq_err *e)
+{
+    if (!*in || strlen(in) >= len)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "%s must be 1 to %zu bytes long", what, len - 1);
+    memcpy(out, in, strlen(in) + 1);
+    return 0;
+}
+
+static int parse_dests(struct sq_edge *edge, const json_t *to, struct sq_err *e)
+{
+    const json_t *v;
+    size_t i;
+
+    if (json_array_size(to) == 0 || json_array_size(to) > SQ_MATCHERS)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s needs 1 to %u destinations", edge->name, SQ_MATCHERS);
+    edge->dest = calloc(json_array_size(to), sizeof(*edge->dest));
+    if (!edge->dest)
+        return sq_err(e, -ENOMEM, "out of memory");
+    json_array_foreach(to, i, v)
+    {
+        struct sq_dest *d = &edge->dest[i];
+        int rc;
+
+        if (!json_is_string(v))
+            return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: a destination is a string", edge->name);
+        rc = sq_dest_parse(json_string_value(v), d, e);
+        if (rc < 0)
+            return sq_err_prefix(e, "edge %s", edge->name);
+        if (d->is_unix && edge->unix_dest)
+            return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: at most one Unix socket per edge", edge->name);
+        if (d->is_unix)
+            edge->unix_dest = d;
+        else
+            edge->has_tcp = true;
+        edge->n_dest = i + 1;
+    }
+    return 0;
+}
+
+static uint32_t matchers_of(const struct sq_intercept *ic, const char *run, const char *from)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < SQ_EDGES; i++)
+        if (ic->edge[i] && strcmp(ic->edge[i]->run, run) == 0 && strcmp(ic->edge[i]->from, from) == 0)
+            n += (uint32_t)ic->edge[i]->n_dest;
+    return n;
+}
+
+static int parse_edge(struct sq_intercept *ic, const char *run_id, const json_t *def, struct sq_edge *edge,
+                      struct sq_err *e)
+{
+    const char *name, *from, *protocol = sq_json_str_or(def, "protocol", "auto");
+    json_t *to;
+    int rc = sq_json_str(def, "name", &name, e);
+
+    rc = rc ? rc : sq_json_str(def, "from", &from, e);
+    rc = rc ? rc : sq_json_arr(def, "to", &to, e);
+    rc = rc ? rc : copy_name(edge->name, sizeof(edge->name), name, "the name of an edge", e);
+    rc = rc ? rc : copy_name(edge->from, sizeof(edge->from), from, "the caller of an edge", e);
+    rc = rc ? rc : copy_name(edge->run, sizeof(edge->run), run_id, "the run of an edge", e);
+    if (rc < 0)
+        return rc;
+    if (strcmp(protocol, "auto") != 0 && strcmp(protocol, "http") != 0 && strcmp(protocol, "tcp") != 0)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: protocol must be auto, http or tcp", name);
+    if (sq_edge_find(ic, run_id, name))
+        return sq_err_cls(e, SQ_C_CONFLICT, -EEXIST, "edge %s is there already", name);
+    rc = parse_dests(edge, to, e);
+    if (rc == 0 && matchers_of(ic, run_id, from) + edge->n_dest > SQ_MATCHERS)
+        rc = sq_err_cls(e, SQ_C_INPUT, -ENOSPC, "all edges of %s together have at most %u destinations", from,
+                        SQ_MATCHERS);
+    return rc;
+}
+
+/* Is BPF there? Asked once. Without it the edges' rules live in memory of our own. */
+static int choose_bpf(struct sq_intercept *ic, struct sq_err *e)
+{
+    struct sq_err why = {0};
+
+    if (ic->bpf_asked)
+        return 0;
+    ic->bpf_asked = true;
+    ic->bpf_ok = ic->no_bpf ? false : sq_bpf_open(ic, &why) == 0;
+    if (ic->bpf_ok)
+        return 0;
+    (void)snprintf(ic->bpf_why, sizeof(ic->bpf_why), "%.250s%s%.250s", ic->no_bpf ? ic->no_bpf : why.msg,
+                   why.hint[0] ? "; " : "", why.hint);
+    ic->cfg = calloc(SQ_EDGES, sizeof(*ic->cfg));
+    ic->counts = calloc(SQ_EDGES, sizeof(*ic->counts));
+    ic->cfg_len = ic->counts_len = 0;
+    return ic->cfg && ic->counts ? 0 : sq_err(e, -ENOMEM, "out of memory");
+}
+
+static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *e)
+{
+    struct sq_intercept *ic = edge->ic;
+    cleanup_close int pass = -1, gate = -1;
+    cleanup_json json_t *msg = NULL;
+    struct sq_edge_cfg *cfg = &ic->cfg[edge->slot];
+    uint16_t pass_port = 0, gate_port = 0;
+    int fds[2], rc;
+
+    rc = sq_listen_lo(false, &pass, &pass_port, e);
+    rc = rc ? rc : sq_listen_lo(true, &gate, &gate_port, e);
+    if (rc < 0)
+        return rc;
+    msg = json_pack("{s:s,s:I,s:s,s:s}", "op", "edge", "id", (json_int_t)edge->id, "name", edge->name, "protocol",
+                    protocol);
+    fds[0] = pass;
+    fds[1] = gate;
+    rc = sq_link_send(ic, msg, fds, 2, e);
+    if (rc < 0)
+        return rc;
+    /* Otherwise nobody but the proxy keeps a listener: when it dies, connects must be refused and not queue up. */
+    if (!ic->hold_ok) {
+        edge->gate = SQ_TAKE_FD(gate);
+        edge->gate_shut = true;
+    }
+    memset(&ic->counts[edge->slot], 0, sizeof(ic->counts[0]));
+    memset(cfg->slot, 0, sizeof(cfg->slot));
+    cfg->epoch = 1;
+    cfg->id = edge->id;
+    cfg->gate = gate_port;
+    __atomic_store_n(&cfg->pass, pass_port, __ATOMIC_RELEASE);
+    return 0;
+}
+
+static json_t *describe(const struct sq_edge *edge)
+{
+    const struct sq_intercept *ic = edge->ic;
+    char why[1200] = "";
+
+    if (edge->has_tcp && !edge->bpf)
+        (void)snprintf(why, sizeof(why), "%s", ic->bpf_why);
+    else if (!edge->has_tcp)
+        (void)snprintf(why, sizeof(why), "Unix sockets are always taken by seccomp");
+    if (edge->has_tcp && !ic->hold_ok)
+        (void)snprintf(why + strlen(why), sizeof(why) - strlen(why), "%s%s", *why ? "; " : "", ic->hold_why);
+    return json_pack("{s:s,s:s,s:b,s:s}", "edge", edge->name, "mode", sq_edge_mode(edge), "delays_connect",
+                     sq_edge_delays_connect(edge), "why", why);
+}
+
+/* Callers that are armed already get the new destination, too, as far as their arming reaches. */
+static void refresh_callers(struct sq_intercept *ic)
+{
+    struct sq_matcher m[SQ_MATCHERS];
+
+    for (uint32_t i = 0; i < SQ_CALLERS; i++)
+        if (ic->caller[i] && ic->caller[i]->bpf)
+            sq_bpf_matchers(ic->caller[i], m, sq_edge_matchers(ic, ic->caller[i], m));
+}
+
+int sq_edge_declare(struct sq_intercept *ic, const char *run_id, uid_t uid, const json_t *def, json_t **answer,
+                    struct sq_err *e)
+{
+    __attribute__((cleanup(edge_freep))) struct sq_edge *edge = calloc(1, sizeof(*edge));
+    uint32_t slot = 0;
+    int rc;
+
+    *answer = NULL;
+    if (!edge)
+        return sq_err(e, -ENOMEM, "out of memory");
+    edge->ic = ic;
+    edge->uid = uid;
+    edge->gate = -1;
+    rc = parse_edge(ic, run_id, def, edge, e);
+    if (rc < 0)
+        return rc;
+    while (slot < SQ_EDGES && ic->edge[slot])
+        slot++;
+    if (slot == SQ_EDGES)
+        return sq_err_cls(e, SQ_C_CONFLICT, -ENOSPC, "there are %u edges already, which is the most", SQ_EDGES);
+    rc = choose_bpf(ic, e);
+    rc = rc ? rc : sq_link_start(ic, e);
+    if (rc < 0)
+        return rc;
+    edge->slot = slot;
+    edge->id = ++ic->next_edge;
+    edge->bpf = ic->bpf_ok;
+    rc = open_edge(edge, sq_json_str_or(def, "protocol", "auto"), e);
+    if (rc < 0)
+        return rc;
+    *answer = describe(edge);
+    ic->edge[slot] = SQ_TAKE(edge);
+    refresh_callers(ic);
+    return *answer ? 0 : sq_err(e, -ENOMEM, "out of memory");
+}
+
+uint32_t sq_edge_matchers(struct sq_intercept *ic, const struct sq_caller *c, struct sq_matcher *out)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < SQ_EDGES; i++) {
+        const struct sq_edge *edge = ic->edge[i];
+
+        if (!edge || strcmp(edge->run, c->run) != 0 || strcmp(edge->from, c->service) != 0)
+            continue;
+        for (size_t k = 0; k < edge->n_dest && n < SQ_MATCHERS; k++) {
+            if (edge->dest[k].is_unix)
+                continue;
+            out[n] = edge->dest[k].m;
+            out[n++].slot = edge->slot;
+        }
+    }
+    return n;
+}
+
+/* The proxy reports its open calls when it is told to forget an edge: the name is kept for those. */
+static void keep_name(struct sq_intercept *ic, struct sq_edge *edge)
+{
+    struct sq_edge **p = &ic->gone_edges;
+
+    edge->next = ic->gone_edges;
+    ic->gone_edges = edge;
+    for (size_t n = 0; *p; n++) {
+        struct sq_edge *old = *p;
+
+        if (n < GONE_MAX) {
+            p = &old->next;
+            continue;
+        }
+        *p = old->next;
+        sq_edge_free(old);
+    }
+}
+
+static void edge_remove(struct sq_edge *edge)
+{
+    struct sq_intercept *ic = edge->ic;
+    cleanup_json json_t *msg = json_pack("{s:s,s:I}", "op", "unedge", "id", (json_int_t)edge->id);
+
+    __atomic_store_n(&ic->cfg[edge->slot].pass, 0, __ATOMIC_RELEASE);
+    memset(ic->cfg[edge->slot].slot, 0, sizeof(ic->cfg[edge->slot].slot));
+    (void)sq_link_send(ic, msg, NULL, 0, NULL);
+    ic->edge[edge->slot] = NULL;
+    if (edge->gate >= 0)
+        (void)close(edge->gate);
+    edge->gate = -1;
+    keep_name(ic, edge);
+}
+
+int sq_edge_drop_run(struct sq_intercept *ic, const char *run_id, struct sq_err *e)
+{
+    (void)e;
+    sq_bpf_drain(ic);
+    for (uint32_t i = 0; i < SQ_CALLERS; i++)
+        if (ic->caller[i] && strcmp(ic->caller[i]->run, run_id) == 0)
+            sq_intercept_disarm(ic, run_id, ic->caller[i]->instance);
+    for (uint32_t i = 0; i < SQ_EDGES; i++)
+        if (ic->edge[i] && strcmp(ic->edge[i]->run, run_id) == 0)
+            edge_remove(ic->edge[i]);
+    return 0;
+}

@@ -1,0 +1,64 @@
+/* The seccomp filter of a launched program: connect(2) is notified, and sendto(2) with MSG_FASTOPEN, which connects,
+ * too. Everything else is allowed at once, in every architecture the kernel runs (an i386 or x32 program is no way
+ * around). */
+#include <errno.h>
+#include <seccomp.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "intercept/priv.h"
+#include "squall/cleanup.h"
+
+static void release(scmp_filter_ctx *ctx)
+{
+    if (*ctx)
+        seccomp_release(*ctx);
+}
+
+static int add_rules(scmp_filter_ctx ctx)
+{
+    int rc;
+
+    /* libseccomp's own default kills what comes from a foreign architecture. */
+    rc = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ALLOW);
+#if defined(__x86_64__)
+    if (rc == 0)
+        rc = seccomp_arch_add(ctx, SCMP_ARCH_X86);
+    if (rc == 0)
+        rc = seccomp_arch_add(ctx, SCMP_ARCH_X32);
+#endif
+    if (rc == 0)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(connect), 0);
+    if (rc == 0)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(sendto), 2,
+                              SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, MSG_FASTOPEN), SCMP_A4(SCMP_CMP_NE, 0));
+    return rc;
+}
+
+int sq_filter_build(void **bytes, size_t *len, struct sq_err *e)
+{
+    __attribute__((cleanup(release))) scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
+    cleanup_close int fd = memfd_create("squall-filter", MFD_CLOEXEC);
+    cleanup_free void *buf = NULL;
+    struct stat st;
+    int rc;
+
+    if (!ctx || fd < 0)
+        return sq_err(e, -ENOMEM, "no memory for a seccomp filter");
+    rc = add_rules(ctx);
+    if (rc == 0)
+        rc = seccomp_export_bpf(ctx, fd);
+    if (rc < 0)
+        return sq_err_sys(e, rc, "cannot build the seccomp filter");
+    if (fstat(fd, &st) < 0 || st.st_size <= 0 || st.st_size > 4096 * 8)
+        return sq_err(e, -EIO, "cannot read the seccomp filter back");
+    buf = malloc((size_t)st.st_size);
+    if (!buf || pread(fd, buf, (size_t)st.st_size, 0) != st.st_size)
+        return sq_err(e, -EIO, "cannot read the seccomp filter back");
+    *bytes = SQ_TAKE(buf);
+    *len = (size_t)st.st_size;
+    return 0;
+}

@@ -1,0 +1,490 @@
+/* The life of interception: its state, its handles, and arming. */
+#include "intercept/intercept.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "intercept/priv.h"
+#include "intercept/supervise.h"
+#include "squall/cleanup.h"
+#include "squall/json.h"
+
+#define GONE_MAX 1024 /* callers whose names are kept for late calls */
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71 /* Linux 5.14 */
+#endif
+
+void sq_ic_event(struct sq_intercept *ic, const char *run, json_t *obj)
+{
+    if (!obj)
+        return;
+    if (ic->o.event)
+        ic->o.event(ic->o.arg, run, obj);
+    else
+        json_decref(obj);
+}
+
+void sq_ic_warn(struct sq_intercept *ic, const char *run, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    sq_ic_event(ic, run, json_pack("{s:s,s:s}", "type", "warning", "text", text));
+}
+
+static void free_all(struct sq_intercept *ic);
+
+static void on_closed(uv_handle_t *h)
+{
+    struct sq_intercept *ic = h->data;
+
+    free(h);
+    if (--ic->handles == 0 && ic->freed)
+        free_all(ic);
+}
+
+uv_poll_t *sq_ic_poll(struct sq_intercept *ic, int fd, int events, uv_poll_cb cb, void *data)
+{
+    uv_poll_t *p = calloc(1, sizeof(*p));
+
+    if (!p || uv_poll_init(ic->o.loop, p, fd) < 0) {
+        free(p);
+        return NULL;
+    }
+    ic->handles++;
+    p->data = data;
+    if (uv_poll_start(p, events, cb) < 0)
+        sq_ic_unpoll(ic, &p);
+    return p;
+}
+
+void sq_ic_unpoll(struct sq_intercept *ic, uv_poll_t **p)
+{
+    if (!*p)
+        return;
+    (void)uv_poll_stop(*p);
+    (*p)->data = ic;
+    uv_close((uv_handle_t *)*p, on_closed);
+    *p = NULL;
+}
+
+struct sq_caller *sq_ic_caller(struct sq_intercept *ic, uint32_t id)
+{
+    for (uint32_t i = 0; i < SQ_CALLERS; i++)
+        if (ic->caller[i] && ic->caller[i]->id == id)
+            return ic->caller[i];
+    for (struct sq_caller *c = ic->gone; c; c = c->next)
+        if (c->id == id)
+            return c;
+    return NULL;
+}
+
+/* Edges of one run hear of it once. */
+static void to_all_runs(struct sq_intercept *ic, const char *state, const char *why)
+{
+    for (uint32_t i = 0; i < SQ_EDGES; i++) {
+        bool told = false;
+
+        for (uint32_t k = 0; k < i && ic->edge[i] && !told; k++)
+            told = ic->edge[k] && strcmp(ic->edge[k]->run, ic->edge[i]->run) == 0;
+        if (ic->edge[i] && !told)
+            sq_ic_event(
+                ic, ic->edge[i]->run,
+                json_pack("{s:s,s:s,s:i,s:s}", "type", "proxy", "state", state, "pid", (int)ic->link.pid, "why", why));
+    }
+}
+
+/* The BPF links went with it: new calls go direct. Not started again within a run: its faults are not in force any
+ * more, and sq_edge_rule_read says so. */
+void sq_ic_proxy_died(struct sq_intercept *ic, const char *why)
+{
+    if (ic->link.dead)
+        return;
+    ic->link.dead = true;
+    sq_link_stop(ic, false);
+    for (uint32_t i = 0; i < SQ_EDGES; i++) {
+        if (!ic->edge[i])
+            continue;
+        ic->cfg[i].pass = 0;
+        if (ic->edge[i]->gate >= 0)
+            (void)close(ic->edge[i]->gate);
+        ic->edge[i]->gate = -1;
+    }
+    to_all_runs(ic, "died", why);
+    if (ic->o.proxy_changed)
+        ic->o.proxy_changed(ic->o.arg, 0, 0);
+}
+
+static void on_tick(uv_timer_t *t)
+{
+    struct sq_intercept *ic = t->data;
+
+    for (uint32_t i = 0; i < SQ_EDGES; i++) {
+        struct sq_edge *edge = ic->edge[i];
+
+        if (!edge)
+            continue;
+        if (ic->counts[i].lost > edge->told_lost)
+            sq_ic_warn(ic, edge->run, "%llu failed connects over edge %s are missing in the evidence",
+                       (unsigned long long)(ic->counts[i].lost - edge->told_lost), edge->name);
+        if (edge->bpf && edge->told_bypassed == 0 && ic->counts[i].bypassed > 0)
+            sq_ic_warn(
+                ic, edge->run,
+                "calls over edge %s went past the proxy: their sockets are bound to a device or an IPv6 address, IPv6 "
+                "only, or in another network namespace",
+                edge->name);
+        edge->told_lost = ic->counts[i].lost;
+        edge->told_bypassed = ic->counts[i].bypassed;
+    }
+}
+
+static int make_flows(struct sq_intercept *ic, struct sq_err *e)
+{
+    const size_t len = SQ_FLOWS * sizeof(struct sq_flow);
+    void *p;
+
+    ic->flows_fd = memfd_create("squall-flows", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (ic->flows_fd < 0 || ftruncate(ic->flows_fd, (off_t)len) < 0 ||
+        fcntl(ic->flows_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+        return sq_err_sys(e, -errno, "cannot make the table of flows");
+    p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, ic->flows_fd, 0);
+    if (p == MAP_FAILED)
+        return sq_err_sys(e, -errno, "cannot map the table of flows");
+    ic->flows = p;
+    return 0;
+}
+
+static void learn_netns(struct sq_intercept *ic)
+{
+    cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    socklen_t len = sizeof(ic->netns_cookie);
+    struct stat st;
+
+    if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &ic->netns_cookie, &len) < 0)
+        ic->netns_cookie = 0;
+    if (stat("/proc/self/ns/net", &st) == 0) {
+        ic->netns_dev = st.st_dev;
+        ic->netns_ino = st.st_ino;
+    }
+}
+
+static int start_tick(struct sq_intercept *ic, struct sq_err *e)
+{
+    ic->tick = calloc(1, sizeof(*ic->tick));
+    if (!ic->tick)
+        return sq_err(e, -ENOMEM, "out of memory");
+    (void)uv_timer_init(ic->o.loop, ic->tick);
+    ic->handles++;
+    ic->tick->data = ic;
+    (void)uv_timer_start(ic->tick, on_tick, 1000, 1000);
+    uv_unref((uv_handle_t *)ic->tick);
+    return 0;
+}
+
+int sq_intercept_new(const struct sq_intercept_opts *o, struct sq_intercept **out, struct sq_err *e)
+{
+    struct sq_intercept *ic = calloc(1, sizeof(*ic));
+    int rc;
+
+    if (!ic)
+        return sq_err(e, -ENOMEM, "out of memory");
+    ic->o = *o;
+    ic->link.fd = ic->link.pidfd = ic->flows_fd = -1;
+    for (int *fd = &ic->bpf.edges; fd <= &ic->bpf.peers; fd++)
+        *fd = -1;
+    ic->dir = strdup(o->dir);
+    ic->self = strdup(o->self);
+    rc = ic->dir && ic->self ? make_flows(ic, e) : sq_err(e, -ENOMEM, "out of memory");
+    if (rc == 0)
+        learn_netns(ic);
+    rc = rc ? rc : start_tick(ic, e);
+    if (rc < 0) {
+        free_all(ic);
+        return rc;
+    }
+    *out = ic;
+    return 0;
+}
+
+void sq_ic_caller_free(struct sq_caller *c)
+{
+    if (!c)
+        return;
+    sq_bpf_detach(c);
+    free(c->unix_edge);
+    free(c);
+}
+
+static void free_memory(struct sq_intercept *ic)
+{
+    if (ic->cfg_len) {
+        (void)munmap(ic->cfg, ic->cfg_len);
+        (void)munmap(ic->counts, ic->counts_len);
+    } else {
+        free(ic->cfg);
+        free(ic->counts);
+    }
+    if (ic->flows)
+        (void)munmap(ic->flows, SQ_FLOWS * sizeof(struct sq_flow));
+    if (ic->flows_fd >= 0)
+        (void)close(ic->flows_fd);
+}
+
+static void free_all(struct sq_intercept *ic)
+{
+    void (*done)(void *) = ic->freed;
+    void *arg = ic->freed_arg;
+
+    while (ic->gone) {
+        struct sq_caller *c = ic->gone;
+
+        ic->gone = c->next;
+        sq_ic_caller_free(c);
+    }
+    while (ic->gone_edges) {
+        struct sq_edge *edge = ic->gone_edges;
+
+        ic->gone_edges = edge->next;
+        sq_edge_free(edge);
+    }
+    free_memory(ic);
+    free(ic->dir);
+    free(ic->self);
+    free(ic);
+    if (done)
+        done(arg);
+}
+
+void sq_intercept_free(struct sq_intercept *ic, void (*done)(void *arg), void *arg)
+{
+    ic->freed = done;
+    ic->freed_arg = arg;
+    for (uint32_t i = 0; i < SQ_EDGES; i++)
+        if (ic->edge[i])
+            (void)sq_edge_drop_run(ic, ic->edge[i]->run, NULL);
+    sq_supervise_end_all(ic);
+    sq_link_stop(ic, true);
+    sq_bpf_close(ic);
+    (void)uv_timer_stop(ic->tick);
+    uv_close((uv_handle_t *)ic->tick, on_closed);
+    ic->tick = NULL;
+}
+
+static struct sq_caller *find_caller(struct sq_intercept *ic, const char *run, const char *instance)
+{
+    for (uint32_t i = 0; i < SQ_CALLERS; i++)
+        if (ic->caller[i] && strcmp(ic->caller[i]->run, run) == 0 && strcmp(ic->caller[i]->instance, instance) == 0)
+            return ic->caller[i];
+    return NULL;
+}
+
+static bool calls_over(const struct sq_caller *c, const struct sq_edge *edge)
+{
+    return edge && strcmp(edge->run, c->run) == 0 && strcmp(edge->from, c->service) == 0;
+}
+
+/* A caller came or went: rules that name its instance say so to the hooks and to the proxy. */
+static void refresh_rules(struct sq_intercept *ic, const struct sq_caller *c)
+{
+    for (uint32_t i = 0; i < SQ_EDGES; i++) {
+        bool any = false;
+
+        for (size_t k = 0; calls_over(c, ic->edge[i]) && k < SQ_EDGE_RULES; k++)
+            any = any || ic->edge[i]->fault[k].rule;
+        if (any)
+            (void)sq_edge_push(ic->edge[i], SQ_PUSH_QUIET, NULL);
+    }
+}
+
+static int make_stand_in(struct sq_caller *c, const struct sq_edge *edge, struct sq_err *e)
+{
+    struct sq_stand_in *grown = realloc(c->unix_edge, (c->n_unix + 1) * sizeof(*grown));
+    cleanup_json json_t *msg = NULL;
+    int fd = -1, rc;
+
+    if (!grown)
+        return sq_err(e, -ENOMEM, "out of memory");
+    c->unix_edge = grown;
+    grown += c->n_unix;
+    grown->edge = edge->id;
+    (void)snprintf(grown->path, sizeof(grown->path), "e%u-c%u.sock", edge->id, c->id);
+    rc = sq_listen_unix(c->ic->dir, grown->path, &fd, e);
+    if (rc < 0)
+        return rc;
+    c->n_unix++;
+    msg = json_pack("{s:s,s:I,s:I}", "op", "unix", "edge", (json_int_t)edge->id, "caller", (json_int_t)c->id);
+    rc = sq_link_send(c->ic, msg, &fd, 1, e);
+    (void)close(fd);
+    return rc;
+}
+
+static void drop_stand_ins(struct sq_caller *c)
+{
+    cleanup_close int dir = open(c->ic->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    for (size_t i = 0; i < c->n_unix; i++)
+        (void)unlinkat(dir, c->unix_edge[i].path, 0);
+    c->n_unix = 0;
+}
+
+static int tell_caller(struct sq_caller *c, struct sq_err *e)
+{
+    cleanup_json json_t *msg =
+        json_pack("{s:s,s:I,s:s}", "op", "caller", "id", (json_int_t)c->id, "instance", c->instance);
+
+    return sq_link_send(c->ic, msg, NULL, 0, e);
+}
+
+/* What this caller's edges need: BPF when any TCP destination may use it, seccomp for the rest and for Unix sockets. */
+static int arm(struct sq_caller *c, int cgroup_fd, struct sq_arming *out, struct sq_err *e)
+{
+    struct sq_intercept *ic = c->ic;
+    bool tcp = false, by_bpf = false;
+    int rc = 0;
+
+    for (uint32_t i = 0; i < SQ_EDGES && rc == 0; i++) {
+        const struct sq_edge *edge = ic->edge[i];
+
+        if (!calls_over(c, edge))
+            continue;
+        tcp = tcp || edge->has_tcp;
+        by_bpf = by_bpf || (edge->has_tcp && edge->bpf);
+        c->seccomp = c->seccomp || edge->unix_dest;
+        if (edge->unix_dest)
+            rc = make_stand_in(c, edge, e);
+    }
+    c->with_bpf = by_bpf && cgroup_fd >= 0;
+    c->seccomp = c->seccomp || (tcp && !c->with_bpf);
+    if (by_bpf && cgroup_fd < 0)
+        sq_ic_warn(ic, c->run, "%s has no cgroup of its own: its calls are taken by seccomp", c->instance);
+    if (rc == 0)
+        rc = c->with_bpf ? sq_bpf_attach(ic, c, cgroup_fd, e) : tell_caller(c, e);
+    if (rc == 0 && c->seccomp) {
+        rc = sq_filter_build(&out->filter, &out->filter_len, e);
+        out->seccomp = rc == 0;
+        out->key = c->id;
+    }
+    return rc;
+}
+
+static bool has_edges(const struct sq_intercept *ic, const struct sq_caller *c)
+{
+    for (uint32_t i = 0; i < SQ_EDGES; i++)
+        if (calls_over(c, ic->edge[i]))
+            return true;
+    return false;
+}
+
+static int new_caller(struct sq_intercept *ic, const char *run_id, const char *service, const char *instance,
+                      struct sq_caller **out, struct sq_err *e)
+{
+    struct sq_caller *c = calloc(1, sizeof(*c));
+    uint32_t slot = 0;
+
+    *out = c;
+    if (!c)
+        return sq_err(e, -ENOMEM, "out of memory");
+    if (strlen(run_id) >= sizeof(c->run) || strlen(service) >= sizeof(c->service) ||
+        strlen(instance) >= sizeof(c->instance))
+        return sq_err_cls(e, SQ_C_INPUT, -ENAMETOOLONG, "the name of instance %s is too long", instance);
+    while (slot < SQ_CALLERS && ic->caller[slot])
+        slot++;
+    if (slot == SQ_CALLERS)
+        return sq_err_cls(e, SQ_C_CONFLICT, -ENOSPC, "%u instances are intercepted already, which is the most",
+                          SQ_CALLERS);
+    c->ic = ic;
+    c->slot = slot;
+    (void)snprintf(c->run, sizeof(c->run), "%s", run_id);
+    (void)snprintf(c->service, sizeof(c->service), "%s", service);
+    (void)snprintf(c->instance, sizeof(c->instance), "%s", instance);
+    return 0;
+}
+
+int sq_intercept_arm(struct sq_intercept *ic, const char *run_id, const char *service, const char *instance,
+                     int cgroup_fd, struct sq_arming *out, struct sq_err *e)
+{
+    struct sq_caller *c = NULL;
+    int rc;
+
+    memset(out, 0, sizeof(*out));
+    sq_intercept_disarm(ic, run_id, instance);
+    rc = new_caller(ic, run_id, service, instance, &c, e);
+    if (rc < 0 || !has_edges(ic, c) || ic->link.dead) {
+        free(c);
+        return rc; /* a dead proxy: calls go direct */
+    }
+    c->id = ++ic->next_caller;
+    c->armed = true;
+    ic->caller[c->slot] = c;
+    rc = arm(c, cgroup_fd, out, e);
+    if (rc < 0) {
+        free(out->filter);
+        memset(out, 0, sizeof(*out));
+        sq_intercept_disarm(ic, run_id, instance);
+        return rc;
+    }
+    refresh_rules(ic, c);
+    return 0;
+}
+
+int sq_intercept_supervise(struct sq_intercept *ic, uint64_t key, pid_t pid, int listener, struct sq_err *e)
+{
+    struct sq_caller *c = key <= UINT32_MAX ? sq_ic_caller(ic, (uint32_t)key) : NULL;
+
+    (void)pid;
+    if (!c) {
+        (void)close(listener);
+        return sq_err(e, -ENOENT, "no armed instance has the key %llu", (unsigned long long)key);
+    }
+    return sq_supervise(ic, c->armed ? c : NULL, key, listener, e);
+}
+
+static void keep_name(struct sq_intercept *ic, struct sq_caller *c)
+{
+    struct sq_caller **p = &ic->gone;
+
+    c->armed = false;
+    c->next = ic->gone;
+    ic->gone = c;
+    for (size_t n = 0; *p; n++) {
+        struct sq_caller *old = *p;
+
+        if (n < GONE_MAX) {
+            p = &old->next;
+            continue;
+        }
+        *p = old->next;
+        sq_ic_caller_free(old);
+    }
+}
+
+void sq_intercept_disarm(struct sq_intercept *ic, const char *run_id, const char *instance)
+{
+    struct sq_caller *c = find_caller(ic, run_id, instance);
+    cleanup_json json_t *msg = NULL;
+
+    if (!c)
+        return;
+    sq_bpf_drain(ic);
+    msg = json_pack("{s:s,s:I}", "op", "uncaller", "id", (json_int_t)c->id);
+    (void)sq_link_send(ic, msg, NULL, 0, NULL);
+    for (struct sq_supervisor *s = ic->sups; s; s = s->next)
+        if (s->caller == c)
+            s->caller = NULL;
+    sq_bpf_detach(c);
+    drop_stand_ins(c);
+    ic->caller[c->slot] = NULL;
+    refresh_rules(ic, c);
+    keep_name(ic, c);
+}

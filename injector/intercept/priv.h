@@ -1,0 +1,190 @@
+/* Inside of interception: its state, and what its files offer each other. One thread, one uv loop. */
+#ifndef SQUALL_INTERCEPT_PRIV_H
+#define SQUALL_INTERCEPT_PRIV_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <uv.h>
+
+#include "intercept/dest.h"
+#include "intercept/intercept.h"
+#include "intercept/rules.h"
+#include "squall/err.h"
+
+#define SQ_RULE_HISTORY 64 /* rules of an edge whose events may still arrive */
+#define SQ_NAME_MAX 80
+
+/* One fault on one edge, as asked. */
+struct sq_edge_fault {
+    char id[32];
+    json_t *rule;    /* normalized, owned; NULL: free */
+    uint32_t number; /* struct sq_rule */
+};
+
+struct sq_edge {
+    struct sq_intercept *ic;
+    uint32_t slot, id;
+    char run[SQ_NAME_MAX], name[2 * SQ_NAME_MAX], from[SQ_NAME_MAX];
+    uid_t uid;
+    struct sq_dest *dest;
+    size_t n_dest;
+    bool bpf;                        /* its TCP destinations are taken by BPF */
+    const struct sq_dest *unix_dest; /* at most one: a stand-in does not say which it is; NULL: none */
+    bool has_tcp;
+    int gate; /* kept only when no SYN can be held: its socket filter is the black hole; -1 otherwise */
+    bool gate_shut;
+    struct sq_edge_fault fault[SQ_EDGE_RULES];
+    struct {
+        uint32_t number;
+        char fault[32];
+    } history[SQ_RULE_HISTORY];
+    uint32_t n_history;
+    uint32_t acked;    /* epoch of the proxy's last ack */
+    json_t *ack_rules; /* what it said was in force then */
+    uint64_t told_bypassed, told_lost;
+    struct sq_edge *next; /* of the dropped */
+};
+
+struct sq_bpf_caller; /* bpf.c: one loaded object */
+
+/* A Unix listener of the proxy that stands for one edge of one caller. */
+struct sq_stand_in {
+    uint32_t edge; /* number */
+    char path[64]; /* file name in the injector's directory */
+};
+
+/* One armed instance. */
+struct sq_caller {
+    struct sq_intercept *ic;
+    uint32_t slot, id;
+    char run[SQ_NAME_MAX], service[SQ_NAME_MAX], instance[SQ_NAME_MAX];
+    bool armed; /* false: disarmed, kept for its name */
+    bool with_bpf;
+    struct sq_bpf_caller *bpf;
+    bool seccomp;
+    struct sq_stand_in *unix_edge;
+    size_t n_unix;
+    bool warned;
+    struct sq_caller *next; /* of the disarmed */
+};
+
+/* What all BPF objects share. fds -1 and memory NULL until sq_bpf_open. */
+struct sq_bpf {
+    int edges, flows, next_flow, counts, hooks, peers;
+    void *ring; /* struct ring_buffer */
+    uv_poll_t *poll;
+};
+
+/* The proxy process. */
+struct sq_link {
+    int fd; /* our end; -1: none */
+    int pidfd;
+    pid_t pid;
+    uv_poll_t *poll, *death;
+    bool started, dead;
+};
+
+struct sq_intercept {
+    struct sq_intercept_opts o;
+    char *dir, *self;
+    struct sq_link link;
+    struct sq_bpf bpf;
+    const char *no_bpf; /* why BPF is not to be used; NULL: it may be */
+    bool bpf_asked, bpf_ok;
+    char bpf_why[512];
+    bool hold_ok; /* SYN-hold */
+    char hold_why[512];
+    uint64_t netns_cookie;
+    dev_t netns_dev;
+    ino_t netns_ino;
+    struct sq_edge_cfg *cfg;       /* [SQ_EDGES]: the BPF map, or our own memory */
+    struct sq_edge_counts *counts; /* [SQ_EDGES], the same */
+    size_t cfg_len, counts_len;    /* as mapped */
+    int flows_fd;                  /* of seccomp redirects: a sealed memfd */
+    struct sq_flow *flows;
+    uint32_t next_flow;
+    struct sq_edge *edge[SQ_EDGES];
+    struct sq_caller *caller[SQ_CALLERS];
+    struct sq_caller *gone;     /* newest first */
+    struct sq_edge *gone_edges; /* newest first */
+    uint32_t next_edge, next_caller, next_rule;
+    struct sq_supervisor *sups;
+    uv_timer_t *tick;
+    unsigned handles; /* open uv handles */
+    uint64_t bad_calls, proxy_lost;
+    void (*freed)(void *arg);
+    void *freed_arg;
+};
+
+/* intercept.c */
+void sq_ic_caller_free(struct sq_caller *c);                             /* NULL is fine; unlinks nothing */
+void sq_ic_event(struct sq_intercept *ic, const char *run, json_t *obj); /* takes obj; NULL is ignored */
+void sq_ic_warn(struct sq_intercept *ic, const char *run, const char *fmt, ...) SQ_PRINTF(3, 4);
+uv_poll_t *sq_ic_poll(struct sq_intercept *ic, int fd, int events, uv_poll_cb cb, void *data); /* NULL: no memory */
+void sq_ic_unpoll(struct sq_intercept *ic, uv_poll_t **p);            /* stops now, frees later */
+struct sq_caller *sq_ic_caller(struct sq_intercept *ic, uint32_t id); /* armed or gone; NULL */
+struct sq_edge *sq_ic_edge(struct sq_intercept *ic, uint32_t id);
+void sq_ic_proxy_died(struct sq_intercept *ic, const char *why);
+
+/* link.c */
+int sq_link_start(struct sq_intercept *ic, struct sq_err *e); /* once; -EPIPE when it has died */
+bool sq_link_alive(struct sq_intercept *ic);                  /* asks the kernel */
+void sq_link_stop(struct sq_intercept *ic, bool quit);
+/* Takes neither msg nor fds. Blocks at most 1 s. */
+int sq_link_send(struct sq_intercept *ic, const json_t *msg, const int *fds, size_t n, struct sq_err *e);
+/* Handle what the proxy says until it acknowledged the epoch of the edge, at most 1 s. */
+int sq_link_wait_ack(struct sq_intercept *ic, struct sq_edge *edge, uint32_t epoch, struct sq_err *e);
+
+/* incoming.c: messages of the proxy, which are not trusted */
+void sq_incoming(struct sq_intercept *ic, const char *text, size_t len);
+void sq_incoming_hook(struct sq_intercept *ic, const struct sq_hook_event *ev);
+/* Tell the evidence of one connect that failed before it had begun. */
+void sq_incoming_failed(struct sq_intercept *ic, const struct sq_caller *c, const struct sq_edge *edge, uint64_t t_ns,
+                        uint32_t rule);
+
+/* bpf.c */
+int sq_bpf_try(struct sq_err *e); /* load the programs, and forget them */
+int sq_bpf_open(struct sq_intercept *ic, struct sq_err *e);
+void sq_bpf_close(struct sq_intercept *ic);
+int sq_bpf_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, struct sq_err *e);
+void sq_bpf_matchers(struct sq_caller *c, const struct sq_matcher *m, uint32_t n);
+void sq_bpf_detach(struct sq_caller *c);
+int sq_bpf_read(struct sq_intercept *ic, uint32_t slot, struct sq_edge_cfg *out, struct sq_err *e);
+void sq_bpf_drain(struct sq_intercept *ic);
+
+/* listen.c */
+int sq_listen_lo(bool gate, int *fd, uint16_t *port, struct sq_err *e); /* port in network byte order */
+int sq_gate_filter(int fd, bool shut);
+int sq_synhold_open(int *packet, int *raw, struct sq_err *e);
+int sq_listen_unix(const char *dir, const char *name, int *fd, struct sq_err *e);
+/* Connect to a file in DIR (however long its path is), or to an address, without ever blocking. -errno. */
+int sq_connect_in(int fd, const char *dir, const char *name);
+
+/* filter.c */
+int sq_filter_build(void **bytes, size_t *len, struct sq_err *e);
+
+/* supervise.c */
+int sq_supervise(struct sq_intercept *ic, struct sq_caller *c, uint64_t key, int listener, struct sq_err *e);
+void sq_supervise_end_all(struct sq_intercept *ic);
+
+/* upstream.c: connect to the real Unix socket as the run's user. A connected socket, or -errno. */
+int sq_upstream_connect(const struct sq_edge *edge);
+
+/* edge.c */
+void sq_edge_free(struct sq_edge *edge);
+uint32_t sq_edge_matchers(struct sq_intercept *ic, const struct sq_caller *c, struct sq_matcher *out);
+/* inforce.c */
+enum sq_push {
+    SQ_PUSH_SET,   /* the proxy first, and its ack */
+    SQ_PUSH_CLEAR, /* the hooks first */
+    SQ_PUSH_QUIET, /* as SET, but nobody waits for the ack: the callers have changed */
+};
+int sq_edge_push(struct sq_edge *edge, enum sq_push how, struct sq_err *e);
+const char *sq_edge_fault_of(const struct sq_edge *edge, uint32_t number); /* "" when forgotten */
+/* 0: neither the hooks nor the proxy have the fault any more; -EBUSY: who has. */
+int sq_edge_rule_gone(struct sq_edge *edge, const char *fault_id, struct sq_err *e);
+bool sq_edge_fault_hits(const struct sq_edge_fault *f, const struct sq_caller *c);
+
+#endif

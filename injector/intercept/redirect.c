@@ -1,0 +1,338 @@
+/* What becomes of a trapped connect: let go, failed, or sent to the proxy by "dup-connect": the supervisor connects the
+ * very same socket itself, so that everything the application has set on it stays.
+ *
+ * Nothing is ever held. A non-blocking socket gets its EINPROGRESS at once. A blocking one is made to begin without
+ * waiting (O_NONBLOCK for the moment of the call), and then the application's own connect(2) is let go: on a socket
+ * that is already connecting the kernel ignores the address and waits, with the application's own timeouts and signals
+ * (__inet_stream_connect, net/ipv4/af_inet.c). */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "intercept/supervise.h"
+#include "squall/cleanup.h"
+#include "squall/clock.h"
+
+static void let_go(struct sq_reply *r)
+{
+    r->cont = true;
+    r->error = 0;
+}
+
+static void answer(struct sq_reply *r, int error)
+{
+    r->cont = false;
+    r->error = error;
+}
+
+/* An edge's call that can't be taken goes direct, and is not silently lost. */
+static void bypass(struct sq_supervisor *s, const struct sq_edge *edge, struct sq_reply *r, const char *why)
+{
+    s->ic->counts[edge->slot].bypassed++;
+    let_go(r);
+    if (!s->caller->warned)
+        sq_ic_warn(s->ic, edge->run, "a call of %s over edge %s went past the proxy: %s", s->caller->instance,
+                   edge->name, why);
+    s->caller->warned = true;
+}
+
+static int int_opt(int fd, int level, int opt, int def)
+{
+    int v = 0;
+    socklen_t len = sizeof(v);
+
+    return getsockopt(fd, level, opt, &v, &len) == 0 ? v : def;
+}
+
+static bool fresh_tcp(int fd)
+{
+    struct tcp_info ti;
+    socklen_t len = sizeof(ti);
+
+    memset(&ti, 0, sizeof(ti));
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &len) < 0 || ti.tcpi_state == TCP_CLOSE;
+}
+
+static bool bound_to_device(int fd)
+{
+    char dev[64] = "";
+    socklen_t len = sizeof(dev);
+
+    return getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, dev, &len) == 0 && len > 0 && dev[0] && strcmp(dev, "lo") != 0;
+}
+
+/* Bound to an IPv6 address of its own: it can't reach a v4-mapped one. */
+static bool bound_to_v6(int fd)
+{
+    struct sockaddr_in6 a = {0};
+    socklen_t len = sizeof(a);
+
+    if (getsockname(fd, (struct sockaddr *)&a, &len) < 0 || a.sin6_family != AF_INET6)
+        return false;
+    return !IN6_IS_ADDR_UNSPECIFIED(&a.sin6_addr) && !IN6_IS_ADDR_V4MAPPED(&a.sin6_addr);
+}
+
+static bool our_netns(const struct sq_intercept *ic, pid_t tid)
+{
+    struct stat st;
+    char path[64];
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)tid);
+    return stat(path, &st) == 0 && st.st_dev == ic->netns_dev && st.st_ino == ic->netns_ino;
+}
+
+static const char *unreachable(const struct sq_supervisor *s, const struct sq_attempt *a, int fd)
+{
+    if (bound_to_device(fd))
+        return "its socket is bound to a device";
+    if (a->to.sa.sa_family == AF_INET6 && int_opt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0))
+        return "its socket is for IPv6 only";
+    if (a->to.sa.sa_family == AF_INET6 && bound_to_v6(fd))
+        return "its socket is bound to an IPv6 address";
+    if (!our_netns(s->ic, a->tid))
+        return "it runs in another network namespace";
+    return NULL;
+}
+
+/* Destination as v4-mapped, port in host byte order. False: not an address that an edge can have. */
+static bool wanted(const struct sq_attempt *a, uint32_t addr[4], uint16_t *port)
+{
+    if (a->to.sa.sa_family == AF_INET && a->to_len >= sizeof(struct sockaddr_in)) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&a->to.ss;
+
+        addr[0] = addr[1] = 0;
+        addr[2] = htonl(0xffff);
+        addr[3] = in->sin_addr.s_addr;
+        *port = ntohs(in->sin_port);
+        return true;
+    }
+    if (a->to.sa.sa_family == AF_INET6 && a->to_len >= 24 /* SIN6_LEN_RFC2133 */) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)&a->to.ss;
+
+        memcpy(addr, &in6->sin6_addr, 16);
+        *port = ntohs(in6->sin6_port);
+        return true;
+    }
+    return false;
+}
+
+static bool calls_over(const struct sq_supervisor *s, const struct sq_edge *edge)
+{
+    return edge && strcmp(edge->run, s->caller->run) == 0 && strcmp(edge->from, s->caller->service) == 0;
+}
+
+static struct sq_edge *tcp_edge(const struct sq_supervisor *s, const uint32_t addr[4], uint16_t port)
+{
+    for (uint32_t i = 0; i < SQ_EDGES; i++) {
+        struct sq_edge *edge = s->ic->edge[i];
+
+        for (size_t k = 0; calls_over(s, edge) && k < edge->n_dest; k++)
+            if (!edge->dest[k].is_unix && sq_matcher_hit(&edge->dest[k].m, addr, port))
+                return edge;
+    }
+    return NULL;
+}
+
+static uint32_t write_flow(struct sq_supervisor *s, const struct sq_edge *edge, const struct sq_decision *d,
+                           const uint32_t addr[4], uint16_t port, int64_t now)
+{
+    uint32_t idx = s->ic->next_flow++ & (SQ_FLOWS - 1);
+    struct sq_flow *f = &s->ic->flows[idx];
+    bool v4 = addr[0] == 0 && addr[1] == 0 && addr[2] == htonl(0xffff);
+
+    f->t_ns = (uint64_t)now;
+    f->caller = s->caller->id;
+    f->edge = edge->id;
+    f->epoch = d->epoch;
+    f->port = htons(port);
+    f->family = v4 ? AF_INET : AF_INET6;
+    f->drawn = (uint8_t)d->drawn;
+    memset(f->addr, 0, sizeof(f->addr));
+    memcpy(f->addr, v4 ? &addr[3] : &addr[0], v4 ? 4 : 16);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    return idx;
+}
+
+/* connect(2) that does not wait, whatever the socket's own mode is. */
+static int begin(int fd, bool nonblock, int flags, const struct sockaddr *sa, socklen_t len)
+{
+    int rc;
+
+    if (!nonblock && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+        return -errno;
+    rc = connect(fd, sa, len) < 0 ? -errno : 0;
+    if (!nonblock)
+        (void)fcntl(fd, F_SETFL, flags);
+    return rc;
+}
+
+static int begin_tcp(int fd, sa_family_t family, bool nonblock, int flags, uint32_t idx, uint16_t port)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = port, .sin_addr.s_addr = htonl(SQ_NET_SECCOMP | idx)};
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = port};
+
+    if (family == AF_INET)
+        return begin(fd, nonblock, flags, (struct sockaddr *)&in, sizeof(in));
+    in6.sin6_addr.s6_addr[10] = in6.sin6_addr.s6_addr[11] = 0xff;
+    memcpy(&in6.sin6_addr.s6_addr[12], &in.sin_addr, 4);
+    return begin(fd, nonblock, flags, (struct sockaddr *)&in6, sizeof(in6));
+}
+
+/* What a real connect begun like this would have said. MSG_FASTOPEN: a non-blocking one without a cookie says
+ * EINPROGRESS and has sent nothing; of a blocking one we can't send the data, and "not supported" is what it must be
+ * prepared for (tcp(7)). */
+static void conclude(struct sq_reply *r, const struct sq_attempt *a, bool nonblock, int rc)
+{
+    if (a->fastopen)
+        answer(r, rc == 0 || rc == -EINPROGRESS ? -EINPROGRESS : -EOPNOTSUPP);
+    else if (rc == 0 || (rc == -EINPROGRESS && nonblock))
+        answer(r, rc);
+    else
+        let_go(r); /* connecting: the kernel waits; failed: the kernel tries the real destination */
+}
+
+static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_reply *r)
+{
+    const int64_t now = sq_mono_ns();
+    struct sq_decision d;
+    struct sq_edge *edge;
+    uint32_t addr[4];
+    uint16_t port, to;
+    const char *why;
+    int flags, rc;
+
+    if (s->caller->with_bpf || !wanted(a, addr, &port))
+        return;
+    edge = tcp_edge(s, addr, port);
+    if (!edge)
+        return;
+    cleanup_close int fd = sq_attempt_socket(a);
+    if (fd < 0) {
+        bypass(s, edge, r, fd == -EPERM ? "its descriptors may not be taken (ptrace rights, Yama)" : strerror(-fd));
+        return;
+    }
+    /* getaddrinfo connects datagram sockets to the same port; and only a fresh socket begins a connection. */
+    if (int_opt(fd, SOL_SOCKET, SO_TYPE, 0) != SOCK_STREAM ||
+        int_opt(fd, SOL_SOCKET, SO_DOMAIN, 0) != a->to.sa.sa_family || !fresh_tcp(fd))
+        return;
+    s->ic->counts[edge->slot].connects++;
+    sq_decide(&s->ic->cfg[edge->slot], s->caller->slot, &d);
+    if (d.go == SQ_GO_FAIL) {
+        s->ic->counts[edge->slot].failed++;
+        sq_incoming_failed(s->ic, s->caller, edge, (uint64_t)now, d.rule);
+        answer(r, -(int)d.err);
+        return;
+    }
+    why = unreachable(s, a, fd);
+    flags = fcntl(fd, F_GETFL);
+    if (why || flags < 0 || !sq_link_alive(s->ic)) {
+        bypass(s, edge, r, why ? why : "the proxy is gone");
+        return;
+    }
+    if (a->fastopen && !(flags & O_NONBLOCK)) {
+        answer(r, -EOPNOTSUPP);
+        return;
+    }
+    to = d.go == SQ_GO_GATE ? s->ic->cfg[edge->slot].gate : s->ic->cfg[edge->slot].pass;
+    rc = begin_tcp(fd, a->to.sa.sa_family, flags & O_NONBLOCK, flags, write_flow(s, edge, &d, addr, port, now), to);
+    if (rc == 0 || rc == -EINPROGRESS)
+        s->ic->counts[edge->slot].redirected++;
+    else
+        bypass(s, edge, r, strerror(-rc));
+    conclude(r, a, flags & O_NONBLOCK, rc);
+}
+
+static const char *stand_in(const struct sq_caller *c, const struct sq_edge *edge)
+{
+    for (size_t i = 0; i < c->n_unix; i++)
+        if (c->unix_edge[i].edge == edge->id)
+            return c->unix_edge[i].path;
+    return NULL;
+}
+
+/* A Unix connect has no flow entry that could carry a draw to the proxy: it fails here only when every one does. */
+static bool fails_always(const struct sq_supervisor *s, const struct sq_edge *edge, struct sq_decision *d)
+{
+    const struct sq_edge_cfg *cfg = &s->ic->cfg[edge->slot];
+    const struct sq_rules *rules = &cfg->slot[cfg->epoch & 1];
+    uint32_t slot = s->caller->slot;
+
+    for (uint32_t i = 0; i < rules->n && i < SQ_EDGE_RULES; i++) {
+        const struct sq_rule *rule = &rules->rule[i];
+
+        if (rule->kind != SQ_RULE_ERROR || rule->threshold < SQ_ALWAYS ||
+            !(rule->callers[slot / 64] & (UINT64_C(1) << (slot % 64))))
+            continue;
+        d->err = rule->err;
+        d->rule = rule->number;
+        return true;
+    }
+    return false;
+}
+
+static void take_unix(struct sq_supervisor *s, struct sq_attempt *a, struct sq_reply *r)
+{
+    struct sq_decision d = {0};
+    struct sq_edge *edge = NULL;
+    const char *path;
+    int flags, rc;
+
+    for (uint32_t i = 0; i < SQ_EDGES && !edge; i++)
+        if (calls_over(s, s->ic->edge[i]) && s->ic->edge[i]->unix_dest &&
+            sq_attempt_is_unix(a, s->ic->edge[i]->unix_dest))
+            edge = s->ic->edge[i];
+    path = edge ? stand_in(s->caller, edge) : NULL;
+    if (!path || a->fastopen)
+        return;
+    cleanup_close int fd = sq_attempt_socket(a);
+    if (fd < 0) {
+        bypass(s, edge, r, fd == -EPERM ? "its descriptors may not be taken (ptrace rights, Yama)" : strerror(-fd));
+        return;
+    }
+    if (int_opt(fd, SOL_SOCKET, SO_TYPE, 0) != SOCK_STREAM || int_opt(fd, SOL_SOCKET, SO_DOMAIN, 0) != AF_UNIX)
+        return;
+    s->ic->counts[edge->slot].connects++;
+    if (fails_always(s, edge, &d)) {
+        s->ic->counts[edge->slot].failed++;
+        sq_incoming_failed(s->ic, s->caller, edge, (uint64_t)sq_mono_ns(), d.rule);
+        answer(r, -(int)d.err);
+        return;
+    }
+    flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || !sq_link_alive(s->ic) || (!(flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)) {
+        bypass(s, edge, r, "the proxy is gone");
+        return;
+    }
+    rc = sq_connect_in(fd, s->ic->dir, path);
+    if (!(flags & O_NONBLOCK))
+        (void)fcntl(fd, F_SETFL, flags);
+    if (rc == -EISCONN)
+        return;
+    if (rc < 0) {
+        bypass(s, edge, r, strerror(-rc));
+        return;
+    }
+    s->ic->counts[edge->slot].redirected++;
+    answer(r, 0);
+}
+
+void sq_attempt_decide(struct sq_supervisor *s, struct sq_attempt *a, struct sq_reply *r)
+{
+    switch (a->to.sa.sa_family) {
+    case AF_INET:
+    case AF_INET6:
+        take_tcp(s, a, r);
+        break;
+    case AF_UNIX:
+        take_unix(s, a, r);
+        break;
+    default:
+        break;
+    }
+}

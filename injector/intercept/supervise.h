@@ -1,0 +1,55 @@
+/* The seccomp supervisor's parts: a notification read into plain values, and what becomes of it. */
+#ifndef SQUALL_INTERCEPT_SUPERVISE_H
+#define SQUALL_INTERCEPT_SUPERVISE_H
+
+#include <linux/seccomp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "intercept/priv.h"
+
+struct sq_supervisor {
+    struct sq_supervisor *next;
+    struct sq_intercept *ic;
+    struct sq_caller *caller; /* NULL: disarmed, everything is let through */
+    uint64_t key;
+    int fd;
+    uv_poll_t *poll;
+    volatile uint64_t *seen;
+};
+
+/* A connect that a process waits for. */
+struct sq_attempt {
+    pid_t tid;
+    int fd;        /* in the process */
+    uint64_t addr; /* there */
+    uint32_t len;
+    bool fastopen; /* sendto(2) with MSG_FASTOPEN */
+    union {
+        struct sockaddr_storage ss;
+        struct sockaddr sa;
+    } to; /* our copy of the address; addr_len bytes of it */
+    socklen_t to_len;
+};
+
+/* What the process gets. CONT: let the kernel do the call. */
+struct sq_reply {
+    bool cont;
+    int error; /* -errno or 0, when not cont */
+};
+
+/* attempt.c */
+/* 1: a connect, its address not read yet; 0: some other call; -errno: its arguments can't be read. */
+int sq_attempt_parse(const struct seccomp_notif *n, struct sq_attempt *a);
+int sq_attempt_read(struct sq_attempt *a); /* the address; -errno */
+/* A descriptor of ours for the very socket (the same open file description); -errno. */
+int sq_attempt_socket(const struct sq_attempt *a);
+/* Does the Unix address of this attempt name the socket that D names? */
+bool sq_attempt_is_unix(const struct sq_attempt *a, const struct sq_dest *d);
+
+/* redirect.c */
+void sq_attempt_decide(struct sq_supervisor *s, struct sq_attempt *a, struct sq_reply *r);
+
+#endif
