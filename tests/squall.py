@@ -1,5 +1,5 @@
 """What the tests written in Python share: the programs under test, and what a host must be free of."""
-import json, os, shutil, signal, subprocess, sys, tempfile, time
+import http.client, json, os, shutil, signal, socket, subprocess, sys, tempfile, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.environ.get("SQUALL_BUILD", os.path.join(ROOT, "build"))
@@ -130,3 +130,49 @@ def failed_checks(v):
 def die(text):
     print(text, file=sys.stderr)
     sys.exit(1)
+
+
+class Api(http.client.HTTPConnection):
+    """The injector's API on its Unix socket."""
+
+    def __init__(self, path):
+        super().__init__("squall", timeout=20)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(20)
+        self.sock.connect(self.path)
+
+    def call(self, method, path, body=None, expect=None):
+        self.request(method, path, json.dumps(body) if body is not None else None)
+        answer = self.getresponse()
+        text = answer.read()
+        got = json.loads(text) if text else {}
+        if expect is not None and answer.status != expect:
+            die(f"{method} {path}: {answer.status} instead of {expect}: {got}")
+        return got if expect is not None else (answer.status, got)
+
+
+class Injector:
+    """A private squalld of a test's own."""
+
+    def __init__(self, host):
+        self.host = host
+        self.dir = os.path.join(host.run_dir, "p-test%d" % time.monotonic_ns())
+        self.proc = subprocess.Popen([SQUALLD, "--private", "--dir", self.dir], env=host.env, cwd=ROOT)
+        self.api = Api(os.path.join(self.dir, "api.sock"))
+        end = time.monotonic() + 15
+        while True:
+            try:
+                self.info = self.api.call("GET", "/v1/info", expect=200)
+                break
+            except (OSError, http.client.HTTPException):
+                self.api.close()
+                if time.monotonic() > end:
+                    die("squalld does not answer")
+                time.sleep(0.02)
+
+    def quit(self):
+        self.api.call("POST", "/v1/quit", {})
+        return self.proc.wait(20)

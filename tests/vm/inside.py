@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Runs as root on a kernel that has netem: network/latency is applied, read back by value, agrees with tc, is felt by
+packets, is changed, is taken back by request, by lease, by the keeper, by a sweep; a foreign qdisc is left alone."""
+import os, re, sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from squall import *
+
+
+def sh(*args):
+    got = subprocess.run(args, capture_output=True, text=True)
+    if got.returncode:
+        die(f"{' '.join(args)}: {got.stderr}")
+    return got.stdout
+
+
+def root_qdisc():
+    return json.loads(sh("tc", "-j", "qdisc", "show", "dev", "sq-a", "root"))[0]
+
+
+def rtt():
+    """Minimum, average and maximum in ms; the first packet pays for ARP and is left out."""
+    text = sh("ping", "-q", "-c", "20", "-i", "0.05", "10.99.0.2")
+    return [float(x) for x in re.search(r"= ([\d.]+)/([\d.]+)/([\d.]+)", text).groups()]
+
+
+def want(what, ok):
+    print(("ok: " if ok else "NOT: ") + what, flush=True)
+    if not ok:
+        die(what)
+
+
+sh("ip", "netns", "add", "sq-n")
+sh("ip", "link", "add", "sq-a", "type", "veth", "peer", "name", "sq-b", "netns", "sq-n")
+sh("ip", "addr", "add", "10.99.0.1/24", "dev", "sq-a")
+sh("ip", "link", "set", "sq-a", "up")
+sh("ip", "-n", "sq-n", "addr", "add", "10.99.0.2/24", "dev", "sq-b")
+sh("ip", "-n", "sq-n", "link", "set", "sq-b", "up")
+sh("ping", "-q", "-c", "2", "-i", "0.2", "10.99.0.2")
+before = sh("tc", "qdisc", "show")
+want("a packet takes less than 5 ms without a fault", rtt()[1] < 5)
+
+host = Host()
+inj = Injector(host)
+checks = {c["name"]: c for c in inj.api.call("GET", "/v1/doctor", expect=200)["checks"]}
+want("doctor says that netem works here", checks["network/latency"]["ok"])
+run = inj.api.call("POST", "/v1/runs", {"name": "vm", "lease": "60s"}, 201)["run"]
+
+
+def apply(with_, interface="sq-a", expect=201):
+    return inj.api.call("POST", f"/v1/runs/{run}/faults",
+                        {"uses": "network/latency", "target": {"interface": interface}, "with": with_, "step": "s"}, expect)
+
+
+f = apply({"delay": "50ms", "jitter": "5ms", "correlation": "25%", "loss": "0.5%"})
+q = root_qdisc()
+want("the read-back has what was asked", f["readback"]["delay"] == 50000000 and f["readback"]["jitter"] == 5000000)
+want(f"tc agrees: {q}", q["kind"] == "netem" and q["handle"] == "5c1a:" and
+     abs(q["options"]["delay"]["delay"] - 0.05) < 1e-7 and abs(q["options"]["delay"]["jitter"] - 0.005) < 1e-7 and
+     abs(q["options"]["delay"]["correlation"] - 0.25) < 1e-6 and abs(q["options"]["loss-random"]["loss"] - 0.005) < 1e-6)
+inj.api.call("PATCH", f"/v1/runs/{run}/faults/{f['fault']}", {"with": {"delay": "30ms"}}, 200)
+low, average, _ = rtt()
+want(f"packets take 30 ms: {low} {average}", 30 <= low < 33 and 30 <= average < 36)
+gone = inj.api.call("DELETE", f"/v1/runs/{run}/faults/{f['fault']}", expect=200)
+want("taken back, and said so", gone["clean"] and sh("tc", "qdisc", "show") == before and rtt()[1] < 5)
+
+want("an interface that is not there is an error", inj.api.call(
+    "POST", f"/v1/runs/{run}/faults", {"uses": "network/latency", "target": {"interface": "sq-none"}, "with": {"delay": "1ms"}})[0] == 404)
+want("275 s are refused", inj.api.call(
+    "POST", f"/v1/runs/{run}/faults", {"uses": "network/latency", "target": {"interface": "sq-a"}, "with": {"delay": "275s"}})[0] == 400)
+sh("tc", "qdisc", "add", "dev", "sq-a", "root", "handle", "77:", "pfifo", "limit", "123")
+status, said = inj.api.call("POST", f"/v1/runs/{run}/faults",
+                            {"uses": "network/latency", "target": {"interface": "sq-a"}, "with": {"delay": "1ms"}})
+want("a foreign root qdisc is refused", status == 409 and "pfifo" in said["error"]["message"])
+want("and left alone", root_qdisc()["handle"] == "77:")
+sh("tc", "qdisc", "del", "dev", "sq-a", "root")
+
+# The lease.
+short = inj.api.call("POST", "/v1/runs", {"name": "lease", "lease": "1s"}, 201)["run"]
+inj.api.call("POST", f"/v1/runs/{short}/faults",
+             {"uses": "network/latency", "target": {"interface": "sq-a"}, "with": {"delay": "20ms"}, "step": "s"}, 201)
+want("netem is on", root_qdisc()["kind"] == "netem")
+time.sleep(2.5)
+want("gone with its lease", sh("tc", "qdisc", "show") == before)
+
+# squalld is killed: the keeper takes it back.
+apply({"delay": "20ms"})
+os.kill(host.by_name("squalld")[0], signal.SIGKILL)
+end = time.monotonic() + 3
+while sh("tc", "qdisc", "show") != before and time.monotonic() < end:
+    time.sleep(0.02)
+want("taken back by the keeper", sh("tc", "qdisc", "show") == before)
+inj.proc.wait(10)
+
+# Both are killed: the next start takes it back.
+inj = Injector(host)
+run = inj.api.call("POST", "/v1/runs", {"name": "vm", "lease": "60s"}, 201)["run"]
+apply({"delay": "20ms"})
+for pid in host.by_name("squalld", "squall-keeper"):
+    os.kill(pid, signal.SIGKILL)
+inj.proc.wait(10)
+want("nobody is left to take it back", root_qdisc()["kind"] == "netem")
+subprocess.run([SQUALLD, "sweep"], env=host.env, timeout=20, check=True)
+want("taken back by the sweep of the next start", sh("tc", "qdisc", "show") == before)
+host.close()
+print("netem: all of it holds")
