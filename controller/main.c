@@ -8,7 +8,7 @@ int main(int argc, char **argv)
 {
     struct sq_term t;
 
-    (void)setlocale(LC_CTYPE, ""); /* for the widths of characters only: numbers stay as JSON and YAML write them */
+    (void)setlocale(LC_CTYPE, "");  /* for the widths of characters only: numbers stay as JSON and YAML write them */
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error, not a run that vanishes */
     sq_term_init(&t);
     return sq_command_main(argc, argv, &t);

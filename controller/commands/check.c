@@ -18,8 +18,8 @@ static void print_one(const struct sq_term *t, const struct sq_diags *d, const s
     char where[4200];
 
     (void)fprintf(t->err, "%s%s%s%s%s%s%s\n", sq_term_err(t, SQ_BOLD), sq_diag_where(d, g, where, sizeof where),
-                  sq_term_err(t, SQ_PLAIN), sq_term_err(t, g->warning ? SQ_YELLOW : SQ_RED), g->warning ? "warning: " : "",
-                  sq_term_err(t, SQ_PLAIN), g->msg);
+                  sq_term_err(t, SQ_PLAIN), sq_term_err(t, g->warning ? SQ_YELLOW : SQ_RED),
+                  g->warning ? "warning: " : "", sq_term_err(t, SQ_PLAIN), g->msg);
     if (g->hint[0])
         (void)fprintf(t->err, "%s  hint: %s%s\n", sq_term_err(t, SQ_DIM), g->hint, sq_term_err(t, SQ_PLAIN));
 }

@@ -73,8 +73,8 @@ void sq_command_help(const struct sq_term *t, const struct sq_command *c)
 {
     static const struct sq_option help = {"help", 'h', NULL, "this help", SQ_COMPLETE_NONE, NULL};
 
-    (void)fprintf(t->out, "%susage:%s squall %s [options]%s%s\n\n%s\n", sq_term_out(t, SQ_BOLD), sq_term_out(t, SQ_PLAIN),
-                  c->name, *c->args ? " " : "", c->args, c->text);
+    (void)fprintf(t->out, "%susage:%s squall %s [options]%s%s\n\n%s\n", sq_term_out(t, SQ_BOLD),
+                  sq_term_out(t, SQ_PLAIN), c->name, *c->args ? " " : "", c->args, c->text);
     (void)fprintf(t->out, "\n%soptions:%s\n", sq_term_out(t, SQ_BOLD), sq_term_out(t, SQ_PLAIN));
     for (const struct sq_option *o = c->options; o && o->name; o++)
         print_option(t, o);
@@ -91,12 +91,11 @@ static int overview(const struct sq_term *t)
     for (size_t i = 0; i < SQ_COUNT(all); i++)
         (void)fprintf(t->out, "  %s%-12s%s %s\n", sq_term_out(t, SQ_CYAN), all[i]->name, sq_term_out(t, SQ_PLAIN),
                       all[i]->summary);
-    (void)fprintf(t->out,
-                  "\nBegin with:\n  squall doctor               which faults work on this host\n"
-                  "  squall check FILE.yaml      is the scenario right?\n"
-                  "  squall run FILE.yaml        run it\n\n`squall help VERB` tells more.\n\n"
-                  "Exit codes: 0 pass, 1 fail, 2 invalid input or usage, 3 inconclusive, 4 aborted,\n"
-                  "5 infrastructure (permission, kernel, no injector), 6 clean-up incomplete.\n");
+    (void)fprintf(t->out, "\nBegin with:\n  squall doctor               which faults work on this host\n"
+                          "  squall check FILE.yaml      is the scenario right?\n"
+                          "  squall run FILE.yaml        run it\n\n`squall help VERB` tells more.\n\n"
+                          "Exit codes: 0 pass, 1 fail, 2 invalid input or usage, 3 inconclusive, 4 aborted,\n"
+                          "5 infrastructure (permission, kernel, no injector), 6 clean-up incomplete.\n");
     return SQ_PASS;
 }
 

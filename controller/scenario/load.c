@@ -39,7 +39,8 @@ void sq_finish_endpoint(struct sq_norm *c, const char *label, const struct sq_no
 static bool is_token(const char *s)
 {
     /* RFC 9110, section 5.6.2 */
-    return *s && strspn(s, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") == strlen(s);
+    return *s &&
+           strspn(s, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") == strlen(s);
 }
 
 static void check_headers(struct sq_norm *c, const char *label, const struct sq_node *n, const json_t *headers)
@@ -69,12 +70,13 @@ void sq_finish_request(struct sq_norm *c, const char *label, const struct sq_nod
     if (url && strncasecmp(url, "https://", 8) == 0)
         sq_diag_error(c->d, at_value(n, "url"), "http://host:port/path or unix:/path/to.sock:/path",
                       "%s: the probe speaks no TLS", label);
-    else if (url && ((strncasecmp(url, "http://", 7) != 0 || !url[7] || url[7] == '/') && strncmp(url, "unix:/", 6) != 0))
+    else if (url &&
+             ((strncasecmp(url, "http://", 7) != 0 || !url[7] || url[7] == '/') && strncmp(url, "unix:/", 6) != 0))
         sq_diag_error(c->d, at_value(n, "url"), "http://host:port/path or unix:/path/to.sock:/path",
                       "%s: \"%.80s\" is not a URL", label, url);
     else if (url && (strpbrk(url, " \t\r\n") || strlen(url) > 4096))
-        sq_diag_error(c->d, at_value(n, "url"), "write a space as %20", "%s: a URL has no spaces and at most 4096 bytes",
-                      label);
+        sq_diag_error(c->d, at_value(n, "url"), "write a space as %20",
+                      "%s: a URL has no spaces and at most 4096 bytes", label);
     if (!is_token(method) || strlen(method) > 32)
         sq_diag_error(c->d, at_value(n, "method"), "GET, POST, ...", "%s: \"%.60s\" can't be a method", label, method);
     if (!json_object_get(o, "headers"))
@@ -84,10 +86,10 @@ void sq_finish_request(struct sq_norm *c, const char *label, const struct sq_nod
 
 void sq_finish_abort(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o)
 {
-    const struct sq_param percent[] = {{"over", SQ_P_PERCENT, SQ_REQUIRED, NULL, NULL, "for error_rate a percentage: 50%"},
-                                       SQ_PARAM_END};
-    const struct sq_param duration[] = {{"over", SQ_P_DURATION, SQ_REQUIRED, NULL, NULL, "for p50, p95, p99 a duration: 5s"},
-                                        SQ_PARAM_END};
+    const struct sq_param percent[] = {
+        {"over", SQ_P_PERCENT, SQ_REQUIRED, NULL, NULL, "for error_rate a percentage: 50%"}, SQ_PARAM_END};
+    const struct sq_param duration[] = {
+        {"over", SQ_P_DURATION, SQ_REQUIRED, NULL, NULL, "for p50, p95, p99 a duration: 5s"}, SQ_PARAM_END};
     const char *metric = sq_json_str_or(o, "metric", NULL);
     struct sq_node *over = sq_node_get(n, "over"), *items[1], *keys[1];
     struct sq_node only = {.kind = SQ_N_MAP, .pos = n->pos, .n = 1, .keys = keys, .items = items};

@@ -108,7 +108,8 @@ void sq_norm_regex(struct sq_norm *c, const char *label, struct sq_pos at, const
     int r;
 
     if (!*text || strlen(text) > 1024 || !is_modest(text)) {
-        sq_diag_error(c->d, at, NULL, "%s: a pattern has 1 to 1024 characters and asks for at most 1000 repetitions", label);
+        sq_diag_error(c->d, at, NULL, "%s: a pattern has 1 to 1024 characters and asks for at most 1000 repetitions",
+                      label);
         return;
     }
     r = regcomp(&re, text, REG_EXTENDED | REG_NOSUB);

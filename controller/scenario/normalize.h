@@ -9,8 +9,8 @@ struct sq_norm {
     const char *folder; /* absolute, of the scenario's file */
 };
 
-/* All of these report to c->d and go on, so that several errors are found in one go; the result is a new reference, NULL
- * only without memory. */
+/* All of these report to c->d and go on, so that several errors are found in one go; the result is a new reference,
+ * NULL only without memory. */
 
 /* The mapping N (may be NULL: all defaults; positions are then AT) by a section. */
 json_t *sq_norm_section(struct sq_norm *c, const struct sq_section *s, const char *label, const struct sq_node *n);
@@ -21,8 +21,8 @@ json_t *sq_norm_params(struct sq_norm *c, const char *label, const struct sq_par
 json_t *sq_norm_thresholds(struct sq_norm *c, const char *label, const struct sq_node *n);
 /* One threshold, "p(95)<500ms" (EVIDENCE.md); 0 or -EINVAL with E. */
 int sq_threshold_parse(const char *text, json_t **out, struct sq_err *e);
-/* Reports and returns false when NAME can't be a name of services, endpoints and steps ([a-z0-9][a-z0-9._-]{0,62}; edges
- * also two of them with -> between). */
+/* Reports and returns false when NAME can't be a name of services, endpoints and steps ([a-z0-9][a-z0-9._-]{0,62};
+ * edges also two of them with -> between). */
 bool sq_norm_name(struct sq_norm *c, const char *what, const struct sq_node *at, bool edge);
 /* Reports when TEXT is no extended regular expression, or one that would take regcomp(3) for ever. */
 void sq_norm_regex(struct sq_norm *c, const char *label, struct sq_pos at, const char *text);
@@ -44,7 +44,8 @@ void sq_finish_step(struct sq_norm *c, const char *label, const struct sq_node *
 void sq_finish_check(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o);
 void sq_finish_abort(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o);
 
-/* Whatever needs the whole scenario: references, port clashes, sums, sizes of samples. ROOT is what DOC was made from. */
+/* Whatever needs the whole scenario: references, port clashes, sums, sizes of samples. ROOT is what DOC was made from.
+ */
 void sq_semantic_check(struct sq_norm *c, const struct sq_node *root, json_t *doc);
 void sq_semantic_verify(struct sq_norm *c, const struct sq_node *spec_node, json_t *spec);
 

@@ -28,10 +28,11 @@ static int looks_like_one(const struct sq_node *root, struct sq_diags *d)
     const struct sq_node *version = sq_node_get(root, "apiVersion");
 
     if (root->kind != SQ_N_MAP)
-        return sq_diag_error(d, root->pos, "it begins with apiVersion: squall/v1", "this is no scenario: not a mapping");
+        return sq_diag_error(d, root->pos, "it begins with apiVersion: squall/v1",
+                             "this is no scenario: not a mapping");
     if (version && version->kind == SQ_N_SCALAR && strncmp(version->text, "squall/", 7) != 0)
-        return sq_diag_error(d, version->pos, "apiVersion: squall/v1", "this is no scenario of squall: apiVersion is \"%.60s\"",
-                             version->text);
+        return sq_diag_error(d, version->pos, "apiVersion: squall/v1",
+                             "this is no scenario of squall: apiVersion is \"%.60s\"", version->text);
     return 0;
 }
 

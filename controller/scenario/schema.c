@@ -7,18 +7,35 @@
 #include "squall/cleanup.h"
 #include "squall/units.h"
 
-#define END {.p = {.name = NULL}}
-#define DURATION(n, fl, d, lo, hi, text) \
-    {.p = {.name = (n), .type = SQ_P_DURATION, .flags = (fl), .def = (d), .doc = (text)}, .min = (lo), .max = (hi)}
-#define VALUE(n, t, fl, d, text) {.p = {.name = (n), .type = (t), .flags = (fl), .def = (d), .doc = (text)}}
-#define CHOICE(n, fl, d, v, text) \
-    {.p = {.name = (n), .type = SQ_P_ENUM, .flags = (fl), .def = (d), .values = (v), .doc = (text)}}
-#define NUMBER(n, t, fl, d, lo, hi, text) \
-    {.p = {.name = (n), .type = (t), .flags = (fl), .def = (d), .doc = (text)}, .min = (lo), .max = (hi)}
-#define NESTED(n, s, fl, sec, hi, text) \
-    {.p = {.name = (n), .type = SQ_P_MAP, .flags = (fl), .doc = (text)}, .shape = (s), .section = (sec), .max = (hi)}
-#define OTHER(n, s, fl, hi, text) \
-    {.p = {.name = (n), .type = SQ_P_MAP, .flags = (fl), .doc = (text)}, .shape = (s), .max = (hi)}
+#define END                                                                                                            \
+    {                                                                                                                  \
+        .p = {.name = NULL }                                                                                           \
+    }
+#define DURATION(n, fl, d, lo, hi, text)                                                                               \
+    {                                                                                                                  \
+        .p = {.name = (n), .type = SQ_P_DURATION, .flags = (fl), .def = (d), .doc = (text)}, .min = (lo), .max = (hi)  \
+    }
+#define VALUE(n, t, fl, d, text)                                                                                       \
+    {                                                                                                                  \
+        .p = {.name = (n), .type = (t), .flags = (fl), .def = (d), .doc = (text) }                                     \
+    }
+#define CHOICE(n, fl, d, v, text)                                                                                      \
+    {                                                                                                                  \
+        .p = {.name = (n), .type = SQ_P_ENUM, .flags = (fl), .def = (d), .values = (v), .doc = (text) }                \
+    }
+#define NUMBER(n, t, fl, d, lo, hi, text)                                                                              \
+    {                                                                                                                  \
+        .p = {.name = (n), .type = (t), .flags = (fl), .def = (d), .doc = (text)}, .min = (lo), .max = (hi)            \
+    }
+#define NESTED(n, s, fl, sec, hi, text)                                                                                \
+    {                                                                                                                  \
+        .p = {.name = (n), .type = SQ_P_MAP, .flags = (fl), .doc = (text)}, .shape = (s), .section = (sec),            \
+        .max = (hi)                                                                                                    \
+    }
+#define OTHER(n, s, fl, hi, text)                                                                                      \
+    {                                                                                                                  \
+        .p = {.name = (n), .type = SQ_P_MAP, .flags = (fl), .doc = (text)}, .shape = (s), .max = (hi)                  \
+    }
 
 #define DAY_NS (86400e9)
 
@@ -147,8 +164,8 @@ static const struct sq_field step_fields[] = {
     DURATION("wait", 0, NULL, 1e6, DAY_NS, "instead of a fault: just wait, load running"),
     END,
 };
-static const struct sq_section step = {"step", "Steps run one after the other. A step is a fault or a wait.", step_fields,
-                                       sq_finish_step};
+static const struct sq_section step = {"step", "Steps run one after the other. A step is a fault or a wait.",
+                                       step_fields, sq_finish_step};
 
 static const struct sq_field check_fields[] = {
     VALUE("check", SQ_P_STRING, SQ_REQUIRED, NULL, "its name; what else it takes: squall explain CHECK"),
@@ -215,8 +232,24 @@ const struct sq_section sq_section_scenario = {"scenario", "A gameday scenario, 
 const struct sq_section *const *sq_sections(size_t *n)
 {
     static const struct sq_section *const all[] = {
-        &sq_section_scenario, &metadata, &spec,     &service, &ready,    &selector, &edge,       &endpoint, &stage,
-        &request,             &expect,   &lateness, &steady,  &step,     &check,    &abort_when, &safety,   &report,
+        &sq_section_scenario,
+        &metadata,
+        &spec,
+        &service,
+        &ready,
+        &selector,
+        &edge,
+        &endpoint,
+        &stage,
+        &request,
+        &expect,
+        &lateness,
+        &steady,
+        &step,
+        &check,
+        &abort_when,
+        &safety,
+        &report,
     };
 
     *n = SQ_COUNT(all);

@@ -1,5 +1,6 @@
-/* The shape of a scenario as tables: what every mapping takes. Validation, defaults, `squall explain` and completion read
- * them. What no table can say (references, sums, ranges that depend on others) is in services.c, steps.c and semantic.c. */
+/* The shape of a scenario as tables: what every mapping takes. Validation, defaults, `squall explain` and completion
+ * read them. What no table can say (references, sums, ranges that depend on others) is in services.c, steps.c and
+ * semantic.c. */
 #ifndef CONTROLLER_SCENARIO_SCHEMA_H
 #define CONTROLLER_SCENARIO_SCHEMA_H
 

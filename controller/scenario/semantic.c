@@ -33,7 +33,8 @@ static void check_ports(struct sq_norm *c, const struct sq_node *nodes, const js
             if (from && other && from < other + m && other < from + n)
                 sq_diag_error(c->d, at_value(sq_node_get(nodes, a), "port"), "instance i gets port + i",
                               "service %s: port %lld is already taken by service %s (%lld to %lld)", a,
-                              (long long)(from > other ? from : other), b, (long long)other, (long long)(other + m - 1));
+                              (long long)(from > other ? from : other), b, (long long)other,
+                              (long long)(other + m - 1));
         }
     }
 }
@@ -103,8 +104,8 @@ static void check_ids(struct sq_norm *c, const struct sq_node *nodes, const json
         const json_t *before = json_object_get(seen, id);
 
         if (before)
-            sq_diag_error(c->d, at_value(nodes->items[i], "id"), NULL, "step id \"%s\" is here twice: first on line %d", id,
-                          (int)json_integer_value(before));
+            sq_diag_error(c->d, at_value(nodes->items[i], "id"), NULL, "step id \"%s\" is here twice: first on line %d",
+                          id, (int)json_integer_value(before));
         else
             (void)json_object_set_new(seen, id, json_integer(at_value(nodes->items[i], "id").line));
     }
@@ -120,10 +121,11 @@ static void check_instance(struct sq_norm *c, const struct sq_node *target_node,
 
     (void)snprintf(last, sizeof last, "they are numbered from 0 to %lld", (long long)(n - 1));
     if (i < 0 || i >= n)
-        sq_diag_error(c->d, at_value(target_node, "instance"), last, "service %s has no instance %lld", name, (long long)i);
+        sq_diag_error(c->d, at_value(target_node, "instance"), last, "service %s has no instance %lld", name,
+                      (long long)i);
     if (text && sq_parse_count(text, &count, NULL) == 0 && count.how == SQ_COUNT_N && count.value > (double)n)
-        sq_diag_error(c->d, at_value(target_node, "count"), "all: every one of them", "service %s has only %lld instance%s",
-                      name, (long long)n, n == 1 ? "" : "s");
+        sq_diag_error(c->d, at_value(target_node, "count"), "all: every one of them",
+                      "service %s has only %lld instance%s", name, (long long)n, n == 1 ? "" : "s");
 }
 
 /* A service that exists already is known to the injector by its selector. */
@@ -144,8 +146,8 @@ static void check_target(struct sq_norm *c, const struct sq_node *node, const js
     if (service && !def)
         sq_norm_no_such(c, at_value(target_node, "service"), "service", service, services);
     else if (service && json_object_get(def, "select") && json_object_get(target, "instance"))
-        sq_diag_error(c->d, at_value(target_node, "instance"), NULL, "service %s was not started here: it has no instances",
-                      service);
+        sq_diag_error(c->d, at_value(target_node, "instance"), NULL,
+                      "service %s was not started here: it has no instances", service);
     else if (service && json_object_get(def, "select"))
         use_selector(target, json_object_get(def, "select"));
     else if (service)
@@ -171,12 +173,13 @@ static void check_duration(struct sq_norm *c, const struct sq_node *spec_node, c
     max = sq_json_int_or(json_object_get(spec, "safety"), "max_duration", INT64_MAX);
     json_array_foreach(json_object_get(spec, "steps"), i, step)
     {
-        total += sq_json_int_or(step, "duration", 0) + sq_json_int_or(step, "settle", 0) + sq_json_int_or(step, "wait", 0);
+        total +=
+            sq_json_int_or(step, "duration", 0) + sq_json_int_or(step, "settle", 0) + sq_json_int_or(step, "wait", 0);
     }
     if (total > max)
         sq_diag_error(c->d, at ? at->pos : sq_node_get(spec_node, "steps")->pos, "safety: {max_duration: 1h}",
-                      "steady state and steps take %s, more than max_duration (%s)", sq_fmt_duration(total, a, sizeof a),
-                      sq_fmt_duration(max, b, sizeof b));
+                      "steady state and steps take %s, more than max_duration (%s)",
+                      sq_fmt_duration(total, a, sizeof a), sq_fmt_duration(max, b, sizeof b));
 }
 
 static void put(json_t *o, const char *key, json_t *value)
@@ -199,7 +202,8 @@ static void fill(json_t *doc)
     put(spec, "load", json_object());
     put(spec, "lateness", json_pack("{s:I, s:f}", "over", (json_int_t)(5 * SQ_MS), "share", 1.0));
     put(spec, "verify", json_array());
-    put(spec, "safety", json_pack("{s:I, s:I}", "max_duration", (json_int_t)(1800 * SQ_S), "lease", (json_int_t)(10 * SQ_S)));
+    put(spec, "safety",
+        json_pack("{s:I, s:I}", "max_duration", (json_int_t)(1800 * SQ_S), "lease", (json_int_t)(10 * SQ_S)));
     safety = json_object_get(spec, "safety");
     put(safety, "abort_when", json_array());
     put(spec, "report", json_object());

@@ -31,8 +31,8 @@ void sq_finish_ready(struct sq_norm *c, const char *label, const struct sq_node 
     int given = (http != NULL) + (tcp != NULL) + (json_object_get(o, "unix") != NULL);
 
     if (given != 1 && n->kind == SQ_N_MAP)
-        sq_diag_error(c->d, n->pos, "for example {http: /healthz, within: 10s}", "%s: exactly one of http, tcp and unix",
-                      label);
+        sq_diag_error(c->d, n->pos, "for example {http: /healthz, within: 10s}",
+                      "%s: exactly one of http, tcp and unix", label);
     if (tcp && !json_is_true(tcp))
         sq_diag_error(c->d, at_value(n, "tcp"), "tcp: true", "%s: \"tcp\" can only be true", label);
     if (http && http[0] != '/')
@@ -57,7 +57,8 @@ static void only_select(struct sq_norm *c, const char *label, const struct sq_no
         const char *key = n->keys[i]->text;
 
         if (strcmp(key, "select") != 0 && json_object_get(o, key))
-            sq_diag_error(c->d, n->keys[i]->pos, "a service either has a command and is started, or has select and exists",
+            sq_diag_error(c->d, n->keys[i]->pos,
+                          "a service either has a command and is started, or has select and exists",
                           "%s: \"%s\" does not go with \"select\"", label, key);
     }
     (void)json_object_del(o, "instances");
@@ -109,8 +110,8 @@ static void check_env(struct sq_norm *c, const char *label, const struct sq_node
 
     for (size_t i = 0; env && env->kind == SQ_N_MAP && i < env->n; i++)
         if (strchr(env->keys[i]->text, '='))
-            sq_diag_error(c->d, env->keys[i]->pos, NULL, "%s: \"%.60s\" can't be the name of an environment variable", label,
-                          env->keys[i]->text);
+            sq_diag_error(c->d, env->keys[i]->pos, NULL, "%s: \"%.60s\" can't be the name of an environment variable",
+                          label, env->keys[i]->text);
 }
 
 void sq_finish_service(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o)
@@ -124,13 +125,13 @@ void sq_finish_service(struct sq_norm *c, const char *label, const struct sq_nod
         return;
     }
     if (!sq_node_get(n, "command")) {
-        sq_diag_error(c->d, n->pos, "command starts it; select finds one that exists", "%s: \"command\" or \"select\" is missing",
-                      label);
+        sq_diag_error(c->d, n->pos, "command starts it; select finds one that exists",
+                      "%s: \"command\" or \"select\" is missing", label);
         return;
     }
     if (port > 0 && port + instances - 1 > 65535)
-        sq_diag_error(c->d, at_value(n, "port"), "instance i gets port + i", "%s: its last instance would have port %lld",
-                      label, (long long)(port + instances - 1));
+        sq_diag_error(c->d, at_value(n, "port"), "instance i gets port + i",
+                      "%s: its last instance would have port %lld", label, (long long)(port + instances - 1));
     normalize_command(c, label, n, o);
     set_path(o, "cwd", c->folder, sq_json_str_or(o, "cwd", "."));
     normalize_ready(c, label, n, o);
@@ -179,8 +180,9 @@ static const char *address_fault(const char *to)
             return "the number of bits after the / is wrong";
     }
     if (inet_pton(family, host, raw) != 1)
-        return strchr(host, ':') && family == AF_INET ? "an IPv6 address needs brackets: [::1]:80"
-                                                      : "not an address: host names are not looked up, write the address";
+        return strchr(host, ':') && family == AF_INET
+                   ? "an IPv6 address needs brackets: [::1]:80"
+                   : "not an address: host names are not looked up, write the address";
     return NULL;
 }
 
@@ -200,9 +202,9 @@ void sq_finish_edge(struct sq_norm *c, const char *label, const struct sq_node *
         if (!*s || strncmp(s, "service:", 8) == 0) /* semantic.c looks for the service */
             why = *s ? NULL : "it is empty";
         else if (strncmp(s, "unix:", 5) == 0)
-            why = s[5] != '/'                                                          ? "the path of the socket must be absolute"
+            why = s[5] != '/' ? "the path of the socket must be absolute"
                   : strlen(s + 5) >= sizeof((struct sockaddr_un *)0)->sun_path ? "a socket's path has at most 107 bytes"
-                                                                                       : NULL;
+                                                                               : NULL;
         else
             why = address_fault(s);
         if (why)

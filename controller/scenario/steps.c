@@ -50,8 +50,8 @@ static void process_target(struct sq_norm *c, const char *label, const struct sq
     if (json_object_get(target, "instance") && !json_object_get(target, "service"))
         sq_diag_error(c->d, at_value(node, "instance"), NULL, "%s: \"instance\" goes with \"service\"", label);
     if (json_object_get(target, "instance") && json_object_get(target, "count"))
-        sq_diag_error(c->d, at_value(node, "count"), "an instance is one", "%s: \"count\" does not go with \"instance\"",
-                      label);
+        sq_diag_error(c->d, at_value(node, "count"), "an instance is one",
+                      "%s: \"count\" does not go with \"instance\"", label);
     if (json_object_get(target, "pid") && sq_json_int_or(target, "pid", 0) < 2)
         sq_diag_error(c->d, at_value(node, "pid"), NULL, "%s: not a pid that may be touched", label);
     if (json_object_get(target, "port") &&
@@ -80,7 +80,8 @@ static void fault_step(struct sq_norm *c, const char *label, const struct sq_nod
     json_t *t;
 
     if (!sq_node_get(n, "duration"))
-        sq_diag_error(c->d, n->pos, "how long the fault stays, for example duration: 30s", "%s: \"duration\" is missing", label);
+        sq_diag_error(c->d, n->pos, "how long the fault stays, for example duration: 30s",
+                      "%s: \"duration\" is missing", label);
     if (!json_object_get(o, "settle"))
         (void)json_object_set_new(o, "settle", json_integer(0));
     if (!spec) {

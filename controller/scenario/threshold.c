@@ -80,8 +80,9 @@ int sq_threshold_parse(const char *text, json_t **out, struct sq_err *e)
     if (!op)
         return bad(e, text, "one of <, <=, >, >= is missing after the metric");
     if ((op[0] == '>') != (strcmp(metric, "sent_rate") == 0))
-        return bad(e, text, strcmp(metric, "sent_rate") == 0 ? "a sent rate has a lower limit (>=)"
-                                                             : "this metric has an upper limit (<)");
+        return bad(e, text,
+                   strcmp(metric, "sent_rate") == 0 ? "a sent rate has a lower limit (>=)"
+                                                    : "this metric has an upper limit (<)");
     if (strcmp(metric, "error_rate") == 0)
         r = sq_parse_percent(s, &number, e);
     else if (strcmp(metric, "sent_rate") == 0)
@@ -91,8 +92,8 @@ int sq_threshold_parse(const char *text, json_t **out, struct sq_err *e)
     if (r < 0)
         return sq_err_prefix(e, "threshold \"%.60s\"", text), r;
     if (strcmp(metric, "p") == 0)
-        *out = json_pack("{s:s, s:f, s:s, s:I, s:s}", "metric", metric, "p", p, "op", op, "value", (json_int_t)ns, "text",
-                         text);
+        *out = json_pack("{s:s, s:f, s:s, s:I, s:s}", "metric", metric, "p", p, "op", op, "value", (json_int_t)ns,
+                         "text", text);
     else
         *out = json_pack("{s:s, s:s, s:f, s:s}", "metric", metric, "op", op, "value", number, "text", text);
     return *out ? 0 : sq_err(e, -ENOMEM, "out of memory");

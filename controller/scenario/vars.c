@@ -143,7 +143,8 @@ static const char *put_variable(struct scope *s, const struct sq_node *n, const 
     char name[MAX_NAME + 1], hint[256];
 
     if (!end || len == 0 || (p[len] != '}' && strncmp(p + len, ":-", 2) != 0)) {
-        sq_diag_error(s->d, n->pos, "${name} or ${name:-default}; $${ is a literal ${", "\"${%.40s\" is no variable", p);
+        sq_diag_error(s->d, n->pos, "${name} or ${name:-default}; $${ is a literal ${", "\"${%.40s\" is no variable",
+                      p);
         return NULL;
     }
     memcpy(name, p, len);
@@ -295,7 +296,8 @@ static void report_unused(struct scope *s, const struct sq_node *vars, const str
         }
         near = sq_nearest(name, used, n);
         (void)snprintf(hint, sizeof hint, "did you mean \"%s\"?", near ? near : "");
-        sq_diag_error(s->d, (struct sq_pos){0, 0}, near ? hint : NULL, "--var %s: the scenario has no such variable", name);
+        sq_diag_error(s->d, (struct sq_pos){0, 0}, near ? hint : NULL, "--var %s: the scenario has no such variable",
+                      name);
     }
     for (size_t i = 0; vars && vars->kind == SQ_N_MAP && i < vars->n; i++)
         if (!json_object_get(s->used, vars->keys[i]->text))

@@ -15,7 +15,7 @@
 struct sq_vars {
     struct sq_var {
         char *name, *value;
-    } *v;
+    } * v;
     size_t n;
 };
 

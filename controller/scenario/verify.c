@@ -50,8 +50,7 @@ static bool is_meant(const struct ctx *x, const json_t *step)
 {
     const char *id = sq_json_str_or(x->check, "step", "*");
 
-    return json_object_get(step, "uses") &&
-           (strcmp(id, "*") == 0 || strcmp(sq_json_str_or(step, "id", ""), id) == 0);
+    return json_object_get(step, "uses") && (strcmp(id, "*") == 0 || strcmp(sq_json_str_or(step, "id", ""), id) == 0);
 }
 
 /* A step that a check refers to by KEY must exist and have a fault. NULL when it doesn't, or for "*". */
@@ -68,7 +67,8 @@ static json_t *resolve_step(const struct ctx *x, const char *key, bool star, siz
     if (step && json_object_get(step, "uses"))
         return step;
     if (step) {
-        sq_diag_error(x->c->d, at(x, key), "name a step that has a fault", "verify %s: step \"%s\" only waits", x->name, id);
+        sq_diag_error(x->c->d, at(x, key), "name a step that has a fault", "verify %s: step \"%s\" only waits", x->name,
+                      id);
         return NULL;
     }
     ids = json_object();
@@ -171,7 +171,8 @@ static double least_sample(const json_t *threshold, double confidence)
     return good <= 0 ? 1 : ceil(log(alpha) / log(good) - 1e-9);
 }
 
-static void sample_size(const struct ctx *x, size_t k, const json_t *threshold, const char *name, const json_t *endpoint)
+static void sample_size(const struct ctx *x, size_t k, const json_t *threshold, const char *name,
+                        const json_t *endpoint)
 {
     double need = least_sample(threshold, sq_json_num_or(x->check, "confidence", 95)), have;
     const struct sq_node *list = sq_node_get(x->node, "thresholds");
@@ -213,8 +214,8 @@ static bool on_this_edge(const struct ctx *x, const json_t *step)
 
     if (strncmp(uses, "call/", 5) != 0) {
         sq_diag_error(x->c->d, at(x, "step"), "use a step with call/latency, call/error or call/blackhole",
-                      "verify %s: step \"%s\" is %s, which does not act on calls", x->name, sq_json_str_or(step, "id", ""),
-                      uses);
+                      "verify %s: step \"%s\" is %s, which does not act on calls", x->name,
+                      sq_json_str_or(step, "id", ""), uses);
         return false;
     }
     if (hit && strcmp(hit, edge) != 0) {
@@ -236,10 +237,10 @@ static void check_timeout(const struct ctx *x, const json_t *step)
                       "verify timeout: step \"%s\" answers at once with an error: there is nothing to time out",
                       sq_json_str_or(step, "id", ""));
     if (delay - sq_json_int_or(json_object_get(step, "with"), "jitter", 0) <= max)
-        sq_diag_error(x->c->d, at(x, "max"), "delay the calls by clearly more than max + grace",
-                      "verify timeout: step \"%s\" delays calls by %s, which a caller with a timeout of %s may wait for",
-                      sq_json_str_or(step, "id", ""), sq_fmt_duration(delay, a, sizeof a),
-                      sq_fmt_duration(max, b, sizeof b));
+        sq_diag_error(
+            x->c->d, at(x, "max"), "delay the calls by clearly more than max + grace",
+            "verify timeout: step \"%s\" delays calls by %s, which a caller with a timeout of %s may wait for",
+            sq_json_str_or(step, "id", ""), sq_fmt_duration(delay, a, sizeof a), sq_fmt_duration(max, b, sizeof b));
 }
 
 static void check_breaker(const struct ctx *x, const json_t *step, size_t index)
@@ -253,8 +254,8 @@ static void check_breaker(const struct ctx *x, const json_t *step, size_t index)
     after = time_after(x->spec, index, &last);
     if (opens >= duration)
         sq_diag_error(x->c->d, at_inner(x, "expect", "opens_within"), NULL,
-                      "verify %s: the fault lasts %s, so a breaker that opens within %s can't be seen to stay open", x->name,
-                      sq_fmt_duration(duration, a, sizeof a), sq_fmt_duration(opens, b, sizeof b));
+                      "verify %s: the fault lasts %s, so a breaker that opens within %s can't be seen to stay open",
+                      x->name, sq_fmt_duration(duration, a, sizeof a), sq_fmt_duration(opens, b, sizeof b));
     if (closes > after)
         sq_diag_warn(x->c->d, at_inner(x, "expect", "closes_within"), "settle: after the step gives it time",
                      "verify %s: the load goes on for only %s after step \"%s\", less than closes_within", x->name,
@@ -297,8 +298,8 @@ static void check_one(const struct ctx *x)
         resolve_name(x, "endpoint", "load");
     for (size_t i = 0; i < SQ_COUNT(of_load); i++)
         if (!load && strcmp(x->name, of_load[i]) == 0)
-            sq_diag_error(x->c->d, x->node->pos, "add load: what the probe sends", "verify %s: there is no load to judge by",
-                          x->name);
+            sq_diag_error(x->c->d, x->node->pos, "add load: what the probe sends",
+                          "verify %s: there is no load to judge by", x->name);
     for (size_t i = 0; i < SQ_COUNT(of_edge); i++)
         if (step && strcmp(x->name, of_edge[i]) == 0 && !on_this_edge(x, step))
             return;
@@ -344,7 +345,8 @@ static void check_steady(struct sq_norm *c, const struct sq_node *spec_node, con
     else if (node)
         check_sent_rate(c, sq_node_get(node, "thresholds"), spec);
     else if (load)
-        sq_diag_warn(c->d, sq_node_get(spec_node, "load")->pos, "steady_state: {for: 10s, thresholds: [\"error_rate<1%\"]}",
+        sq_diag_warn(c->d, sq_node_get(spec_node, "load")->pos,
+                     "steady_state: {for: 10s, thresholds: [\"error_rate<1%\"]}",
                      "without steady_state faults are injected even when the system is already ill");
 }
 

@@ -97,7 +97,8 @@ static struct sq_node *new_node(struct reader *r, enum sq_node_kind kind, const 
     return n;
 }
 
-static int refuse_properties(struct reader *r, const yaml_event_t *ev, const yaml_char_t *anchor, const yaml_char_t *tag)
+static int refuse_properties(struct reader *r, const yaml_event_t *ev, const yaml_char_t *anchor,
+                             const yaml_char_t *tag)
 {
     if (anchor)
         return sq_diag_error(r->d, pos_of(&ev->start_mark), "write the value out where it is used",
@@ -195,7 +196,8 @@ static int check_key(struct reader *r, const struct sq_node *key, json_t *seen)
     if (strlen(key->text) > SQ_YAML_MAX_KEY)
         return sq_diag_error(r->d, key->pos, NULL, "a key is longer than %d bytes", SQ_YAML_MAX_KEY);
     if (key->plain && strcmp(key->text, "<<") == 0)
-        return sq_diag_error(r->d, key->pos, "write the keys out where they are used", "merge keys (<<) are not allowed");
+        return sq_diag_error(r->d, key->pos, "write the keys out where they are used",
+                             "merge keys (<<) are not allowed");
     before = json_object_get(seen, key->text);
     if (before)
         return sq_diag_error(r->d, key->pos, NULL, "\"%.60s\" is here twice: first on line %d", key->text,
@@ -380,12 +382,13 @@ static int check_text(const char *text, size_t len, struct sq_diags *d)
         size_t n = utf8_len(p + i, len - i);
 
         if (n == 0)
-            return sq_diag_error(d, at, "a scenario is a text file in UTF-8", "this is not UTF-8 text (byte 0x%02x)", p[i]);
+            return sq_diag_error(d, at, "a scenario is a text file in UTF-8", "this is not UTF-8 text (byte 0x%02x)",
+                                 p[i]);
         if (p[i] == '\0')
             return sq_diag_error(d, at, "a scenario is a text file in UTF-8", "a NUL character is not allowed");
         if ((p[i] < 0x20 && p[i] != '\n' && p[i] != '\r' && p[i] != '\t') || p[i] == 0x7f)
-            return sq_diag_error(d, at, "a scenario is a text file in UTF-8", "a control character (0x%02x) is not allowed",
-                                 p[i]);
+            return sq_diag_error(d, at, "a scenario is a text file in UTF-8",
+                                 "a control character (0x%02x) is not allowed", p[i]);
         at.col++;
         if (p[i] == '\n')
             at = (struct sq_pos){at.line + 1, 1};

@@ -20,7 +20,7 @@ enum sq_node_kind { SQ_N_SCALAR, SQ_N_LIST, SQ_N_MAP };
 
 struct sq_node {
     enum sq_node_kind kind;
-    bool plain;             /* a scalar without quotes: may be a number, true, false or null */
+    bool plain; /* a scalar without quotes: may be a number, true, false or null */
     struct sq_pos pos;
     char *text;             /* scalar: owned, never NULL, no NUL inside */
     size_t n;               /* LIST: items; MAP: pairs */
@@ -39,8 +39,8 @@ struct sq_node *sq_node_get(const struct sq_node *n, const char *key);
 /* The key itself, for its position. */
 const struct sq_node *sq_node_key(const struct sq_node *n, const char *key);
 bool sq_node_is_null(const struct sq_node *n);
-/* As JSON: plain scalars that look like numbers (as JSON writes them), true, false, null or ~ become what they look like,
- * everything else a string. New reference; NULL: no memory, or an integer that does not fit 64 bits. */
+/* As JSON: plain scalars that look like numbers (as JSON writes them), true, false, null or ~ become what they look
+ * like, everything else a string. New reference; NULL: no memory, or an integer that does not fit 64 bits. */
 json_t *sq_node_json(const struct sq_node *n);
 
 #endif
