@@ -64,12 +64,14 @@ static int drop_privileges(void)
 {
     bool root = geteuid() == 0 || getuid() == 0;
     plain_oom();
+    capng_clear(CAPNG_SELECT_BOTH);
+    if (root)
+        (void)capng_apply(CAPNG_SELECT_BOUNDS); /* while we still may; nothing can be gained by exec in any case */
     if (root &&
         (setgroups(0, NULL) != 0 || setresgid(NOBODY, NOBODY, NOBODY) != 0 || setresuid(NOBODY, NOBODY, NOBODY) != 0))
         return -errno;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         return -errno;
-    capng_clear(CAPNG_SELECT_BOTH);
     if (capng_apply(CAPNG_SELECT_CAPS) != 0)
         return -EPERM;
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);

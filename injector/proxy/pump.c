@@ -10,6 +10,9 @@
 
 #define READS 4 /* at one wake-up: others want their turn */
 
+#define LOOK (10 * INT64_C(1000000)) /* ns between looks whether a caller left that cannot say so */
+#define LOOK_FEW 200                 /* with more connections, ten times that */
+
 static void on_end(uv_poll_t *h, int status, int events);
 
 void px_end_poll(struct end *e, int want)
@@ -371,6 +374,14 @@ static void finish(struct conn *c, int lane, int64_t now)
     }
 }
 
+/* A caller whose socket is full behind our black hole cannot even send its FIN: then the kernel is asked whether it
+ * left. */
+static bool choked(const struct conn *c, int64_t now)
+{
+    return !c->local && !c->gone && !c->end[CALLER].eof && c->lane[UP].head && c->lane[UP].head->bh &&
+           sq_lane_full(&c->lane[UP], now);
+}
+
 static void on_due(struct sq_timer *t)
 {
     struct conn *c = (struct conn *)((char *)t - offsetof(struct conn, timer));
@@ -381,6 +392,8 @@ static void on_due(struct sq_timer *t)
             px_conn_close(c, SQ_OUT_GAVE_UP, 0, true);
         return;
     }
+    if (choked(c, sq_mono_ns()))
+        maybe_gone(c);
     px_pump(c);
 }
 
@@ -405,6 +418,8 @@ static void wait_for(struct conn *c, int64_t now)
         want |= UV_WRITABLE;
     px_end_poll(&c->end[DEP], want);
     int64_t due = c->deadline ? c->deadline : INT64_MAX;
+    if (choked(c, now) && due > now + LOOK)
+        due = now + (c->px->open < LOOK_FEW ? LOOK : 10 * LOOK);
     for (int i = 0; open && i < 2; i++) {
         int64_t next = c->ended[i] ? INT64_MAX : sq_lane_next(&c->lane[i]);
         due = next < due ? next : due;
