@@ -117,6 +117,7 @@ static bool catch_conn(struct conn *c, uint32_t fresh, int64_t now)
 {
     struct sq_rules *r = &c->edge->rules;
     if (!c->opaque) {
+        c->judged = c->judged && c->carried; /* its connect was drawn under other rules */
         catch_calls(c, fresh, now);
         uint32_t sure = sq_rules_certain(r, fresh, c->caller, SQ_R_ERROR);
         if (!sure || c->http.n > 0)

@@ -436,10 +436,10 @@ void px_hold_accepted(struct px *px, const struct sockaddr_in *peer, const struc
     if (!s || !s->sent || s->accepted)
         return;
     s->accepted = true;
+    o->judged = s->edge && s->epoch == s->edge->rules.epoch;
+    o->hits = s->hits;
     if (s->hits == 0)
         return;
     o->hold_ns = s->sent_at - s->start;
     o->flow_ns = s->start;
-    o->judged = s->edge && s->epoch == s->edge->rules.epoch;
-    o->hits = s->hits;
 }
