@@ -134,9 +134,12 @@ static char **strings(const struct launcher *l, const char *key)
 
 static void reset_signals(void)
 {
-    for (int s = 1; s <= SIGRTMAX; s++)
+    /* A struct of zeros is SIG_DFL on every architecture. Directly, because glibc's sigaction refuses its two internal
+     * signals, which posix_spawn leaves ignored. */
+    static const unsigned long zeros[16];
+    for (int s = 1; s <= 64; s++)
         if (s != SIGKILL && s != SIGSTOP)
-            (void)signal(s, SIG_DFL);
+            (void)syscall(SYS_rt_sigaction, s, zeros, NULL, 8);
     sigset_t none;
     sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);

@@ -96,6 +96,7 @@ static bool take_token(struct svc_exec *x, const char *hex, struct token *out)
     return false;
 }
 
+/* A failed one is forgotten when its launcher has ended (service_life.c). */
 static void exec_launched(struct svc *i, const struct sq_err *e)
 {
     if (!e->code) {
@@ -105,12 +106,6 @@ static void exec_launched(struct svc *i, const struct sq_err *e)
     json_t *o = json_pack("{s:s,s:o}", "type", "warning", "text", json_sprintf("exec: %s", e->msg));
     if (o)
         sq_engine_event(i->s->eng, i->run, o);
-    if (i->tree.cgroup[0] && !sq_cgroup_empty(i->tree.cgroup)) {
-        svc_exec_left(i);
-        return;
-    }
-    if (svc_retire(i, NULL) < 0)
-        svc_drop(i); /* its record stays for the sweep */
 }
 
 static int join_cgroup(struct svc *i, struct sq_err *e)
@@ -164,9 +159,13 @@ static int adopt(struct sq_services *s, const struct token *t, const struct ucre
         i->launched = exec_launched;
         r = svc_handshake(i, SQ_TAKE_FD(*sock), order, e);
     }
-    if (r < 0) {
+    if (r < 0) { /* the launcher is told so, and leaves */
         i->launched = NULL;
-        svc_exec_left(i);
+        i->state = SVC_EXITED;
+        watch_end(&i->chan);
+        watch_end(&i->limit);
+        if (!i->exit)
+            svc_drop(i);
     }
     return r;
 }
@@ -307,28 +306,28 @@ static int send_home(pid_t pid, void *arg)
     return 0;
 }
 
-void svc_exec_left(struct svc *i)
+int svc_exec_left(struct svc *i, struct sq_err *e)
 {
-    struct sq_err e = {0};
     struct sq_tree *t = &i->tree;
-    if (i->state != SVC_EXITED)
+    int r = 0;
+    if (i->state == SVC_RUNNING && !i->told)
         svc_event(i, "left", json_pack("{s:s}", "text", "a person's command: it was not ended with the run"));
+    i->told = true;
     if (t->cgroup[0]) {
         (void)sq_cgroup_freeze(t->cgroup, false, NULL);
         for (int k = 0; i->home[0] && k < 10 && !sq_cgroup_empty(t->cgroup); k++)
             (void)sq_cgroup_each(t->cgroup, send_home, i->home);
-        if (sq_cgroup_remove(t->cgroup, &e) < 0) {
-            json_t *o = json_pack("{s:s,s:s}", "type", "warning", "text", e.msg);
-            if (o)
-                sq_engine_event(i->s->eng, i->run, o);
-        }
+        r = sq_cgroup_remove(t->cgroup, e);
     }
+    if (r == 0 && i->held)
+        r = sq_journal_release(sq_engine_journal(i->s->eng), i->slot, e);
+    if (r < 0)
+        return r;
     /* Its seccomp filter stays for its life: the supervisor keeps answering (passing all through) until it ends. */
     if (!i->has_listener)
         svc_disarm(i);
-    if (!e.code && i->held)
-        (void)sq_journal_release(sq_engine_journal(i->s->eng), i->slot, NULL);
     svc_drop(i);
+    return 0;
 }
 
 void svc_exec_forget_run(struct sq_services *s, const char *run)

@@ -65,7 +65,7 @@ enum svc_state {
 };
 
 struct svc;
-typedef void svc_launched(struct svc *i, const struct sq_err *e); /* e->code 0: the command runs */
+typedef void svc_launched(struct svc *i, const struct sq_err *e); /* e->code 0: the command runs. Must not free I */
 
 struct svc {
     struct svc *next;
@@ -160,7 +160,8 @@ json_t *svc_tail(const struct svc *i);                    /* its last lines; new
 
 /* service_exec.c */
 void svc_exec_forget_run(struct sq_services *s, const char *run);
-void svc_exec_left(struct svc *i); /* the run ends: the command lives on, out of our cgroup */
+/* The run ends: the command lives on, out of our cgroup, and I is forgotten. -errno: not yet, I stays. */
+int svc_exec_left(struct svc *i, struct sq_err *e);
 void svc_exec_free(struct sq_services *s);
 
 #endif

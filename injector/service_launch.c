@@ -39,7 +39,7 @@ static void finish(struct svc *i, const struct sq_err *e)
             (void)sq_pidfd_signal(fd, SIGKILL);
     }
     if (fn)
-        fn(i, &err); /* may free i */
+        fn(i, &err);
 }
 
 static int fill_memfd(int fd, const void *data, size_t len)

@@ -135,25 +135,14 @@ static json_t *how_it_ended(const struct svc *i)
     return o;
 }
 
-static bool alive(const struct sq_services *s, const struct svc *i)
-{
-    for (const struct svc *k = s->all; k; k = k->next)
-        if (k == i)
-            return true;
-    return false;
-}
-
 /* The launcher's process ended. Its last words may be a failure, or that the command ran (and ended at once). False:
  * that was all, and the instance may be gone. */
 static bool launch_is_over(struct svc *i)
 {
-    struct sq_services *s = i->s;
     i->chan->fn(i);
-    if (!alive(s, i))
-        return false;
     if (i->launched)
-        svc_launch_cancel(i); /* not even last words; may free it */
-    return alive(s, i) && i->state == SVC_RUNNING;
+        svc_launch_cancel(i); /* not even last words */
+    return i->state == SVC_RUNNING;
 }
 
 void svc_exited(void *svc)
@@ -162,7 +151,7 @@ void svc_exited(void *svc)
     watch_end(&i->exit);
     i->has_exit = true;
     collect_status(i);
-    if (i->launched && !launch_is_over(i))
+    if (i->launched && !launch_is_over(i) && !i->is_exec)
         return;
     bool was_running = i->state == SVC_RUNNING;
     i->state = SVC_EXITED;
@@ -175,7 +164,7 @@ void svc_exited(void *svc)
     }
     if (i->ending)
         return; /* the stop goes on with its tree */
-    if (!was_running) {
+    if (!was_running && !i->is_exec) {
         svc_reap(i); /* a launcher has no tree yet */
         return;
     }

@@ -46,6 +46,12 @@ static void end_stop(struct svc_stop *st, json_t *left)
 static int try_one(struct svc_stop *st, struct svc *i, int64_t now)
 {
     struct sq_err e = {0};
+    if (i->is_exec) {
+        if (svc_exec_left(i, &e) == 0)
+            return 0;
+        st->err = e;
+        return 1;
+    }
     if (sq_tree_empty(&i->tree)) {
         if (!i->told)
             svc_event(i, "stopped", NULL);
@@ -88,7 +94,7 @@ static void tick(void *p)
     int there = 0;
     for (struct svc *i = st->s->all, *next; i; i = next) {
         next = i->next;
-        if (concerns(st, i) && !i->is_exec)
+        if (concerns(st, i))
             there += try_one(st, i, now);
     }
     if (there && now < st->kill_until)
@@ -103,6 +109,10 @@ static void begin_one(struct svc *i, bool kill_now)
 {
     i->ending = true;
     watch_end(&i->again);
+    if (i->is_exec) {
+        svc_launch_cancel(i);
+        return;
+    }
     if (kill_now) {
         (void)sq_tree_kill(&i->tree);
     } else {
@@ -139,11 +149,8 @@ void sq_service_stop(struct sq_services *s, const char *run_id, const char *name
         next = i->next;
         if (!concerns(st, i))
             continue;
-        slow |= !i->tree.cgroup[0];
-        if (i->is_exec)
-            svc_exec_left(i);
-        else
-            begin_one(i, grace_ns <= 0);
+        slow |= !i->tree.cgroup[0] && !i->is_exec;
+        begin_one(i, grace_ns <= 0);
     }
     /* Without a cgroup each look reads all of /proc. */
     st->tick = watch_timer(s, 2 * SQ_MS, slow ? 50 * SQ_MS : 10 * SQ_MS, tick, st);
