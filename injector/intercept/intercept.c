@@ -90,8 +90,8 @@ struct sq_caller *sq_ic_caller(struct sq_intercept *ic, uint32_t id)
     return NULL;
 }
 
-/* Edges of one run hear of it once. */
-static void to_all_runs(struct sq_intercept *ic, const char *state, const char *why)
+/* Each run hears of it once; that it died is the engine's event (proxy_changed), this is why. */
+static void tell_runs(struct sq_intercept *ic, const char *why)
 {
     for (uint32_t i = 0; i < SQ_EDGES; i++) {
         bool told = false;
@@ -99,9 +99,8 @@ static void to_all_runs(struct sq_intercept *ic, const char *state, const char *
         for (uint32_t k = 0; k < i && ic->edge[i] && !told; k++)
             told = ic->edge[k] && strcmp(ic->edge[k]->run, ic->edge[i]->run) == 0;
         if (ic->edge[i] && !told)
-            sq_ic_event(
-                ic, ic->edge[i]->run,
-                json_pack("{s:s,s:s,s:i,s:s}", "type", "proxy", "state", state, "pid", (int)ic->link.pid, "why", why));
+            sq_ic_warn(ic, ic->edge[i]->run, "the proxy is dead (%s): calls go direct, without faults and uncounted",
+                       why);
     }
 }
 
@@ -121,7 +120,7 @@ void sq_ic_proxy_died(struct sq_intercept *ic, const char *why)
             (void)close(ic->edge[i]->gate);
         ic->edge[i]->gate = -1;
     }
-    to_all_runs(ic, "died", why);
+    tell_runs(ic, why);
     if (ic->o.proxy_changed)
         ic->o.proxy_changed(ic->o.arg, 0, 0);
 }

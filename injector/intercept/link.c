@@ -139,6 +139,23 @@ static int receive(struct sq_intercept *ic)
     return 1;
 }
 
+/* Its socket may be seen to close a moment before its end: a short wait gives the better reason. */
+static void died(struct sq_intercept *ic)
+{
+    struct pollfd p = {.fd = ic->link.pidfd, .events = POLLIN};
+    siginfo_t si = {0};
+    char why[64];
+
+    (void)poll(&p, 1, 50);
+    if (waitid(P_PIDFD, (id_t)ic->link.pidfd, &si, WEXITED | WNOHANG) < 0 || si.si_pid == 0)
+        (void)snprintf(why, sizeof(why), "it closed its socket");
+    else if (si.si_code == CLD_EXITED)
+        (void)snprintf(why, sizeof(why), "it exited with status %d", si.si_status);
+    else
+        (void)snprintf(why, sizeof(why), "killed by %s", sq_signal_name(si.si_status));
+    sq_ic_proxy_died(ic, why);
+}
+
 static void on_readable(uv_poll_t *p, int status, int events)
 {
     struct sq_intercept *ic = p->data;
@@ -150,24 +167,14 @@ static void on_readable(uv_poll_t *p, int status, int events)
     for (int i = 0; i < 64 && rc == 1 && ic->link.fd >= 0; i++)
         rc = receive(ic);
     if (rc == -EPIPE)
-        sq_ic_proxy_died(ic, "it closed its socket");
+        died(ic);
 }
 
 static void on_death(uv_poll_t *p, int status, int events)
 {
-    struct sq_intercept *ic = p->data;
-    siginfo_t si = {0};
-    char why[64];
-
     (void)status;
     (void)events;
-    if (waitid(P_PIDFD, (id_t)ic->link.pidfd, &si, WEXITED | WNOHANG) < 0 || si.si_pid == 0)
-        (void)snprintf(why, sizeof(why), "it ended");
-    else if (si.si_code == CLD_EXITED)
-        (void)snprintf(why, sizeof(why), "it exited with status %d", si.si_status);
-    else
-        (void)snprintf(why, sizeof(why), "killed by %s", sq_signal_name(si.si_status));
-    sq_ic_proxy_died(ic, why);
+    died(p->data);
 }
 
 void sq_link_stop(struct sq_intercept *ic, bool quit)

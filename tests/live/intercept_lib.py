@@ -1,0 +1,209 @@
+"""What the live tests of interception share: a dependency, and a caller under interception that does as it is told."""
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import injector_lib
+from injector_lib import Injector, until
+
+AGENT = r"""
+import json, os, select, socket, struct, subprocess, sys, time
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(8)
+
+def attempt(port, host="127.0.0.1", timeout=3.0, family=socket.AF_INET, prepare=None, ask=True, fd=None):
+    # One call as an event loop does it: non-blocking connect, epoll registered before it.
+    c = socket.socket(family, socket.SOCK_STREAM)
+    r = {"err": 0, "ms": 0.0, "body": ""}
+    try:
+        if prepare: prepare(c)
+        c.setblocking(False)
+        ep = select.epoll(); ep.register(c, select.EPOLLOUT)
+        t0 = time.monotonic()
+        e = c.connect_ex((host, port))
+        if e == 115:
+            if not ep.poll(timeout): e = 110
+            else: e = c.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        r["ms"] = (time.monotonic() - t0) * 1000
+        r["err"] = e
+        ep.close()
+        if e: return r
+        r["peer"] = c.getpeername()[:2]
+        r["nodelay"] = c.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        if ask:
+            c.setblocking(True); c.settimeout(timeout)
+            c.sendall(b"GET /who HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            got = b""
+            while True:
+                b = c.recv(4096)
+                if not b: break
+                got += b
+            r["body"] = got.split(b"\r\n\r\n", 1)[-1].decode()
+        r["total_ms"] = (time.monotonic() - t0) * 1000
+        return r
+    except OSError as x:
+        r["err"] = x.errno or 110
+        r["total_ms"] = (time.monotonic() - t0) * 1000
+        return r
+    finally:
+        c.close()
+
+def blocking(port, host="127.0.0.1", timeout=None):
+    c = socket.socket()
+    if timeout: c.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout), int(timeout % 1 * 1e6)))
+    t0 = time.monotonic()
+    try:
+        c.connect((host, port)); e = 0
+    except OSError as x:
+        e = x.errno
+    r = {"err": e, "ms": (time.monotonic() - t0) * 1000, "blocking": os.get_blocking(c.fileno())}
+    c.close()
+    return r
+
+while True:
+    c, _ = s.accept()
+    code = b""
+    while not code.endswith(b"\0"):
+        b = c.recv(65536)
+        if not b: break
+        code += b
+    g = dict(globals())
+    try:
+        exec(code.rstrip(b"\0").decode(), g); out = {"ok": g.get("result")}
+    except BaseException as x:
+        import traceback; out = {"error": traceback.format_exc()}
+    c.sendall(json.dumps(out).encode()); c.close()
+"""
+
+
+class Dependency:
+    """A small HTTP server: TCP on a port of its own (IPv4 or IPv6), or a Unix socket."""
+
+    def __init__(self, family=socket.AF_INET, host="127.0.0.1", path=None):
+        outer = self
+        self.requests = 0
+        self.peers = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                outer.requests += 1
+                self.send_response(200)
+                self.send_header("Content-Length", "4")
+                self.end_headers()
+                self.wfile.write(b"real")
+
+            def log_message(self, *unused):
+                pass
+
+            def address_string(self):
+                return "x"
+
+        class Server(http.server.ThreadingHTTPServer):
+            address_family = family
+            daemon_threads = True
+            request_queue_size = 128
+
+            def server_bind(self):
+                self.socket.bind(path if path else (host, 0))
+                self.server_name, self.server_port = "x", 0
+
+            def handle_error(self, *unused):
+                pass  # resets are what these tests are about
+
+            def get_request(self):
+                c, a = self.socket.accept()
+                if family == socket.AF_UNIX:
+                    outer.peers.append(c.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+                return c, ("x", 0)
+
+        self.server = Server(None, Handler)
+        self.port = 0 if path else self.server.socket.getsockname()[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Rig:
+    """An injector with one run, one edge and one caller."""
+
+    def __init__(self, run_dir, to, mode=None, edge="app->dep", protocol="auto", injector=None, instances=1, cls=Injector):
+        self.inj = injector or cls(run_dir)
+        self.run_dir = run_dir
+        self.id = self.inj.run(lease="60s")
+        self.edge = edge
+        self.answer = self.inj.post(f"runs/{self.id}/edges", {"name": edge, "from": "app", "to": to, "protocol": protocol})
+        if mode:
+            assert self.answer["mode"] == mode, self.answer
+        self.control = os.path.join(run_dir, "agent-${instance}.sock" if instances > 1 else "agent.sock")
+        self.agent = os.path.join(run_dir, "agent.py")
+        with open(self.agent, "w") as f:
+            f.write(AGENT)
+        os.chmod(run_dir, 0o755)
+        got = self.inj.post(f"runs/{self.id}/services",
+                            {"name": "app", "command": [sys.executable, self.agent, self.control], "instances": instances})
+        self.pid = got["instances"][0]["pid"]
+        if instances == 1:
+            until("the caller listens", lambda: os.path.exists(self.control))
+            time.sleep(0.05)
+
+    def do(self, code, timeout=30):
+        c = socket.socket(socket.AF_UNIX)
+        c.settimeout(timeout)
+        c.connect(self.control)
+        c.sendall(code.encode() + b"\0")
+        out = b""
+        while True:
+            b = c.recv(1 << 20)
+            if not b:
+                break
+            out += b
+        c.close()
+        got = json.loads(out)
+        assert "ok" in got, got["error"]
+        return got["ok"]
+
+    def fault(self, uses, with_=None, percent="100%", want=(200, 201), **target):
+        return self.inj.post(f"runs/{self.id}/faults",
+                             {"uses": uses, "target": {"edge": self.edge, "percent": percent, **target}, "with": with_ or {}},
+                             want)
+
+    def clear(self, fault):
+        got = self.inj.delete(f"runs/{self.id}/faults/{fault['fault']}")
+        assert got["clean"], got
+        return got
+
+    def events(self, kind=None):
+        out, after = [], 0
+        while True:
+            got = self.inj.get(f"runs/{self.id}/events?after={after}")
+            out += got["events"]
+            if not got["events"]:
+                break
+            after = got["next"]
+        return [e for e in out if kind is None or e["type"] == kind]
+
+    def calls(self):
+        return [c for e in self.events("calls") for c in e["calls"]]
+
+    def proxy_pid(self):
+        for child in open(f"/proc/{self.inj.pid}/task/{self.inj.pid}/children").read().split():
+            if open(f"/proc/{child}/comm").read().strip() == "squall-proxy":
+                return int(child)
+        raise AssertionError("no proxy")
+
+    def end(self):
+        try:
+            assert self.inj.delete(f"runs/{self.id}")["clean"]
+        finally:
+            self.inj.end()
