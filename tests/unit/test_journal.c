@@ -196,7 +196,7 @@ static void torn_and_foreign(void **state)
     hold(j, "c");
     hold(j, "d");
     sq_journal_close(j);
-    patch(0 * SLOT + 70, "#", 1);        /* a: a byte of the record */
+    patch(0 * SLOT + 69, "#", 1);        /* a: a byte inside a string of the record */
     patch(1 * SLOT + 16, "\xff\xff", 2); /* b: its length */
     patch(2 * SLOT + 20, "0", 1);        /* c: its boot id, checksum now wrong */
     j = open_it(0);
