@@ -31,7 +31,7 @@ struct sq_result *sq_result_set(struct sq_result *r, enum sq_outcome v, const ch
 }
 
 /* snprintf may have cut a character of several bytes in half, which jansson would refuse. */
-static json_t *text(const char *s)
+json_t *sq_result_text(const char *s)
 {
     size_t len = strlen(s);
 
@@ -62,17 +62,17 @@ int sq_result_add(json_t *results, const struct sq_result *r, struct sq_err *e)
     cleanup_json json_t *o = json_object();
     int rc = o ? 0 : -1;
 
-    rc = rc ? rc : json_object_set_new(o, "step", text(r->step));
-    rc = rc ? rc : json_object_set_new(o, "subject", text(r->subject));
+    rc = rc ? rc : json_object_set_new(o, "step", sq_result_text(r->step));
+    rc = rc ? rc : json_object_set_new(o, "subject", sq_result_text(r->subject));
     rc = rc ? rc : json_object_set_new(o, "verdict", json_string(sq_outcome_name(r->verdict)));
-    rc = rc ? rc : json_object_set_new(o, "observed", text(r->observed));
-    rc = rc ? rc : json_object_set_new(o, "limit", text(r->limit));
+    rc = rc ? rc : json_object_set_new(o, "observed", sq_result_text(r->observed));
+    rc = rc ? rc : json_object_set_new(o, "limit", sq_result_text(r->limit));
     rc = rc ? rc : json_object_set_new(o, "n", json_integer((json_int_t)r->n));
-    rc = rc ? rc : json_object_set_new(o, "interval", text(r->interval));
+    rc = rc ? rc : json_object_set_new(o, "interval", sq_result_text(r->interval));
     if (!rc && r->win.to_ns > r->win.from_ns)
         rc = json_object_set_new(o, "window",
                                  json_pack("[f,f]", (double)r->win.from_ns / 1e9, (double)r->win.to_ns / 1e9));
-    rc = rc ? rc : json_object_set_new(o, "why", text(r->why));
+    rc = rc ? rc : json_object_set_new(o, "why", sq_result_text(r->why));
     rc = rc ? rc : json_array_append(results, o);
     return rc ? sq_err(e, -ENOMEM, "no memory for a verdict") : 0;
 }

@@ -20,6 +20,8 @@ void sq_result_init(struct sq_result *r, const struct sq_ev_step *step, const ch
 struct sq_result *sq_result_set(struct sq_result *r, enum sq_outcome v, const char *fmt, ...) SQ_PRINTF(3, 4);
 /* Append it to RESULTS as in EVIDENCE.md. */
 int sq_result_add(json_t *results, const struct sq_result *r, struct sq_err *e);
+/* A JSON string of what snprintf made, without a character that was cut in half. NULL: no memory. */
+json_t *sq_result_text(const char *s);
 /* The worse of two: fail over inconclusive over pass. */
 enum sq_outcome sq_worse(enum sq_outcome a, enum sq_outcome b);
 const char *sq_outcome_name(enum sq_outcome v);

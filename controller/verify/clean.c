@@ -1,0 +1,225 @@
+/* clean: nothing of any fault is left on the host. The injector looked before and after the run; what is there afterwards
+ * and was not before is ours when it bears our mark, else somebody else's, which is named but no failure. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "squall/json.h"
+#include "verify/result.h"
+
+#define OUR_QDISC "5c1a:" /* injector/net/qdisc.h */
+
+static const struct sq_param params[] = {SQ_PARAM_END};
+
+enum whose { NOBODYS, FOREIGN, DOUBTFUL, OURS };
+
+struct diff {
+    uint64_t compared, foreign, doubtful, ours;
+    char ours_text[300], doubtful_text[200], foreign_text[200];
+};
+
+/* A name for a person: strings as they are, objects by what tells them apart. */
+static void describe(const char *list, const json_t *item, char *buf, size_t len)
+{
+    if (json_is_string(item))
+        (void)snprintf(buf, len, "%s %s", list, json_string_value(item));
+    else if (strcmp(list, "qdiscs") == 0)
+        (void)snprintf(buf, len, "qdisc %s %s on %s", sq_json_str_or(item, "kind", "?"), sq_json_str_or(item, "handle", ""),
+                       sq_json_str_or(item, "dev", "?"));
+    else if (strcmp(list, "stopped") == 0)
+        (void)snprintf(buf, len, "process %lld %s is %s", (long long)sq_json_int_or(item, "pid", 0),
+                       sq_json_str_or(item, "instance", ""), sq_json_str_or(item, "how", "stopped"));
+    else if (strcmp(list, "bpf") == 0)
+        (void)snprintf(buf, len, "BPF link %lld (%s)", (long long)sq_json_int_or(item, "link", 0),
+                       sq_json_str_or(item, "program", "?"));
+    else if (strcmp(list, "faults") == 0)
+        (void)snprintf(buf, len, "fault %s (%s)", sq_json_str_or(item, "fault", "?"), sq_json_str_or(item, "uses", "?"));
+    else
+        (void)snprintf(buf, len, "something among the %s", list);
+}
+
+static void note(struct diff *d, enum whose whose, const char *fmt, const char *what)
+{
+    char *buf = whose == OURS ? d->ours_text : whose == DOUBTFUL ? d->doubtful_text : d->foreign_text;
+    size_t size = whose == OURS ? sizeof d->ours_text : sizeof d->doubtful_text, used = strlen(buf);
+
+    if (whose == NOBODYS)
+        return;
+    *(whose == OURS ? &d->ours : whose == DOUBTFUL ? &d->doubtful : &d->foreign) += 1;
+    if (used + 2 < size) {
+        used += (size_t)snprintf(buf + used, size - used, "%s", used ? ", " : "");
+        (void)snprintf(buf + used, size - used, "%s%s", fmt, what);
+    }
+}
+
+static bool private_injector(const struct sq_evidence *ev)
+{
+    for (size_t i = 0; i < ev->n_events; i++)
+        if (strcmp(ev->events[i].type, "injector") == 0)
+            return sq_json_bool_or(json_object_get(ev->events[i].obj, "info"), "private", false);
+    return false;
+}
+
+static bool our_fault(const struct sq_evidence *ev, const char *id)
+{
+    for (size_t i = 0; i < ev->n_faults; i++)
+        if (ev->faults[i].applied && strcmp(ev->faults[i].id, id) == 0)
+            return true;
+    return false;
+}
+
+static bool our_interface(const struct sq_evidence *ev, const char *dev)
+{
+    for (size_t i = 0; i < ev->n_faults; i++) {
+        const json_t *hit = ev->faults[i].hit;
+
+        for (size_t k = 0; k < json_array_size(hit); k++)
+            if (strcmp(sq_json_str_or(json_array_get(hit, k), "interface", ""), dev) == 0)
+                return true;
+    }
+    return false;
+}
+
+/* Whose is what appeared (or, from a list of qdiscs, vanished)? An injector of the host may serve other runs. */
+static enum whose whose(const struct sq_evidence *ev, const char *list, const json_t *item, bool gone)
+{
+    enum whose squalls = private_injector(ev) ? OURS : DOUBTFUL;
+
+    if (strcmp(list, "qdiscs") == 0) {
+        if (!gone && strcmp(sq_json_str_or(item, "handle", ""), OUR_QDISC) == 0)
+            return OURS;
+        return our_interface(ev, sq_json_str_or(item, "dev", "")) ? DOUBTFUL : FOREIGN;
+    }
+    if (gone)
+        return NOBODYS; /* an earlier life's remains may end */
+    if (strcmp(list, "faults") == 0)
+        return our_fault(ev, sq_json_str_or(item, "fault", "")) ? OURS : squalls;
+    if (strcmp(list, "stopped") == 0)
+        return OURS; /* only processes that this run knows are looked at */
+    if (strcmp(list, "cgroups") == 0) { /* the injector's own stays while it lives */
+        const char *path = json_string_value(item);
+
+        return path && path[0] && !strchr(path + 1, '/') ? NOBODYS : squalls;
+    }
+    return strcmp(list, "bpf") == 0 ? squalls : FOREIGN;
+}
+
+/* The elements of LIST as keys of an object. */
+static json_t *set_of(const json_t *list)
+{
+    json_t *set = json_object();
+
+    for (size_t i = 0; set && i < json_array_size(list); i++) {
+        char *key = json_dumps(json_array_get(list, i), JSON_SORT_KEYS | JSON_COMPACT | JSON_ENCODE_ANY);
+
+        if (!key || json_object_set(set, key, json_array_get(list, i))) {
+            json_decref(set);
+            set = NULL;
+        }
+        free(key);
+    }
+    return set;
+}
+
+static int compare(const struct sq_evidence *ev, const char *list, struct diff *d, struct sq_err *e)
+{
+    cleanup_json json_t *before = set_of(json_object_get(ev->before, list));
+    cleanup_json json_t *after = set_of(json_object_get(ev->after, list));
+    const char *key;
+    char what[160];
+    json_t *item;
+
+    if (!before || !after)
+        return sq_err(e, -ENOMEM, "no memory for a check");
+    json_object_foreach (after, key, item) {
+        d->compared++;
+        describe(list, item, what, sizeof what);
+        if (!json_object_get(before, key))
+            note(d, whose(ev, list, item, false), "", what);
+    }
+    json_object_foreach (before, key, item) {
+        describe(list, item, what, sizeof what);
+        if (!json_object_get(after, key))
+            note(d, whose(ev, list, item, true), "no more: ", what);
+    }
+    return 0;
+}
+
+/* What was read before and not after can hide something. */
+static const char *blind(const struct sq_evidence *ev, const char *const *lists, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (json_object_get(ev->before, lists[i]) && !json_object_get(ev->after, lists[i]))
+            return lists[i];
+    return NULL;
+}
+
+static void join(const json_t *list, char *buf, size_t len)
+{
+    size_t used = 0;
+
+    buf[0] = '\0';
+    for (size_t i = 0; i < json_array_size(list) && used + 3 < len; i++) {
+        const char *s = json_string_value(json_array_get(list, i));
+
+        used += (size_t)snprintf(buf + used, len - used, "%s%s", i ? ", " : "", s ? s : "?");
+    }
+}
+
+static void judge(const struct sq_evidence *ev, struct diff *d, const char *unread, struct sq_result *r)
+{
+    int64_t held = sq_json_int_or(ev->after, "journal", 0) - sq_json_int_or(ev->before, "journal", 0);
+    char left[400];
+
+    join(json_object_get(ev->end, "left"), left, sizeof left);
+    if (held > 0)
+        note(d, private_injector(ev) ? OURS : DOUBTFUL, "", "undo records that were not carried out");
+    r->n = d->compared;
+    (void)snprintf(r->observed, sizeof r->observed, "%llu left, %llu changed by others", (unsigned long long)d->ours,
+                   (unsigned long long)d->foreign);
+    if (ev->ended && !ev->end_clean)
+        (void)sq_result_set(r, SQ_V_FAIL, "not everything could be taken back: %s", left[0] ? left : "what is not recorded");
+    else if (d->ours)
+        (void)sq_result_set(r, SQ_V_FAIL, "this is still there: %s", d->ours_text);
+    else if (!ev->before || !ev->after)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "there is no snapshot %s the run to compare with",
+                            ev->before ? "after" : "before");
+    else if (!ev->ended)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "the log has no end: nobody recorded what was taken back");
+    else if (unread)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "the %s could not be read after the run", unread);
+    else if (d->doubtful)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "this changed during the run, and it may have been us: %s",
+                            d->doubtful_text);
+    else if (d->foreign)
+        (void)sq_result_set(r, SQ_V_PASS, "nothing of the faults is left; others changed: %s", d->foreign_text);
+    else
+        (void)sq_result_set(r, SQ_V_PASS, "nothing of the faults is left: the host is as it was before");
+}
+
+static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, struct sq_err *e)
+{
+    static const char *const lists[] = {"qdiscs", "cgroups", "bpf", "stopped", "faults"};
+    const size_t n = sizeof lists / sizeof lists[0];
+    struct diff d = {0};
+    struct sq_result r;
+    int rc = 0;
+
+    (void)p;
+    sq_result_init(&r, NULL, "host");
+    (void)snprintf(r.limit, sizeof r.limit, "as before the run");
+    for (size_t i = 0; i < n && !rc && ev->before && ev->after; i++)
+        if (json_object_get(ev->after, lists[i]) && json_object_get(ev->before, lists[i]))
+            rc = compare(ev, lists[i], &d, e);
+    if (rc)
+        return rc;
+    judge(ev, &d, ev->before && ev->after ? blind(ev, lists, n) : NULL, &r);
+    return sq_result_add(results, &r, e);
+}
+
+const struct sq_check sq_check_clean = {
+    .name = "clean",
+    .doc = "Nothing of any fault is left on the host.",
+    .params = params,
+    .run = run,
+};
