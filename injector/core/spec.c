@@ -232,22 +232,41 @@ static int from_number(const char *what, const struct sq_param *p, const json_t 
             break;
         (void)snprintf(text, sizeof text, "%lld", (long long)json_integer_value(in));
         return from_text(what, p, text, out, e);
+    case SQ_P_STRINGS: /* [200, 5xx]: a number is a word among words */
+        if (!json_is_integer(in))
+            break;
+        (void)snprintf(text, sizeof text, "%lld", (long long)json_integer_value(in));
+        return from_text(what, p, text, out, e);
     case SQ_P_STRING:
     case SQ_P_BOOL:
     case SQ_P_ENUM:
-    case SQ_P_STRINGS:
     case SQ_P_MAP:
         break;
     }
     return mistyped(what, p, e);
 }
 
+static int strings(const char *what, const struct sq_param *p, const json_t *in, json_t **out, struct sq_err *e)
+{
+    const json_t *item;
+    char text[32];
+    size_t i;
+
+    *out = json_array();
+    json_array_foreach(in, i, item)
+    {
+        if (!json_is_string(item) && !json_is_integer(item))
+            return mistyped(what, p, e);
+        (void)snprintf(text, sizeof text, "%lld", (long long)json_integer_value(item));
+        if (json_array_append_new(*out, json_string(json_is_string(item) ? json_string_value(item) : text)) != 0)
+            return sq_err(e, -ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
 static int convert(const char *what, const struct sq_param *p, const json_t *in, bool strict, json_t **out,
                    struct sq_err *e)
 {
-    const json_t *item;
-    size_t i;
-
     if (json_is_string(in))
         return from_text(what, p, json_string_value(in), out, e);
     if (json_is_number(in))
@@ -260,15 +279,8 @@ static int convert(const char *what, const struct sq_param *p, const json_t *in,
         *out = json_deep_copy(in);
         return 0;
     }
-    if (json_is_array(in) && p->type == SQ_P_STRINGS) {
-        json_array_foreach(in, i, item)
-        {
-            if (!json_is_string(item))
-                return mistyped(what, p, e);
-        }
-        *out = json_deep_copy(in);
-        return 0;
-    }
+    if (json_is_array(in) && p->type == SQ_P_STRINGS)
+        return strings(what, p, in, out, e);
     return mistyped(what, p, e);
 }
 

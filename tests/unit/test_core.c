@@ -232,6 +232,25 @@ static void schemas(void **state)
     json_decref(again);
 }
 
+static void lists_of_words_take_numbers(void **state)
+{
+    static const struct sq_param params[] = {{"status", SQ_P_STRINGS, 0, NULL, NULL, "which"}, SQ_PARAM_END};
+    json_t *one = json_pack("{s:i}", "status", 200), *many = json_pack("{s:[i,s]}", "status", 200, "5xx"), *out = NULL;
+    json_t *wrong = json_pack("{s:[f]}", "status", 1.5);
+
+    (void)state;
+    assert_int_equal(sq_spec_check("x", params, one, &out, NULL, NULL, NULL), 0);
+    assert_string_equal(json_string_value(json_array_get(json_object_get(out, "status"), 0)), "200");
+    json_decref(out);
+    assert_int_equal(sq_spec_check("x", params, many, &out, NULL, NULL, NULL), 0);
+    assert_string_equal(json_string_value(json_array_get(json_object_get(out, "status"), 1)), "5xx");
+    json_decref(out);
+    assert_int_equal(sq_spec_check("x", params, wrong, &out, NULL, NULL, NULL), -EINVAL);
+    json_decref(one);
+    json_decref(many);
+    json_decref(wrong);
+}
+
 static void a_process_is_its_pid_and_start_time(void **state)
 {
     struct sq_proc p;
@@ -268,6 +287,7 @@ int main(void)
         cmocka_unit_test(histogram_refuses_junk),
         cmocka_unit_test(choice_is_seeded_and_fair),
         cmocka_unit_test(schemas),
+        cmocka_unit_test(lists_of_words_take_numbers),
         cmocka_unit_test(a_process_is_its_pid_and_start_time),
     };
 
