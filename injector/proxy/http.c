@@ -18,7 +18,8 @@ static struct sq_http *of(llhttp_t *p)
 
 static int on_version(llhttp_t *p)
 {
-    of(p)->requests++;
+    if (p->http_major == 1) /* not the preface of HTTP/2, which looks like a request */
+        of(p)->requests++;
     return 0;
 }
 

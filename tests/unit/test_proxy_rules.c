@@ -1,0 +1,200 @@
+/* Rules: parsing, slots, draws, composition. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proxy/rules.h"
+
+static struct sq_names names;
+
+static struct sq_rules *make(void)
+{
+    struct sq_rules *r = calloc(1, sizeof(*r));
+    assert_non_null(r);
+    r->names = &names;
+    return r;
+}
+
+static int set(struct sq_rules *r, const char *text, uint32_t *gone, uint32_t *fresh)
+{
+    struct sq_err e = {0};
+    uint32_t g = 0, f = 0;
+    json_t *j = json_loads(text, 0, NULL);
+    assert_non_null(j);
+    int rc = sq_rules_replace(r, 1, j, gone ? gone : &g, fresh ? fresh : &f, &e);
+    json_decref(j);
+    assert_int_equal(rc, e.code);
+    return rc;
+}
+
+#define LATENCY                                                                                                        \
+    "{\"fault\":\"f1\",\"kind\":\"latency\",\"percent\":30.0,\"delay\":1000000,\"jitter\":100000,\"seed\":5}"
+#define HOLE "{\"fault\":\"f2\",\"kind\":\"blackhole\",\"percent\":100.0}"
+#define ERROR "{\"fault\":\"f3\",\"kind\":\"error\",\"percent\":100.0,\"errno\":111,\"callers\":[4,5]}"
+
+static void slots(void **state)
+{
+    (void)state;
+    struct sq_rules *r = make();
+    uint32_t gone, fresh;
+    assert_int_equal(set(r, "[" LATENCY "]", &gone, &fresh), 0);
+    uint32_t latency = r->mask;
+    assert_true(gone == 0 && fresh == latency && latency);
+    assert_int_equal(set(r, "[" HOLE "," LATENCY "]", &gone, &fresh), 0);
+    assert_true(gone == 0 && (fresh & latency) == 0 && fresh);
+    uint32_t hole = fresh;
+    assert_int_equal(set(r, "[" ERROR "," LATENCY "]", &gone, &fresh), 0);
+    assert_true(gone == hole && fresh && !(fresh & (hole | latency)));
+    /* another percent is another rule: what it hit is drawn anew */
+    assert_int_equal(set(r, "[{\"fault\":\"f1\",\"kind\":\"latency\",\"percent\":31.0,\"seed\":5}]", &gone, &fresh), 0);
+    assert_true((gone & latency) && !(fresh & latency));
+    /* another delay is not */
+    uint32_t before = r->mask;
+    assert_int_equal(
+        set(r, "[{\"fault\":\"f1\",\"kind\":\"latency\",\"percent\":31.0,\"seed\":5,\"delay\":7}]", &gone, &fresh), 0);
+    assert_true(gone == 0 && fresh == 0 && r->mask == before);
+    assert_int_equal(sq_rules_delay(r, r->mask), 7);
+    assert_int_equal(set(r, "[]", &gone, &fresh), 0);
+    assert_true(gone == before && r->mask == 0);
+    free(r);
+}
+
+/* Sixteen rules replaced by sixteen others: no slot is given twice. */
+static void full(void **state)
+{
+    (void)state;
+    struct sq_rules *r = make();
+    for (int round = 0; round < 3; round++) {
+        json_t *a = json_array();
+        for (int i = 0; i < SQ_RULES_MAX; i++) {
+            char id[8] = {'r', (char)('a' + round), (char)('a' + i), 0};
+            json_array_append_new(a, json_pack("{s:s,s:s}", "fault", id, "kind", "error"));
+        }
+        uint32_t before = r->mask, gone, fresh;
+        assert_int_equal(sq_rules_replace(r, 1, a, &gone, &fresh, NULL), 0);
+        assert_int_equal(__builtin_popcount(r->mask), SQ_RULES_MAX);
+        assert_true(gone == before && fresh == r->mask && !(before & r->mask));
+        json_array_append_new(a, json_pack("{s:s,s:s}", "fault", "x", "kind", "error"));
+        assert_true(sq_rules_replace(r, 1, a, &gone, &fresh, NULL) < 0);
+        json_decref(a);
+    }
+    free(r);
+}
+
+static void bad(void **state)
+{
+    (void)state;
+    static const char *const BAD[] = {
+        "{}",
+        "[1]",
+        "[{}]",
+        "[{\"fault\":\"f\",\"kind\":\"nothing\"}]",
+        "[{\"fault\":\"\",\"kind\":\"error\"}]",
+        "[{\"fault\":\"a b\",\"kind\":\"error\"}]",
+        "[{\"fault\":7,\"kind\":\"error\"}]",
+        "[{\"fault\":\"0123456789012345678901234567890123456789\",\"kind\":\"error\"}]",
+        "[{\"fault\":\"f\",\"kind\":\"error\",\"percent\":-1}]",
+        "[{\"fault\":\"f\",\"kind\":\"error\",\"percent\":100.1}]",
+        "[{\"fault\":\"f\",\"kind\":\"latency\",\"delay\":-5}]",
+        "[{\"fault\":\"f\",\"kind\":\"latency\",\"delay\":9223372036854775807}]",
+        "[{\"fault\":\"f\",\"kind\":\"latency\",\"jitter\":9223372036854775807}]",
+        "[{\"fault\":\"f\",\"kind\":\"error\",\"callers\":[]}]",
+        "[{\"fault\":\"f\",\"kind\":\"error\",\"callers\":[-1]}]",
+        "[{\"fault\":\"f\",\"kind\":\"error\",\"callers\":\"a\"}]",
+        "[" LATENCY ",{\"fault\":\"f\"}]",
+    };
+    struct sq_rules *r = make();
+    assert_int_equal(set(r, "[" HOLE "]", NULL, NULL), 0);
+    uint32_t mask = r->mask;
+    for (unsigned i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++) {
+        assert_true(set(r, BAD[i], NULL, NULL) < 0);
+        assert_true(r->mask == mask && r->n == 1);
+    }
+    free(r);
+}
+
+static void draws(void **state)
+{
+    (void)state;
+    struct sq_rules *a = make(), *b = make();
+    set(a, "[" LATENCY "]", NULL, NULL);
+    set(b, "[" LATENCY "]", NULL, NULL);
+    int hits = 0, n = 20000;
+    for (int i = 0; i < n; i++) {
+        uint32_t x = sq_rules_draw(a, a->mask, 1, 0), y = sq_rules_draw(b, b->mask, 1, 0);
+        assert_int_equal(x, y);
+        hits += x != 0;
+    }
+    assert_true(abs(hits - n * 3 / 10) < 300); /* 4.6 sigma */
+    assert_true(sq_rules_draw(a, a->mask, 1, 1) == 0 && sq_rules_draw(a, a->mask, 1, 2) == a->mask);
+    assert_int_equal(sq_rules_draw(a, 0, 1, 2), 0);
+    set(a, "[" ERROR "]", NULL, NULL);
+    assert_true(sq_rules_draw(a, a->mask, 4, 1) == a->mask); /* 100 % spares nobody */
+    assert_int_equal(sq_rules_draw(a, a->mask, 6, 2), 0);
+    assert_true(sq_rules_certain(a, a->mask, 5, SQ_R_ERROR) && !sq_rules_certain(a, a->mask, 6, SQ_R_ERROR));
+    set(a, "[{\"fault\":\"z\",\"kind\":\"error\",\"percent\":0}]", NULL, NULL);
+    assert_int_equal(sq_rules_draw(a, a->mask, 1, 2), 0);
+    free(a);
+    free(b);
+}
+
+static void composition(void **state)
+{
+    (void)state;
+    struct sq_rules *r = make();
+    set(r, "[" LATENCY "," HOLE "," ERROR "]", NULL, NULL);
+    uint32_t all = r->mask;
+    assert_string_equal(sq_name_of(&names, sq_rules_fault(r, all)), "f3");
+    assert_string_equal(sq_name_of(&names, sq_rules_fault(r, all & ~sq_rules_of(r, all, SQ_R_ERROR))), "f2");
+    assert_string_equal(sq_name_of(&names, sq_rules_fault(r, sq_rules_of(r, all, SQ_R_LATENCY))), "f1");
+    assert_string_equal(sq_name_of(&names, sq_rules_fault(r, 0)), "");
+    set(r, "[" LATENCY ",{\"fault\":\"g\",\"kind\":\"latency\",\"delay\":5000000}]", NULL, NULL);
+    int64_t low = INT64_MAX, high = 0;
+    for (int i = 0; i < 5000; i++) {
+        int64_t d = sq_rules_delay(r, r->mask);
+        low = d < low ? d : low;
+        high = d > high ? d : high;
+    }
+    assert_true(low >= 5900000 && low < 5902000 && high <= 6100000 && high > 6098000);
+    set(r, "[{\"fault\":\"g\",\"kind\":\"latency\",\"delay\":10,\"jitter\":1000}]", NULL, NULL);
+    for (int i = 0; i < 1000; i++)
+        assert_true(sq_rules_delay(r, r->mask) >= 0);
+    free(r);
+}
+
+static void readback(void **state)
+{
+    (void)state;
+    struct sq_rules *r = make();
+    set(r, "[" ERROR "," LATENCY "]", NULL, NULL);
+    json_t *j = sq_rules_json(r);
+    uint32_t gone, fresh;
+    assert_int_equal(json_array_size(j), 2);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(j, 0), "fault")), "f3");
+    assert_int_equal(json_array_size(json_object_get(json_array_get(j, 0), "callers")), 2);
+    assert_int_equal(sq_rules_replace(r, 2, j, &gone, &fresh, NULL), 0);
+    assert_true(gone == 0 && fresh == 0);
+    json_decref(j);
+    free(r);
+}
+
+static int tidy(void **state)
+{
+    (void)state;
+    sq_names_free(&names);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(slots), cmocka_unit_test(full),        cmocka_unit_test(bad),
+        cmocka_unit_test(draws), cmocka_unit_test(composition), cmocka_unit_test(readback),
+    };
+    return cmocka_run_group_tests(tests, NULL, tidy);
+}
