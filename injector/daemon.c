@@ -20,6 +20,7 @@
 #include "squall/paths.h"
 #include "squall/proc.h"
 #include "squall/units.h"
+#include "sweep.h"
 
 #define BEAT_MS 100
 #define BEAT_MOST_NS (200 * SQ_MS) /* see sq_watch_look */
@@ -36,6 +37,7 @@ struct daemon {
     uv_signal_t sig[3];
     struct sq_watch watch;
     bool ending;
+    bool alone; /* the keeper is dead */
     int status;
 };
 
@@ -96,6 +98,7 @@ static void on_signal(uv_signal_t *s, int signum)
 /* Without a keeper no fault may live: nobody would take it back if we were killed, too. */
 static void keeper_lost(struct daemon *d, const char *why)
 {
+    d->alone = true;
     if (d->ending)
         return;
     say(why);
@@ -209,6 +212,14 @@ static void start_watching(struct daemon *d)
     uv_poll_start(&d->keeper, UV_READABLE | UV_DISCONNECT, on_keeper);
 }
 
+/* What the keeper does last, when there is none. */
+static void leave_alone(const struct sq_daemon_opts *o)
+{
+    const char *slash = strrchr(o->dir, '/');
+    if (sq_sweep_cgroups(slash ? slash + 1 : o->dir, NULL) == 0)
+        (void)sq_sweep_remove(o->dir, NULL);
+}
+
 int sq_daemon_run(const struct sq_daemon_opts *o)
 {
     struct daemon *d = calloc(1, sizeof(*d));
@@ -228,6 +239,8 @@ int sq_daemon_run(const struct sq_daemon_opts *o)
     start_watching(d);
     uv_run(&d->loop, UV_RUN_DEFAULT);
     int status = d->status;
+    if (d->alone && status != SQ_UNCLEAN)
+        leave_alone(o);
     sq_engine_free(d->eng);
     uv_loop_close(&d->loop);
     free(d);

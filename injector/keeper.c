@@ -101,6 +101,11 @@ static void leave_directory(struct keeper *k)
     if (k->swept)
         return;
     k->swept = true;
+    struct sq_err e = {0};
+    if (k->status != SQ_UNCLEAN && sq_sweep_cgroups(k->o->id, &e) < 0) {
+        say(NULL, e.msg);
+        k->status = SQ_UNCLEAN;
+    }
     if (k->status == SQ_UNCLEAN)
         sq_sweep_sockets(k->o->dir);
     else

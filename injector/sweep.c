@@ -107,7 +107,7 @@ int sq_sweep_lock(const char *dir, struct sq_err *e)
     return SQ_TAKE_FD(fd);
 }
 
-static int remove_cgroups(const char *id, struct sq_err *e)
+int sq_sweep_cgroups(const char *id, struct sq_err *e)
 {
     char root[PATH_MAX], path[PATH_MAX];
     if (sq_cgroup_root(root, sizeof(root), NULL) < 0)
@@ -163,7 +163,7 @@ static int sweep_one(const char *dir, const char *id, log_fn *log, void *arg, st
         return sq_err_prefix(e, "%s", dir);
     if (rc > 0)
         return sq_err(e, -EBUSY, "%s: %d undo record%s could not be taken back", dir, rc, rc == 1 ? "" : "s");
-    if (remove_cgroups(id, e) < 0 || sq_sweep_remove(dir, e) < 0)
+    if (sq_sweep_cgroups(id, e) < 0 || sq_sweep_remove(dir, e) < 0)
         return -EBUSY;
     return 0;
 }
