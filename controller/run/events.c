@@ -103,6 +103,38 @@ static bool hit_by_us(const struct run *r)
     return r->fault && !r->fault->reverted && strncmp(r->fault->uses, "process/", 8) == 0;
 }
 
+/* The last line of what the service said. */
+static const char *last_line(const json_t *ev, char *buf, size_t len)
+{
+    const char *tail = sq_json_str_or(ev, "tail", "");
+    size_t n = strlen(tail);
+    while (n > 0 && (tail[n - 1] == '\n' || tail[n - 1] == '\r'))
+        n--;
+    size_t from = n;
+    while (from > 0 && tail[from - 1] != '\n')
+        from--;
+    snprintf(buf, len, "%s%.*s", n > from ? ": " : "", (int)(n - from > 300 ? 300 : n - from), tail + from);
+    return buf;
+}
+
+static void on_exited(struct run *r, const json_t *ev, const char *instance, double t)
+{
+    char how[64], said[320];
+    int64_t sig = sq_json_int_or(ev, "signal", 0);
+    if (sig)
+        snprintf(how, sizeof(how), "%s", sq_signal_name((int)sig));
+    else
+        snprintf(how, sizeof(how), "status %lld", (long long)sq_json_int_or(ev, "exit", 0));
+    last_line(ev, said, sizeof(said));
+    sq_progress_event(r->o->progress, hit_by_us(r) ? SQ_TONE_FAULT : SQ_TONE_BAD, t, "%s ended (%s)%s", instance, how,
+                      hit_by_us(r) ? "" : said);
+    for (size_t i = 0; i < r->n_ready; i++)
+        if (r->ready[i].check && r->ready[i].once && strcmp(r->ready[i].instance, instance) == 0) {
+            sq_run_end(r, "infrastructure", NULL, "%s ended before it was ready (%s)%s", instance, how, said);
+            return;
+        }
+}
+
 static void on_service(struct run *r, const json_t *ev, int64_t at)
 {
     const char *state = sq_json_str_or(ev, "state", ""), *instance = sq_json_str_or(ev, "instance", "?");
@@ -110,15 +142,11 @@ static void on_service(struct run *r, const json_t *ev, int64_t at)
     sq_evlog_put(r->log, "service", at, plain(ev));
     if (r->ending)
         return;
-    int64_t pid = sq_json_int_or(ev, "pid", 0), sig = sq_json_int_or(ev, "signal", 0);
-    if (strcmp(state, "exited") == 0 && sig)
-        sq_progress_event(r->o->progress, hit_by_us(r) ? SQ_TONE_FAULT : SQ_TONE_BAD, t, "%s ended: %s", instance,
-                          sq_signal_name((int)sig));
-    else if (strcmp(state, "exited") == 0)
-        sq_progress_event(r->o->progress, hit_by_us(r) ? SQ_TONE_FAULT : SQ_TONE_BAD, t, "%s ended: status %lld",
-                          instance, (long long)sq_json_int_or(ev, "exit", 0));
+    if (strcmp(state, "exited") == 0)
+        on_exited(r, ev, instance, t);
     else if (strcmp(state, "started") == 0 || strcmp(state, "restarted") == 0)
-        sq_progress_event(r->o->progress, SQ_TONE_DIM, t, "%s %s (pid %lld)", instance, state, (long long)pid);
+        sq_progress_event(r->o->progress, SQ_TONE_DIM, t, "%s %s (pid %lld)", instance, state,
+                          (long long)sq_json_int_or(ev, "pid", 0));
 }
 
 static void on_event(struct run *r, const json_t *ev)

@@ -1,8 +1,10 @@
 /* What comes before the load: the injector, what it can, the run and its lease, edges, services. */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "run/state.h"
@@ -309,6 +311,7 @@ static int wait_ready(struct run *r, const char *service, const json_t *def, con
     rr->run = r;
     snprintf(rr->service, sizeof(rr->service), "%s", service);
     snprintf(rr->instance, sizeof(rr->instance), "%s", instance);
+    rr->once = strcmp(sq_json_str_or(def, "restart", "never"), "never") == 0;
     int rc = sq_ready_start(&r->loop, &o, is_ready, rr, &rr->check, &e);
     if (rc) {
         sq_run_end(r, "infrastructure", NULL, "%s", e.msg);
@@ -334,6 +337,7 @@ static void service_started(void *arg, int status, json_t *body, const struct sq
     }
     size_t i;
     json_t *inst;
+    sq_run_poll(r); /* what it did so far is in the events */
     r->ready_left = 0;
     json_array_foreach(json_object_get(body, "instances"), i, inst)
     {
@@ -346,6 +350,30 @@ static void service_started(void *arg, int status, json_t *body, const struct sq
         r->item++;
         next_service(r);
     }
+}
+
+/* Somebody else's server on the port would look like our service, ready at once. Privileged ports can't be tried. */
+static bool port_taken(uint16_t port)
+{
+    const int one = 1;
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)))
+        return false;
+    return bind(fd, (const struct sockaddr *)&sa, sizeof(sa)) && errno == EADDRINUSE;
+}
+
+static bool ports_free(struct run *r, const char *name, const json_t *def)
+{
+    int64_t port = sq_json_int_or(def, "port", 0), n = sq_json_int_or(def, "instances", 1);
+    for (int64_t i = 0; i < n && port; i++) {
+        if (!port_taken((uint16_t)(port + i)))
+            continue;
+        sq_run_end(r, "infrastructure", NULL, "cannot start the service %s: something else has port %lld already", name,
+                   (long long)(port + i));
+        return false;
+    }
+    return true;
 }
 
 /* The service inherits our environment; its own entries win. */
@@ -382,6 +410,8 @@ static void next_service(struct run *r)
     }
     static const char *const same[] = {"command", "instances", "port", "restart", "cwd"};
     const json_t *def = json_object_iter_value(it);
+    if (!ports_free(r, json_object_iter_key(it), def))
+        return;
     json_t *body = json_pack("{s:s}", "name", json_object_iter_key(it));
     for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++) {
         json_t *v = json_object_get(def, same[i]);
