@@ -21,7 +21,8 @@ void sq_diags_free(struct sq_diags *d)
     d->n = 0;
 }
 
-static void append(struct sq_diags *d, bool warning, struct sq_pos at, const char *hint, const char *fmt, va_list ap)
+__attribute__((format(printf, 5, 0))) static void append(struct sq_diags *d, bool warning, struct sq_pos at,
+                                                         const char *hint, const char *fmt, va_list ap)
 {
     unsigned *count = warning ? &d->warnings : &d->errors;
     struct sq_diag *g;

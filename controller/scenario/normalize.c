@@ -154,6 +154,56 @@ static void type_hint(const struct sq_param *p, const struct sq_node *n, char *b
         (void)snprintf(buf, len, "%s", p->doc);
 }
 
+static const char *wanted(const struct sq_param *p)
+{
+    switch (p->type) {
+    case SQ_P_STRING:
+        return "a text";
+    case SQ_P_BOOL:
+        return "true or false";
+    case SQ_P_INT:
+        return "an integer";
+    case SQ_P_ERRNO:
+        return "the name of an errno";
+    case SQ_P_STRINGS:
+        return "a text or a list of texts";
+    case SQ_P_ENUM:
+        return p->values;
+    case SQ_P_NUMBER:
+        return "a number";
+    case SQ_P_DURATION:
+        return "a duration";
+    case SQ_P_RATE:
+        return "a rate";
+    case SQ_P_PERCENT:
+        return "a percentage";
+    case SQ_P_SIGNAL:
+        return "a signal";
+    case SQ_P_COUNT:
+        return "a count";
+    case SQ_P_MAP:
+        return "a mapping";
+    }
+    return sq_ptype_name(p->type);
+}
+
+/* The JSON that the schema shall look at: lists of texts may be written without quotes (status: 200). */
+static json_t *raw_value(const struct sq_param *p, const struct sq_node *n)
+{
+    json_t *list;
+
+    if (p->type != SQ_P_STRINGS || n->kind == SQ_N_MAP)
+        return sq_node_json(n);
+    if (n->kind == SQ_N_SCALAR)
+        return json_string(n->text);
+    list = json_array();
+    for (size_t i = 0; i < n->n; i++)
+        (void)json_array_append_new(list, n->items[i]->kind == SQ_N_SCALAR && !sq_node_is_null(n->items[i])
+                                              ? json_string(n->items[i]->text)
+                                              : sq_node_json(n->items[i]));
+    return list;
+}
+
 /* One value by its parameter's type; NULL after an error. */
 static json_t *convert(struct sq_norm *c, const char *label, const struct sq_param *p, const struct sq_node *n)
 {
@@ -170,7 +220,7 @@ static json_t *convert(struct sq_norm *c, const char *label, const struct sq_par
         sq_diag_error(c->d, n->pos, p->doc, "%s: \"%s\" has no value", label, p->name);
         return NULL;
     }
-    value = sq_node_json(n);
+    value = raw_value(p, n);
     if (!value) {
         sq_diag_error(c->d, n->pos, NULL, "%s: \"%s\" is a number that is too large", label, p->name);
         return NULL;
@@ -181,7 +231,10 @@ static json_t *convert(struct sq_norm *c, const char *label, const struct sq_par
     }
     if (sq_spec_check(label, one, in, &out, NULL, NULL, &e) < 0) {
         type_hint(p, n, hint, sizeof hint);
-        sq_diag_error(c->d, n->pos, e.hint[0] ? e.hint : hint, "%s", e.msg);
+        if (strstr(e.msg, "\" must be a "))
+            sq_diag_error(c->d, n->pos, hint, "%s: \"%s\" must be %s", label, p->name, wanted(p));
+        else
+            sq_diag_error(c->d, n->pos, e.hint[0] ? e.hint : hint, "%s", e.msg);
         return NULL;
     }
     return json_incref(json_object_get(out, p->name));
@@ -235,6 +288,18 @@ static void unknown_key(struct sq_norm *c, const char *label, const struct sq_no
     sq_diag_error(c->d, key->pos, hint, "%s: unknown key \"%.60s\"", label, key->text);
 }
 
+/* Is NAME missing only because one of the keys of N is it, misspelt? Then one error is enough. */
+static bool misspelt(const struct sq_node *n, const char *name, const char *const *names, size_t count)
+{
+    for (size_t i = 0; n && n->kind == SQ_N_MAP && i < n->n; i++) {
+        const char *near = sq_nearest(n->keys[i]->text, names, count);
+
+        if (near && strcmp(near, name) == 0 && strcmp(n->keys[i]->text, name) != 0)
+            return true;
+    }
+    return false;
+}
+
 static bool is_map(struct sq_norm *c, const char *label, const struct sq_node *n)
 {
     if (n->kind == SQ_N_MAP)
@@ -275,10 +340,10 @@ json_t *sq_norm_params(struct sq_norm *c, const char *label, const struct sq_par
     for (const struct sq_param *p = params; p->name; p++) {
         if (sq_node_get(n, p->name))
             continue;
-        if (p->flags & SQ_REQUIRED)
-            missing(c, label, p, at);
-        else
+        if (!(p->flags & SQ_REQUIRED))
             put_default(c, label, p, at, o);
+        else if (!misspelt(n, p->name, names, count))
+            missing(c, label, p, at);
     }
     return o;
 }
@@ -453,6 +518,7 @@ static json_t *field_value(struct sq_norm *c, const struct sq_field *f, const ch
 
 json_t *sq_norm_section(struct sq_norm *c, const struct sq_section *s, const char *label, const struct sq_node *n)
 {
+    const unsigned errors = c->d->errors;
     const char *names[32];
     size_t count = 0;
     json_t *o = json_object();
@@ -479,12 +545,13 @@ json_t *sq_norm_section(struct sq_norm *c, const struct sq_section *s, const cha
     for (const struct sq_field *f = s->fields; f->p.name; f++) {
         if (sq_node_get(n, f->p.name))
             continue;
-        if (f->p.flags & SQ_REQUIRED)
-            missing(c, label, &f->p, n->pos);
-        else if (f->shape == SQ_F_VALUE)
+        if (f->shape == SQ_F_VALUE && !(f->p.flags & SQ_REQUIRED))
             put_default(c, label, &f->p, n->pos, o);
+        else if ((f->p.flags & SQ_REQUIRED) && !misspelt(n, f->p.name, names, count))
+            missing(c, label, &f->p, n->pos);
     }
-    if (s->finish)
+    /* What was refused already is not worth another look, but for checks, whose parameters are not in this table. */
+    if (s->finish && (c->d->errors == errors || s->finish == sq_finish_check))
         s->finish(c, label, n, o);
     return o;
 }

@@ -76,6 +76,7 @@ static void fault_step(struct sq_norm *c, const char *label, const struct sq_nod
 {
     const struct sq_fault_spec *spec = sq_fault_spec_find(uses);
     const struct sq_node *target = sq_node_get(n, "target"), *with = sq_node_get(n, "with");
+    unsigned errors;
     char what[200];
     json_t *t;
 
@@ -92,10 +93,11 @@ static void fault_step(struct sq_norm *c, const char *label, const struct sq_nod
     if (!target)
         sq_diag_error(c->d, n->pos, spec->target == SQ_T_EDGE ? "target: {edge: caller->dependency}" : NULL,
                       "%s: \"target\" is missing", label);
+    errors = c->d->errors;
     t = sq_norm_params(c, what, sq_target_params(spec->target), target, target ? target->pos : n->pos, NULL);
-    if (target && target->kind == SQ_N_MAP && spec->target == SQ_T_PROCESS)
+    if (target && c->d->errors == errors && spec->target == SQ_T_PROCESS)
         process_target(c, label, n, t);
-    if (target && spec->target == SQ_T_INTERFACE)
+    if (target && c->d->errors == errors && spec->target == SQ_T_INTERFACE)
         interface_target(c, label, n, t);
     (void)json_object_set_new(o, "target", t);
     (void)snprintf(what, sizeof what, "%s: %s", label, uses);

@@ -11,7 +11,8 @@
 struct ctx {
     struct sq_norm *c;
     const struct sq_node *node; /* the check */
-    const json_t *spec, *check;
+    const json_t *spec;
+    json_t *check;
     const char *name;
 };
 
@@ -53,15 +54,15 @@ static bool is_meant(const struct ctx *x, const json_t *step)
     return json_object_get(step, "uses") && (strcmp(id, "*") == 0 || strcmp(sq_json_str_or(step, "id", ""), id) == 0);
 }
 
-/* A step that a check refers to by KEY must exist and have a fault. NULL when it doesn't, or for "*". */
-static json_t *resolve_step(const struct ctx *x, const char *key, bool star, size_t *index)
+/* A step that a check refers to by KEY must exist and have a fault. NULL when it doesn't (reported), or for "*". */
+static json_t *resolve_step(const struct ctx *x, const char *key, size_t *index)
 {
     const char *id = sq_json_str_or(x->check, key, NULL);
     cleanup_json json_t *ids = NULL;
     json_t *step, *other;
     size_t i;
 
-    if (!id || (star && strcmp(id, "*") == 0))
+    if (!id || strcmp(id, "*") == 0)
         return NULL;
     step = step_by_id(x->spec, id, index);
     if (step && json_object_get(step, "uses"))
@@ -269,9 +270,6 @@ static void check_recovered(const struct ctx *x, size_t index)
     bool last;
 
     after = time_after(x->spec, index, &last);
-    if (!json_object_get(x->spec, "steady_state"))
-        sq_diag_error(x->c->d, x->node->pos, "add steady_state with thresholds",
-                      "verify recovered: without a steady state there is nothing to come back to");
     if (hold > within)
         sq_diag_error(x->c->d, at(x, "hold"), NULL, "verify recovered: \"hold\" is longer than \"within\"");
     else if (hold > after && !last)
@@ -284,31 +282,73 @@ static void check_recovered(const struct ctx *x, size_t index)
                      sq_fmt_duration(after, a, sizeof a));
 }
 
+/* After one step, or ("*") after each that has a fault. */
+static void check_all_recovered(const struct ctx *x, const size_t *index)
+{
+    const json_t *step;
+    size_t i;
+
+    if (!json_object_get(x->spec, "steady_state") && !json_object_get(x->check, "thresholds"))
+        sq_diag_error(x->c->d, x->node->pos, "add steady_state, or thresholds here",
+                      "verify recovered: without a steady state there is nothing to come back to");
+    json_array_foreach(json_object_get(x->spec, "steps"), i, step)
+    {
+        if (json_object_get(step, "uses") && (!index || *index == i))
+            check_recovered(x, i);
+    }
+}
+
+/* Checks of how a caller treats a dependency look at one edge during one step. */
+static bool takes_edge(const struct ctx *x)
+{
+    static const char *const of_edge[] = {"timeout", "retries", "circuit_breaker"};
+
+    for (size_t i = 0; i < SQ_COUNT(of_edge); i++)
+        if (strcmp(x->name, of_edge[i]) == 0)
+            return true;
+    return false;
+}
+
+/* What the check asks of one step that it is about. */
+static void check_step(const struct ctx *x, const json_t *step, size_t index)
+{
+    if (!json_object_get(x->check, "edge"))
+        (void)json_object_set(x->check, "edge", json_object_get(json_object_get(step, "target"), "edge"));
+    if (!on_this_edge(x, step))
+        return;
+    if (strcmp(x->name, "timeout") == 0)
+        check_timeout(x, step);
+    if (strcmp(x->name, "circuit_breaker") == 0)
+        check_breaker(x, step, index);
+}
+
 static void check_one(const struct ctx *x)
 {
     static const char *const of_load[] = {"slo", "fallback", "recovered"};
-    static const char *const of_edge[] = {"timeout", "retries", "circuit_breaker"};
-    bool load = json_object_size(json_object_get(x->spec, "load")) > 0;
-    size_t index = 0, after = 0;
-    json_t *step = resolve_step(x, "step", true, &index);
-    bool known_after = resolve_step(x, "after", false, &after) != NULL;
+    const bool load = json_object_size(json_object_get(x->spec, "load")) > 0;
+    const unsigned errors = x->c->d->errors;
+    const json_t *step;
+    size_t after = 0, i;
+    bool one_after;
 
+    (void)resolve_step(x, "step", NULL);
+    one_after = resolve_step(x, "after", &after) != NULL;
     resolve_name(x, "edge", "edges");
     if (load)
         resolve_name(x, "endpoint", "load");
-    for (size_t i = 0; i < SQ_COUNT(of_load); i++)
+    for (i = 0; i < SQ_COUNT(of_load); i++)
         if (!load && strcmp(x->name, of_load[i]) == 0)
             sq_diag_error(x->c->d, x->node->pos, "add load: what the probe sends",
                           "verify %s: there is no load to judge by", x->name);
-    for (size_t i = 0; i < SQ_COUNT(of_edge); i++)
-        if (step && strcmp(x->name, of_edge[i]) == 0 && !on_this_edge(x, step))
-            return;
-    if (step && strcmp(x->name, "timeout") == 0)
-        check_timeout(x, step);
-    if (step && strcmp(x->name, "circuit_breaker") == 0)
-        check_breaker(x, step, index);
-    if (known_after && strcmp(x->name, "recovered") == 0)
-        check_recovered(x, after);
+    if (x->c->d->errors != errors)
+        return;
+    json_array_foreach(json_object_get(x->spec, "steps"), i, step)
+    {
+        if (takes_edge(x) && is_meant(x, step))
+            check_step(x, step, i);
+    }
+    if (strcmp(x->name, "recovered") == 0)
+        check_all_recovered(x, one_after ? &after : NULL);
     if (strcmp(x->name, "slo") == 0)
         check_slo(x);
 }

@@ -50,11 +50,44 @@ static int oom(struct reader *r)
     return sq_diag_err(r->d, (struct sq_pos){0, 0}, &e);
 }
 
+/* The length of the UTF-8 sequence at P; 0 when it is not valid (overlong, a surrogate, beyond U+10FFFF, cut off). */
+static size_t utf8_len(const unsigned char *p, size_t left)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    size_t n = p[0] < 0x80 ? 1 : p[0] >> 5 == 6 ? 2 : p[0] >> 4 == 14 ? 3 : p[0] >> 3 == 30 ? 4 : 0;
+    uint32_t c;
+
+    if (n <= 1)
+        return n;
+    if (n > left)
+        return 0;
+    c = p[0] & (0xffu >> (n + 1));
+    for (size_t i = 1; i < n; i++) {
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+        c = c << 6 | (p[i] & 0x3f);
+    }
+    return c < least[n] || (c >= 0xd800 && c <= 0xdfff) || c > 0x10ffff ? 0 : n;
+}
+
+/* libyaml counts characters; where does that one begin? */
+static size_t offset_of(const struct reader *r, const yaml_mark_t *m)
+{
+    size_t i = 0;
+
+    for (size_t n = 0; n < m->index && i < r->len; n++) {
+        size_t len = utf8_len((const unsigned char *)r->text + i, r->len - i);
+
+        i += len ? len : 1;
+    }
+    return i;
+}
+
 /* libyaml says what it stumbled over; these say what people did. */
 static int syntax_error(struct reader *r)
 {
     const yaml_parser_t *p = &r->parser;
-    size_t i = p->problem_mark.index;
+    size_t i = offset_of(r, &p->problem_mark);
     const char *hint = NULL;
     char c = i < r->len ? r->text[i] : '\0';
 
@@ -66,7 +99,7 @@ static int syntax_error(struct reader *r)
         hint = "indent with spaces, not with tabs";
     else if (c == '%' || c == '@' || c == '`')
         hint = "a value that begins with this character needs quotes";
-    else if (c == '*')
+    else if (c == '*' || (i > 0 && r->text[i - 1] == '*'))
         hint = "aliases are not allowed; for \"every step\" write \"*\" with its quotes";
     return sq_diag_error(r->d, pos_of(&p->problem_mark), hint, "not valid YAML: %s",
                          p->problem ? p->problem : "unexpected text");
@@ -352,26 +385,6 @@ static int document(struct reader *r, struct sq_node **out)
     return expect_end(r);
 }
 
-/* The length of the UTF-8 sequence at P; 0 when it is not valid (overlong, a surrogate, beyond U+10FFFF, cut off). */
-static size_t utf8_len(const unsigned char *p, size_t left)
-{
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t n = p[0] < 0x80 ? 1 : p[0] >> 5 == 6 ? 2 : p[0] >> 4 == 14 ? 3 : p[0] >> 3 == 30 ? 4 : 0;
-    uint32_t c;
-
-    if (n <= 1)
-        return n;
-    if (n > left)
-        return 0;
-    c = p[0] & (0xffu >> (n + 1));
-    for (size_t i = 1; i < n; i++) {
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-        c = c << 6 | (p[i] & 0x3f);
-    }
-    return c < least[n] || (c >= 0xd800 && c <= 0xdfff) || c > 0x10ffff ? 0 : n;
-}
-
 /* libyaml would take UTF-16 as well, and counts positions of what it refuses differently. */
 static int check_text(const char *text, size_t len, struct sq_diags *d)
 {
@@ -399,10 +412,16 @@ static int check_text(const char *text, size_t len, struct sq_diags *d)
 
 int sq_yaml_parse(const char *text, size_t len, struct sq_node **out, struct sq_diags *d)
 {
-    struct reader r = {.d = d, .text = text, .len = len};
+    struct reader r = {.d = d};
     int rc;
 
     *out = NULL;
+    if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) { /* a byte order mark, as some editors write */
+        text += 3;
+        len -= 3;
+    }
+    r.text = text;
+    r.len = len;
     if (len > SQ_YAML_MAX_BYTES)
         return sq_diag_error(d, (struct sq_pos){0, 0}, NULL, "larger than 1 MiB: that is no scenario");
     rc = check_text(text, len, d);

@@ -1,0 +1,355 @@
+/* Scenarios: the normalized JSON, variables, thresholds, instances; and every file of tests/golden/scenario against the
+ * messages it must produce (SQUALL_GOLDEN_UPDATE=1 writes them anew). Runs in the project's root. */
+#include <dirent.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "scenario/normalize.h"
+#include "scenario/scenario.h"
+#include "squall/json.h"
+
+#define GOLDEN "tests/golden/scenario"
+
+static const char head[] = "apiVersion: squall/v1\nkind: Scenario\nmetadata: {name: t}\n";
+static const char step[] = "  steps: [{id: a, uses: process/kill, target: {pid: 99999}, duration: 1s}]\n";
+
+/* The normalized scenario of HEAD and what follows it. */
+static json_t *load(const char *vars, const char *spec, const char *var)
+{
+    struct sq_vars given = {0};
+    struct sq_diags d;
+    json_t *doc = NULL;
+    char *text = NULL;
+
+    assert_true(asprintf(&text, "%s%sspec:\n%s%s", head, vars, spec, step) > 0);
+    if (var)
+        assert_int_equal(sq_vars_add(&given, var, NULL), 0);
+    sq_diags_init(&d, "/usr/lib/day.yaml");
+    if (sq_scenario_check_text(text, strlen(text), &given, &doc, &d) < 0 && d.n > 0)
+        print_message("%u:%u: %s\n", d.list[0].pos.line, d.list[0].pos.col, d.list[0].msg);
+    sq_diags_free(&d);
+    sq_vars_free(&given);
+    free(text);
+    return doc;
+}
+
+static const json_t *get(const json_t *doc, const char *path)
+{
+    char part[64];
+
+    while (doc && *path) {
+        size_t n = strcspn(path, "/");
+
+        (void)snprintf(part, sizeof part, "%.*s", (int)n, path);
+        doc = json_is_array(doc) ? json_array_get(doc, (size_t)atoi(part)) : json_object_get(doc, part);
+        path += n + (path[n] == '/');
+    }
+    return doc;
+}
+
+#define assert_json(doc, path, text)                                                                                   \
+    do {                                                                                                               \
+        char *dump_ = json_dumps(get(doc, path), JSON_ENCODE_ANY | JSON_COMPACT);                                      \
+        assert_non_null(dump_);                                                                                        \
+        assert_string_equal(dump_, text);                                                                              \
+        free(dump_);                                                                                                   \
+    } while (0)
+
+static void defaults(void **state)
+{
+    json_t *doc = load("", "  verify: [{check: clean}]\n", NULL);
+
+    (void)state;
+    assert_non_null(doc);
+    assert_json(doc, "vars", "{}");
+    assert_json(doc, "metadata", "{\"name\":\"t\",\"tags\":[]}");
+    assert_json(doc, "spec/hypothesis", "\"\"");
+    assert_json(doc, "spec/services", "{}");
+    assert_json(doc, "spec/edges", "{}");
+    assert_json(doc, "spec/load", "{}");
+    assert_json(doc, "spec/lateness", "{\"over\":5000000,\"share\":1.0}");
+    assert_json(doc, "spec/safety", "{\"max_duration\":1800000000000,\"lease\":10000000000,\"abort_when\":[]}");
+    assert_json(doc, "spec/report", "{}");
+    assert_null(get(doc, "spec/steady_state"));
+    assert_json(doc, "spec/steps/0/name", "\"a\"");
+    assert_json(doc, "spec/steps/0/settle", "0");
+    assert_json(doc, "spec/steps/0/duration", "1000000000");
+    assert_json(doc, "spec/steps/0/target", "{\"pid\":99999,\"count\":\"all\"}");
+    assert_json(doc, "spec/steps/0/with", "{\"signal\":9}");
+    json_decref(doc);
+}
+
+static void services_and_edges(void **state)
+{
+    json_t *doc = load("",
+                       "  services:\n"
+                       "    web: {command: [./bin/web, 1, true, \"\"], port: 70, instances: 2, env: {A: 1, B: x}}\n"
+                       "    app: {command: app, cwd: sub, ready: {unix: run/app.sock, within: 2s}}\n"
+                       "    db: {select: {port: 5432}}\n"
+                       "  edges:\n"
+                       "    app->web: {from: app, to: [service:web, \"[::1]:9\", \"10.0.0.0/8:5\", \"unix:/x\"]}\n"
+                       "    app->db: {from: app, to: service:db, protocol: tcp}\n",
+                       NULL);
+
+    (void)state;
+    assert_non_null(doc);
+    assert_json(doc, "spec/services/web",
+                "{\"command\":[\"/usr/lib/bin/web\",\"1\",\"true\",\"\"],\"port\":70,\"instances\":2,"
+                "\"env\":{\"A\":\"1\",\"B\":\"x\"},\"restart\":\"never\",\"cwd\":\"/usr/lib\","
+                "\"ready\":{\"tcp\":true,\"within\":10000000000}}");
+    assert_json(doc, "spec/services/app/command", "[\"app\"]");
+    assert_json(doc, "spec/services/app/cwd", "\"/usr/lib/sub\"");
+    assert_json(doc, "spec/services/app/ready", "{\"unix\":\"/usr/lib/sub/run/app.sock\",\"within\":2000000000}");
+    assert_json(doc, "spec/services/db", "{\"select\":{\"port\":5432}}");
+    assert_json(doc, "spec/edges/app->web",
+                "{\"from\":\"app\",\"to\":[\"127.0.0.1:70\",\"127.0.0.1:71\",\"[::1]:9\",\"10.0.0.0/8:5\",\"unix:/x\"],"
+                "\"protocol\":\"auto\"}");
+    assert_json(doc, "spec/edges/app->db/to", "[\"127.0.0.1:5432\"]");
+    json_decref(doc);
+}
+
+static void targets_and_checks(void **state)
+{
+    json_t *doc = load(
+        "",
+        "  services: {a: {command: [a], port: 1, instances: 3}, db: {select: {pattern: \"^db\"}}}\n"
+        "  edges: {a->x: {from: a, to: [\"127.0.0.1:9\"]}}\n"
+        "  load: {e: {executor: constant-arrival-rate, rate: 600/m, request: {url: \"http://h/\"}}}\n"
+        "  steady_state: {thresholds: [\"sent_rate>=9.5/s\"]}\n"
+        "  verify:\n"
+        "    - {check: slo, step: two, thresholds: [\"p(99.9) <= 1s\", \"error_rate<0.1%\"], confidence: 99%}\n"
+        "    - {check: circuit_breaker, step: two, expect: {opens_within: 1s, closes_within: 1s}}\n"
+        "    - {check: fallback, step: two, match: {status: [200, 5xx], body: x}, forbid: {body: a, empty: true}}\n"
+        "  steps:\n"
+        "    - {id: one, uses: process/pause, target: {service: db}, duration: 1s}\n"
+        "    - {id: two, uses: call/error, target: {edge: a->x, percent: 30, instance: 2},\n"
+        "       with: {errno: ETIMEDOUT}, duration: 2s, settle: 1s}\n"
+        "    - {id: three, wait: 1m30s}\n"
+        "    - {id: four, uses: process/kill, target: {service: a, instance: 0}, with: {signal: TERM}, duration: 1s}\n"
+        "  # ",
+        NULL);
+
+    (void)state;
+    assert_non_null(doc);
+    assert_json(doc, "spec/load/e/rate", "10.0");
+    assert_json(doc, "spec/load/e/request",
+                "{\"url\":\"http://h/\",\"method\":\"GET\",\"body\":\"\",\"timeout\":5000000000,\"headers\":{}}");
+    assert_json(doc, "spec/load/e/expect", "{}");
+    assert_json(doc, "spec/steady_state/for", "10000000000");
+    assert_json(
+        doc, "spec/verify/0/thresholds",
+        "[{\"metric\":\"p\",\"p\":99.900000000000006,\"op\":\"<=\",\"value\":1000000000,\"text\":\"p(99.9) <= 1s\"},"
+        "{\"metric\":\"error_rate\",\"op\":\"<\",\"value\":0.10000000000000001,\"text\":\"error_rate<0.1%\"}]");
+    assert_json(doc, "spec/verify/0/confidence", "99.0");
+    assert_json(doc, "spec/verify/1/edge", "\"a->x\""); /* the step's own */
+    assert_json(doc, "spec/verify/1/expect/opens_within", "1000000000");
+    assert_json(doc, "spec/verify/1/expect/tolerance", "10.0");
+    assert_json(doc, "spec/verify/2/match", "{\"status\":[\"200\",\"5xx\"],\"body\":\"x\"}");
+    assert_json(doc, "spec/verify/2/forbid", "{\"body\":[\"a\"],\"empty\":true}");
+    assert_json(doc, "spec/steps/0/target", "{\"count\":\"1\",\"pattern\":\"^db\"}");
+    assert_json(doc, "spec/steps/1/target", "{\"edge\":\"a->x\",\"percent\":30.0,\"instance\":2}");
+    assert_json(doc, "spec/steps/1/with", "{\"errno\":110}");
+    assert_json(doc, "spec/steps/2", "{\"id\":\"three\",\"wait\":90000000000,\"name\":\"three\"}");
+    assert_json(doc, "spec/steps/3/target", "{\"service\":\"a\",\"instance\":0}");
+    json_decref(doc);
+}
+
+static void instances(void **state)
+{
+    json_t *doc = load("vars: {v: plain}\n",
+                       "  services:\n"
+                       "    a:\n"
+                       "      command: [\"./${v}\", \"${port}/${instance}\", \"$${v} $x ${other:-${}\"]\n"
+                       "      port: 8000\n"
+                       "      instances: 2\n"
+                       "      cwd: \"run-${instance}\"\n"
+                       "      env: {I: \"${instance}\"}\n"
+                       "      ready: {unix: \"/s/${instance}\"}\n"
+                       "    b: {command: [b, \"${port}\"]}\n"
+                       "    c: {select: {pid: 7}}\n",
+                       NULL);
+    json_t *one = NULL;
+    struct sq_err e = {0};
+
+    (void)state;
+    assert_non_null(doc);
+    assert_json(doc, "spec/services/a/command", "[\"/usr/lib/plain\",\"${port}/${instance}\",\"${v} $x ${\"]");
+    assert_int_equal(sq_scenario_instance(doc, "a", 1, &one, &e), 0);
+    assert_json(one, "",
+                "{\"command\":[\"/usr/lib/plain\",\"8001/1\",\"${v} $x ${\"],\"port\":8001,"
+                "\"cwd\":\"/usr/lib/run-1\",\"env\":{\"I\":\"1\"},\"ready\":{\"unix\":\"/s/1\",\"within\":10000000000},"
+                "\"restart\":\"never\",\"name\":\"a.1\",\"service\":\"a\"}");
+    json_decref(one);
+    assert_int_equal(sq_scenario_instance(doc, "b", 0, &one, &e), 0);
+    assert_json(one, "command", "[\"b\",\"${port}\"]");
+    json_decref(one);
+    assert_int_equal(sq_scenario_instance(doc, "a", 2, &one, &e), -ENOENT);
+    sq_err_clear(&e);
+    assert_int_equal(sq_scenario_instance(doc, "c", 0, &one, &e), -ENOENT);
+    sq_err_clear(&e);
+    assert_int_equal(sq_scenario_instance(doc, "none", 0, &one, &e), -ENOENT);
+    json_decref(doc);
+}
+
+static void variables(void **state)
+{
+    static const char spec[] = "  hypothesis: \"${a} ${b:-two} ${b:-} $${a}\"\n"
+                               "  services: {s: {command: [x], port: 80, instances: ${n:-1}}}\n";
+    /* In a flow mapping a plain ${...} is no YAML: a block one is. */
+    static const char block[] = "  hypothesis: \"${a} ${b:-two} ${b:-} $${a}\"\n"
+                                "  services:\n    s:\n      command: [x]\n      port: 80\n      instances: ${n:-1}\n";
+    json_t *doc = load("vars: {a: 7}\n", block, NULL);
+    struct sq_vars v = {0};
+    struct sq_err e = {0};
+
+    (void)state;
+    assert_non_null(doc);
+    assert_json(doc, "spec/hypothesis", "\"7 two  ${a}\"");
+    assert_json(doc, "spec/services/s/instances", "1");
+    assert_json(doc, "vars", "{\"a\":\"7\"}");
+    json_decref(doc);
+    doc = load("vars: {a: 7}\n", block, "a=x: {y} # ${b}");
+    assert_json(doc, "spec/hypothesis", "\"x: {y} # ${b} two  ${a}\""); /* a value is text and is not looked at again */
+    json_decref(doc);
+    doc = load("vars: {a: 7}\n", block, "n=3");
+    assert_json(doc, "spec/services/s/instances", "3");
+    json_decref(doc);
+    assert_null(load("vars: {a: 7}\n", block, "n=three"));
+    assert_null(load("vars: {a: 7}\n", block, "m=3"));
+    assert_null(load("vars: {a: 7}\n", spec, NULL));
+
+    assert_int_equal(sq_vars_add(&v, "x", &e), -EINVAL);
+    sq_err_clear(&e);
+    assert_int_equal(sq_vars_add(&v, "=1", &e), -EINVAL);
+    sq_err_clear(&e);
+    assert_int_equal(sq_vars_add(&v, "9a=1", &e), -EINVAL);
+    sq_err_clear(&e);
+    assert_int_equal(sq_vars_add(&v, "a-b=1", &e), -EINVAL);
+    assert_int_equal(sq_vars_add(&v, "a=", NULL), 0);
+    assert_int_equal(sq_vars_add(&v, "a=b=c", NULL), 0);
+    assert_int_equal(v.n, 1);
+    assert_string_equal(v.v[0].value, "b=c");
+    sq_vars_free(&v);
+}
+
+static void regular_expressions(void **state)
+{
+    static const struct {
+        const char *text;
+        unsigned errors;
+    } cases[] = {
+        {"^nginx: worker", 0},          {"a{2,3}", 0}, {"a{1,1000}", 0}, {"a{1,1001}", 1}, {"(a{30}){40}", 1},
+        {"a{99999999999999999999}", 1}, {"(((((", 1},  {"[", 1},         {"", 1},          {"x{", 1},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sq_diags d;
+        struct sq_norm c = {&d, "/"};
+
+        sq_diags_init(&d, "t");
+        sq_norm_regex(&c, "t", (struct sq_pos){1, 1}, cases[i].text);
+        if (d.errors != cases[i].errors)
+            fail_msg("%s: %u errors", cases[i].text, d.errors);
+        sq_diags_free(&d);
+    }
+}
+
+/* What `squall check` would print for FILE, without the file's name. */
+static char *messages(const char *path)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+    struct sq_diags d;
+    json_t *doc = NULL;
+
+    assert_non_null(f);
+    sq_diags_init(&d, path);
+    (void)sq_scenario_check(NULL, &doc, &d);
+    assert_true((doc != NULL) == (d.errors == 0));
+    for (size_t i = 0; i < d.n; i++) {
+        (void)fprintf(f, "%u:%u: %s%s\n", d.list[i].pos.line, d.list[i].pos.col, d.list[i].warning ? "warning: " : "",
+                      d.list[i].msg);
+        if (d.list[i].hint[0])
+            (void)fprintf(f, "  hint: %s\n", d.list[i].hint);
+    }
+    (void)fprintf(f, "%u errors, %u warnings\n", d.errors, d.warnings);
+    (void)fclose(f);
+    json_decref(doc);
+    sq_diags_free(&d);
+    return text;
+}
+
+static char *slurp(const char *path)
+{
+    FILE *f = fopen(path, "r");
+    char *s = calloc(1, 65536);
+
+    assert_non_null(s);
+    if (f) {
+        (void)!fread(s, 1, 65535, f);
+        (void)fclose(f);
+    }
+    return s;
+}
+
+static void golden(void **state)
+{
+    DIR *dir = opendir(GOLDEN);
+    struct dirent *entry;
+    unsigned n = 0, wrong = 0;
+
+    (void)state;
+    if (!dir)
+        fail_msg("%s is not here: run in the project's root", GOLDEN);
+    while (dir && (entry = readdir(dir))) {
+        char path[512], expected_path[512], *dot = strstr(entry->d_name, ".yaml");
+        char *got, *want;
+
+        if (!dot || dot[5])
+            continue;
+        (void)snprintf(path, sizeof path, GOLDEN "/%s", entry->d_name);
+        (void)snprintf(expected_path, sizeof expected_path, GOLDEN "/%.*s.expect", (int)(dot - entry->d_name),
+                       entry->d_name);
+        got = messages(path);
+        if (getenv("SQUALL_GOLDEN_UPDATE")) {
+            FILE *f = fopen(expected_path, "w");
+
+            assert_non_null(f);
+            (void)fputs(got, f);
+            (void)fclose(f);
+        }
+        want = slurp(expected_path);
+        if (strcmp(got, want) != 0) {
+            print_message("%s\n--- expected\n%s--- got\n%s", path, want, got);
+            wrong++;
+        }
+        n++;
+        free(got);
+        free(want);
+    }
+    (void)closedir(dir);
+    assert_true(n > 100);
+    assert_int_equal(wrong, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults),  cmocka_unit_test(services_and_edges), cmocka_unit_test(targets_and_checks),
+        cmocka_unit_test(instances), cmocka_unit_test(variables),          cmocka_unit_test(regular_expressions),
+        cmocka_unit_test(golden),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
