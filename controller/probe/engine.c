@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -368,9 +369,20 @@ static void on_timer(uv_poll_t *h, int status, int events)
         sq_engine_issue(p);
 }
 
-static void on_async(uv_async_t *h)
+static void on_order(uv_poll_t *h, int status, int events)
 {
-    (void)h; /* the turn that follows reads the orders */
+    uint64_t n;
+
+    (void)status;
+    (void)events;
+    (void)!read(((struct sq_probe *)h->data)->order_fd, &n, sizeof n); /* the turn that follows reads the orders */
+}
+
+void sq_engine_order(struct sq_probe *p)
+{
+    uint64_t one = 1;
+
+    (void)!write(p->order_fd, &one, sizeof one);
 }
 
 /* --- life --- */
@@ -388,12 +400,16 @@ int sq_engine_init(struct sq_probe *p, struct sq_err *e)
     p->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     if (p->timer_fd < 0)
         return sq_err_sys(e, -errno, "timerfd_create");
-    if ((rc = uv_async_init(&p->loop, &p->async, on_async)) < 0 ||
-        (rc = uv_poll_init(&p->loop, &p->timer, p->timer_fd)) < 0 ||
+    p->order_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (p->order_fd < 0)
+        return sq_err_sys(e, -errno, "eventfd");
+    p->timer.data = p->order.data = p->prepare.data = p;
+    if ((rc = uv_poll_init(&p->loop, &p->timer, p->timer_fd)) < 0 ||
+        (rc = uv_poll_init(&p->loop, &p->order, p->order_fd)) < 0 ||
         (rc = uv_prepare_init(&p->loop, &p->prepare)) < 0 ||
-        (rc = uv_poll_start(&p->timer, UV_READABLE, on_timer)) < 0 || (rc = uv_prepare_start(&p->prepare, turn)) < 0)
+        (rc = uv_poll_start(&p->timer, UV_READABLE, on_timer)) < 0 ||
+        (rc = uv_poll_start(&p->order, UV_READABLE, on_order)) < 0 || (rc = uv_prepare_start(&p->prepare, turn)) < 0)
         return sq_err_sys(e, rc, "the probe's event loop");
-    p->timer.data = p->prepare.data = p;
     return 0;
 }
 
@@ -440,6 +456,8 @@ void sq_engine_clear(struct sq_probe *p)
     }
     if (p->timer_fd >= 0)
         (void)close(p->timer_fd);
+    if (p->order_fd >= 0)
+        (void)close(p->order_fd);
     for (size_t i = 0; i < p->n_endpoints; i++) {
         sq_conn_free_spare(&p->endpoint[i]);
         free_seconds(p->endpoint[i].first);

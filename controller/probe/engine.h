@@ -82,8 +82,10 @@ struct sq_probe {
     uv_loop_t loop;
     uv_poll_t timer;
     uv_prepare_t prepare;
-    uv_async_t async;
-    int timer_fd;
+    uv_poll_t order;
+    /* Orders come by an eventfd: uv_async_send can be interrupted between its two steps by the very thread it wakes,
+     * and that one, at a real-time priority on the same core, would then spin for the second step for ever. */
+    int timer_fd, order_fd;
     bool loop_ready, started;
     pthread_t thread;
 
@@ -117,6 +119,7 @@ void sq_endpoint_clear(struct sq_endpoint *ep);
 /* engine.c */
 int sq_engine_init(struct sq_probe *p, struct sq_err *e);
 void sq_engine_run(struct sq_probe *p);   /* in the probe's thread, until done or told to quit */
+void sq_engine_order(struct sq_probe *p); /* from the caller's thread: look at what was ordered */
 void sq_engine_clear(struct sq_probe *p); /* when nothing runs any more */
 /* Issue what is due; conn.c calls it between answers, so that a full batch of them delays no send. */
 void sq_engine_issue(struct sq_probe *p);

@@ -97,7 +97,7 @@ int sq_probe_create(const struct sq_probe_opts *opts, struct sq_probe **out, str
 
     if (!p)
         return sq_err(e, -ENOMEM, "no memory");
-    p->timer_fd = -1;
+    p->timer_fd = p->order_fd = -1;
     p->stop_at = p->cut_at = p->orders.stop_at = p->orders.cut_at = p->armed = p->next_due = SQ_NEVER;
     p->wake = opts->wake;
     p->wake_arg = opts->wake_arg;
@@ -177,7 +177,7 @@ void sq_probe_stop(struct sq_probe *p, int64_t grace_ns)
         STORE(p->orders.stop_at, now);
     if (grace_ns >= 0 && grace_ns < SQ_NEVER - now && now + grace_ns < LOAD(p->orders.cut_at))
         STORE(p->orders.cut_at, now + grace_ns);
-    (void)uv_async_send(&p->async);
+    sq_engine_order(p);
 }
 
 bool sq_probe_done(const struct sq_probe *p)
@@ -286,7 +286,7 @@ void sq_probe_free(struct sq_probe *p)
         return;
     if (p->started) {
         STORE(p->quit, true);
-        (void)uv_async_send(&p->async);
+        sq_engine_order(p);
         (void)pthread_join(p->thread, NULL);
     }
     sq_engine_clear(p);
