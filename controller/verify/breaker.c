@@ -10,6 +10,7 @@
 #include "verify/stats.h"
 
 #define PROMPT_NS (100 * SQ_MS) /* a caller that was stuck calls again this soon */
+#define STAMP_NS (20 * SQ_MS)   /* two stamps, each rounded to 10 ms */
 #define SATURATED 0.75          /* of the most calls ever under way */
 #define ONE_CALL 0.9            /* of the calls in steady state are a request's first: one request makes one call */
 #define MAX_SECS ((int64_t)100000000)
@@ -199,7 +200,8 @@ static size_t most_under_way(const struct sq_breaker *b, const int64_t *ends)
     for (size_t i = 0, done = 0; i < b->n; i++) {
         while (done < b->n && ends[done] <= b->calls[i].from_ns)
             done++;
-        most = i + 1 - done > most ? i + 1 - done : most;
+        if (i + 1 > done && i + 1 - done > most) /* of calls with the same stamp the last one sees all of them */
+            most = i + 1 - done;
     }
     return most;
 }
@@ -209,7 +211,7 @@ static size_t most_under_way(const struct sq_breaker *b, const int64_t *ends)
 static bool stuck(const struct sq_breaker *b, const int64_t *ends, size_t most, size_t i, int64_t to_ns, bool open_ended)
 {
     int64_t from = b->calls[i].from_ns;
-    size_t ended = until(ends, b->n, from), under_way = i + 1 - ended;
+    size_t ended = until(ends, b->n, from), under_way = i + 1 > ended ? i + 1 - ended : 0;
 
     if (under_way == 0 || (double)under_way < SATURATED * (double)most)
         return false;
@@ -218,8 +220,7 @@ static bool stuck(const struct sq_breaker *b, const int64_t *ends, size_t most, 
         return first_end >= to_ns;
     if (first_end > to_ns || to_ns - first_end > PROMPT_NS)
         return false;
-    size_t last = until(ends, b->n, from) + under_way - 1;
-    int64_t last_end = ends[last < b->n ? last : b->n - 1];
+    int64_t last_end = ends[ended + under_way - 1];
     size_t began = sq_breaker_at(b, last_end + PROMPT_NS) - (i + 1);
     return 2 * began >= under_way;
 }
@@ -248,8 +249,11 @@ static int find_silences(const struct sq_evidence *ev, struct sq_breaker *b, str
 
     if (!ends)
         return sq_err(e, -ENOMEM, "no memory for a check");
-    for (size_t i = 0; i < b->n; i++)
-        ends[i] = b->calls[i].to_ns;
+    for (size_t i = 0; i < b->n; i++) { /* one that follows another at once does not overlap it */
+        int64_t end = b->calls[i].to_ns - STAMP_NS;
+
+        ends[i] = end > b->calls[i].from_ns ? end : b->calls[i].from_ns;
+    }
     if (b->n > 1)
         qsort(ends, b->n, sizeof *ends, by_time);
     size_t most = most_under_way(b, ends);

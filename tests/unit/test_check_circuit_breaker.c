@@ -1,0 +1,355 @@
+/* circuit_breaker against callers that behave and callers that don't. */
+#include "unit/verify_rig.h"
+
+#define EDGE "checkout->payments"
+#define SPEC                                                                                                    \
+    "\"steps\":[{\"id\":\"slow\",\"uses\":\"call/latency\",\"target\":{\"edge\":\"" EDGE "\",\"percent\":100}," \
+    "\"with\":{\"delay\":2000000000}},{\"id\":\"settle\",\"wait\":10000000000}]"
+#define PARAMS                                                                                             \
+    "{\"step\":\"slow\",\"edge\":\"" EDGE "\",\"expect\":{\"opens_within\":5000000000,\"open_for\":2000000000," \
+    "\"probes\":3,\"closes_within\":10000000000,\"tolerance\":10.0}}"
+
+static const struct caller healthy = {.rate = 25, .end = 42, .from = 12, .to = 30, .delay_ms = 2000, .timeout_ms = 300,
+                                      .trip = 8, .open_ms = 2000, .probes = 1, .seed = 1};
+
+static void build(struct rig *r, const struct caller *c, unsigned load)
+{
+    rig_open(r, SPEC);
+    rig_steady(r, 0, 10, true);
+    rig_fault(r, "f1", "slow", "call/latency", c->from, c->to,
+              "\"target\":{\"edge\":\"" EDGE "\",\"percent\":100.0},\"with\":{\"delay\":2000000000},"
+              "\"hit\":[{\"edge\":\"" EDGE "\"}],\"readback\":{}");
+    for (int sec = 0; sec < (int)c->end; sec++)
+        rig_second(r, "cart", sec, load, 10, 0, 0, "");
+    rig_caller(r, EDGE, "checkout.0", c);
+    rig_end(r, c->end + 1);
+}
+
+static const char *judge_with(struct rig *r, const struct caller *c, const char *params)
+{
+    build(r, c, (unsigned)c->rate);
+    return rig_check(r, "circuit_breaker", params);
+}
+
+static void expect(const struct caller *c, const char *want, const char *words)
+{
+    struct rig r;
+
+    EXPECT(&r, judge_with(&r, c, PARAMS), want);
+    if (!strstr(rig_why(&r, 0), words))
+        fail_msg("\"%s\" does not say \"%s\"", rig_why(&r, 0), words);
+    rig_close(&r);
+}
+
+static void healthy_passes(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 100; seed++) {
+        struct caller c = healthy;
+
+        c.seed = seed;
+        c.even = seed % 2;
+        expect(&c, "pass", "the breaker held");
+    }
+}
+
+/* Libraries differ; all of these are right. */
+static void healthy_variants_pass(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        struct caller c = healthy;
+
+        c.seed = seed;
+        c.probes = 3; /* resilience4j: several permitted, as they come */
+        expect(&c, "pass", "");
+        c.grow = 1.1; /* open times that grow: open_for is a minimum */
+        expect(&c, "pass", "");
+        c.grow = 0;
+        c.abandons = true; /* opossum without an abort: calls stay open until they are answered */
+        expect(&c, "pass", "");
+        c.rate = 60;
+        expect(&c, "pass", "");
+        c.abandons = false;
+        c.workers = 4; /* blocking workers */
+        expect(&c, "pass", "");
+        c.rate = 25;
+        c.workers = 0;
+        c.attempts = 3; /* retries around the breaker */
+        c.traced = true;
+        expect(&c, "pass", "");
+        c.attempts = 0;
+        c.refuse = true; /* fails at once: opens after some milliseconds */
+        expect(&c, "pass", "");
+    }
+}
+
+static void no_breaker_fails(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        struct caller c = healthy;
+
+        c.seed = seed;
+        c.trip = 0;
+        expect(&c, "fail", "never opened");
+        c.timeout_ms = 0; /* and no timeout either */
+        expect(&c, "fail", "never opened");
+        c.rate = 100;
+        c.workers = 1; /* a stuck caller is silent for 2 s at a time, and yet has no breaker */
+        expect(&c, "fail", "never opened");
+        c.workers = 8;
+        expect(&c, "fail", "never opened");
+        c.timeout_ms = 300;
+        expect(&c, "fail", "never opened");
+        c.workers = 0;
+        c.rate = 25;
+        c.attempts = 3;
+        c.traced = true;
+        expect(&c, "fail", "never opened");
+    }
+}
+
+static void never_closes_fails(void **state)
+{
+    struct caller c = healthy;
+
+    (void)state;
+    c.never_closes = true;
+    expect(&c, "fail", "never closed");
+    c = healthy;
+    c.end = 40; /* the load ends exactly when it must be closed at the latest */
+    c.never_closes = true;
+    expect(&c, "fail", "never closed");
+    c.end = 35; /* too early to know */
+    expect(&c, "inconclusive", "it may take");
+}
+
+static void short_open_time_fails(void **state)
+{
+    struct caller c = healthy;
+
+    (void)state;
+    c.open_ms = 1000;
+    expect(&c, "fail", "was open for");
+    c.open_ms = 1900; /* within the tolerance */
+    expect(&c, "pass", "");
+}
+
+static void many_trials_fail(void **state)
+{
+    struct caller c = healthy;
+
+    (void)state;
+    c.probes = 10;
+    expect(&c, "fail", "half-open");
+    c.probes = 1;
+    c.opens_once = true; /* the first trial closes it for good: eight more calls until it opens again */
+    expect(&c, "fail", "half-open");
+}
+
+static void late_opening_fails(void **state)
+{
+    struct caller c = healthy;
+
+    (void)state;
+    c.trip = 170; /* about 6.8 s */
+    expect(&c, "fail", "after the fault began");
+    struct rig r;
+    c = healthy;
+    EXPECT(&r, judge_with(&r, &c, "{\"step\":\"slow\",\"expect\":{\"trip_calls\":3,\"open_for\":2000000000}}"), "fail");
+    assert_non_null(strstr(rig_why(&r, 0), "3 are allowed"));
+    rig_close(&r);
+    EXPECT(&r, judge_with(&r, &c, "{\"step\":\"slow\",\"expect\":{\"trip_calls\":40,\"open_for\":2000000000}}"), "pass");
+    rig_close(&r);
+    EXPECT(&r, judge_with(&r, &c, "{\"step\":\"slow\",\"expect\":{\"trip_calls_min\":100,\"open_for\":2000000000}}"),
+           "fail");
+    rig_close(&r);
+}
+
+static void little_load_is_inconclusive(void **state)
+{
+    struct caller c = healthy;
+
+    (void)state;
+    for (unsigned broken = 0; broken < 2; broken++) {
+        c.trip = broken ? 0 : 8;
+        c.rate = healthy.rate / 20;
+        expect(&c, "inconclusive", "too few to know");
+        c.rate = 5;
+        expect(&c, "inconclusive", "too little load");
+    }
+    struct rig r;
+    c = healthy;
+    c.trip = 0;
+    EXPECT(&r,
+           judge_with(&r, &c, "{\"step\":\"slow\",\"expect\":{\"opens_within\":5000000000,\"trip_calls\":500,"
+                              "\"open_for\":2000000000}}"),
+           "inconclusive");
+    assert_non_null(strstr(rig_why(&r, 0), "to trip it"));
+    rig_close(&r);
+}
+
+static void short_fault_is_inconclusive(void **state)
+{
+    struct caller c = healthy;
+
+    (void)state;
+    c.trip = 0;
+    c.to = 15; /* 3 s: it may take 5 to open */
+    expect(&c, "inconclusive", "the fault lasted only");
+    c = healthy;
+    c.to = 13.5; /* opens, but is back before the first trial */
+    expect(&c, "inconclusive", "before it tried again");
+}
+
+static void fault_without_effect_is_inconclusive(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_open(&r, SPEC);
+    rig_steady(&r, 0, 10, true);
+    rig_fault(&r, "f1", "slow", "call/latency", 12, 30, "\"hit\":[],\"readback\":{}");
+    for (int i = 0; i < 42 * 25; i++)
+        rig_call(&r, EDGE, "checkout.0", (struct rig_call){.t_ms = i * 40, .status = 200, .dur_ms = 3, .answer_ms = 2});
+    EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "inconclusive");
+    assert_non_null(strstr(rig_why(&r, 0), "no reason to open"));
+    rig_close(&r);
+}
+
+/* Silence for other reasons is not the breaker's. */
+static void other_silences(void **state)
+{
+    struct caller c = healthy;
+    struct rig r;
+
+    (void)state;
+    /* the caller died */
+    build(&r, &c, 25);
+    rig_line(&r, "{\"t\":14.0,\"type\":\"service\",\"service\":\"checkout\",\"instance\":\"checkout.0\",\"pid\":1,"
+                 "\"state\":\"exited\",\"exit\":1}");
+    EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "inconclusive");
+    rig_close(&r);
+    /* another instance died: no matter */
+    build(&r, &c, 25);
+    rig_line(&r, "{\"t\":14.0,\"type\":\"service\",\"service\":\"payments\",\"instance\":\"payments.0\",\"pid\":1,"
+                 "\"state\":\"exited\",\"exit\":1}");
+    EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "pass");
+    rig_close(&r);
+    /* services are stopped at the end of every run */
+    build(&r, &c, 25);
+    rig_line(&r, "{\"t\":41.5,\"type\":\"service\",\"service\":\"checkout\",\"instance\":\"checkout.0\",\"pid\":1,"
+                 "\"state\":\"stopped\"}");
+    EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "pass");
+    rig_close(&r);
+    /* silent before the fault */
+    c.end = 11;
+    rig_open(&r, SPEC);
+    rig_steady(&r, 0, 8, true);
+    rig_fault(&r, "f1", "slow", "call/latency", 15, 30, "\"hit\":[],\"readback\":{}");
+    for (int sec = 0; sec < 42; sec++)
+        rig_second(&r, "cart", sec, 25, 10, 0, 0, "");
+    rig_caller(&r, EDGE, "checkout.0", &c);
+    EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "inconclusive");
+    assert_non_null(strstr(rig_why(&r, 0), "silent already"));
+    rig_close(&r);
+    /* the load stopped when the fault began, and the caller has no breaker */
+    c = healthy;
+    c.trip = 0;
+    c.end = 13;
+    rig_open(&r, SPEC);
+    rig_steady(&r, 0, 8, true);
+    rig_fault(&r, "f1", "slow", "call/latency", 12, 30, "\"hit\":[],\"readback\":{}");
+    for (int sec = 0; sec < 13; sec++)
+        rig_second(&r, "cart", sec, 25, 10, 0, 0, "");
+    rig_caller(&r, EDGE, "checkout.0", &c);
+    rig_end(&r, 43);
+    EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "inconclusive");
+    rig_close(&r);
+}
+
+/* Each instance by itself: two good breakers pass, one bad one is named. */
+static void per_instance(void **state)
+{
+    struct caller c = healthy;
+    struct rig r;
+
+    (void)state;
+    build(&r, &c, 50);
+    c.seed = 2;
+    c.trip = 0;
+    rig_caller(&r, EDGE, "checkout.1", &c);
+    rig_call(&r, EDGE, "checkout.2", (struct rig_call){.t_ms = 20000, .status = 200, .dur_ms = 3});
+    EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "pass");
+    assert_int_equal(json_array_size(r.results), 3);
+    assert_string_equal(rig_verdict(&r, 1), "fail");
+    assert_string_equal(sq_json_str_or(json_array_get(r.results, 1), "subject", ""), "checkout.1");
+    assert_string_equal(rig_verdict(&r, 2), "inconclusive");
+    assert_non_null(strstr(rig_why(&r, 2), "no call in steady state"));
+    rig_close(&r);
+}
+
+/* A load that rises after the steady state does not make silence out of nothing, nor closing out of half the calls. */
+static void ramping_load(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_open(&r, SPEC);
+    rig_steady(&r, 0, 10, true);
+    rig_fault(&r, "f1", "slow", "call/latency", 12, 30, "\"hit\":[],\"readback\":{}");
+    for (int sec = 0; sec < 42; sec++) /* from 20 s on a third of the load */
+        rig_second(&r, "cart", sec, sec < 20 ? 30 : 10, 10, 0, 0, "");
+    for (int i = 0; i < 20 * 30 + 22 * 10; i++) {
+        int t = i < 600 ? i * 1000 / 30 : 20000 + (i - 600) * 100;
+        bool hit = t >= 12000 && t < 30000;
+
+        rig_call(&r, EDGE, "checkout.0",
+                 (struct rig_call){.t_ms = t, .outcome = hit ? 2 : 0, .status = hit ? 0 : 200, .dur_ms = hit ? 300 : 3,
+                                   .held_ms = hit ? 2000 : 0, .fault = hit ? "f1" : NULL});
+    }
+    rig_end(&r, 43);
+    EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "fail");
+    assert_non_null(strstr(rig_why(&r, 0), "never opened"));
+    rig_close(&r);
+}
+
+static void step_that_never_ran(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_open(&r, SPEC);
+    rig_steady(&r, 0, 10, false);
+    EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "inconclusive");
+    rig_close(&r);
+    rig_open(&r, SPEC);
+    rig_steady(&r, 0, 10, true);
+    rig_fault(&r, "f1", "slow", "call/latency", 12, 30, "\"hit\":[],\"readback\":{}");
+    EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "inconclusive");
+    assert_non_null(strstr(rig_why(&r, 0), "no caller was seen"));
+    rig_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(healthy_passes),
+        cmocka_unit_test(healthy_variants_pass),
+        cmocka_unit_test(no_breaker_fails),
+        cmocka_unit_test(never_closes_fails),
+        cmocka_unit_test(short_open_time_fails),
+        cmocka_unit_test(many_trials_fail),
+        cmocka_unit_test(late_opening_fails),
+        cmocka_unit_test(little_load_is_inconclusive),
+        cmocka_unit_test(short_fault_is_inconclusive),
+        cmocka_unit_test(fault_without_effect_is_inconclusive),
+        cmocka_unit_test(other_silences),
+        cmocka_unit_test(per_instance),
+        cmocka_unit_test(ramping_load),
+        cmocka_unit_test(step_that_never_ran),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
