@@ -235,9 +235,9 @@ static int write_html(FILE *out, const struct sq_report_in *in, struct sq_err *e
     if (r < 0)
         return r;
     head(out, in);
-    checks(out, json_object_get(in->verdict, "checks"));
     r = sq_charts(out, ev, e);
     if (r == 0) {
+        checks(out, json_object_get(in->verdict, "checks"));
         phases(out, rows, n);
         r = faults(out, ev, e);
     }
