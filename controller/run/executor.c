@@ -373,6 +373,18 @@ static void stop_handles(struct run *r)
         close_one(all[i], NULL);
 }
 
+/* What the private injector said: of interest when something went wrong, or when it is asked for. */
+static void drop_log(const struct run *r)
+{
+    char path[PATH_MAX];
+    struct stat st;
+    bool well = r->clean && (strcmp(r->reason, "completed") == 0 || strcmp(r->reason, "not_steady") == 0);
+    if (r->log_fd < 0 || sq_path_join(path, sizeof(path), r->res->dir, "squalld.log", NULL))
+        return;
+    if ((fstat(r->log_fd, &st) == 0 && st.st_size == 0) || (well && !r->o->keep_logs))
+        (void)unlink(path);
+}
+
 /* Everything is said and done, or the person does not want to wait: the last record, and close what is open. */
 static void wind_up(struct run *r)
 {
@@ -399,6 +411,7 @@ static void report(struct run *r)
 {
     snprintf(r->res->reason, sizeof(r->res->reason), "%s", r->reason);
     snprintf(r->res->why, sizeof(r->res->why), "%s", r->why);
+    drop_log(r);
     r->res->clean = r->clean;
     r->res->left = json_incref(r->left);
 }
