@@ -38,6 +38,7 @@ struct scan {
     const char *want_instance;
     unsigned long inodes[MAX_LISTENERS];
     size_t ninodes;
+    bool excluded;               /* a process of Squall's own would match */
     bool unreadable;             /* a process's descriptors could not be read */
     pid_t family[MAX_ANCESTORS]; /* the peer's and our own ancestors */
     size_t nfamily;
@@ -171,7 +172,11 @@ static int consider(pid_t pid, void *arg)
         return 0;
     if (s->how == BY_PORT && !listens(s, pid))
         return 0;
-    return is_squall(s, &p) ? 0 : add(s, &p, NULL, NULL);
+    if (is_squall(s, &p)) {
+        s->excluded = true;
+        return 0;
+    }
+    return add(s, &p, NULL, NULL);
 }
 
 static int add_instance(const char *instance, pid_t pid, uint64_t start, const char *cgroup, void *arg)
@@ -304,14 +309,14 @@ static int gather_port(struct scan *s)
     int r = sq_proc_each(consider, s);
     if (r < 0 || s->n)
         return r;
-    if (s->unreadable) {
+    if (s->unreadable && !s->excluded) {
         sq_err_cls(s->e, SQ_C_DENIED, -EACCES, "whoever listens on TCP port %lld is another user's process",
                    (long long)port);
-        sq_err_hint(s->e, "ask a squalld that runs as root, as that user or as root");
+        sq_err_hint(s->e, "use a squalld that runs as root or as that user");
         return -EACCES;
     }
-    return sq_err_cls(s->e, SQ_C_NOTFOUND, -ESRCH, "no process that may be a target listens on TCP port %lld",
-                      (long long)port);
+    return sq_err_cls(s->e, SQ_C_NOTFOUND, -ESRCH, "%s listens on TCP port %lld",
+                      s->excluded ? "only Squall itself" : "no process that can be seen", (long long)port);
 }
 
 static int by_pid(const void *a, const void *b)

@@ -67,9 +67,10 @@ static void starts_and_stops(void **state)
 {
     (void)state;
     struct sq_engine *eng = svc_engine();
-    struct svc_answer a =
-        svc_start(eng, "{\"name\":\"pay\",\"command\":[\"sh\",\"-c\",\"echo i ${instance} port ${port} $A ${x}; exec sleep 300\"],"
-                       "\"instances\":2,\"port\":7000,\"env\":{\"A\":\"a${instance}\"}}");
+    struct svc_answer a = svc_start(
+        eng,
+        "{\"name\":\"pay\",\"command\":[\"sh\",\"-c\",\"echo i ${instance} port ${port} $A ${x}; exec sleep 300\"],"
+        "\"instances\":2,\"port\":7000,\"env\":{\"A\":\"a${instance}\"}}");
     const json_t *list = json_object_get(a.json, "instances");
     assert_int_equal(json_array_size(list), 2);
     assert_string_equal(sq_json_str_or(json_array_get(list, 1), "name", ""), "pay.1");
@@ -170,7 +171,8 @@ static void ends_at_once(void **state)
     (void)state;
     struct sq_engine *eng = svc_engine();
     for (int i = 0; i < 20; i++) { /* the exit may be seen before or after the end of the launch */
-        struct svc_answer a = svc_start(eng, "{\"name\":\"x\",\"command\":[\"sh\",\"-c\",\"echo last words; exit 7\"]}");
+        struct svc_answer a =
+            svc_start(eng, "{\"name\":\"x\",\"command\":[\"sh\",\"-c\",\"echo last words; exit 7\"]}");
         assert_true(svc_wait_event(eng, "exited", 2 * SQ_S));
         assert_int_equal(sq_json_int_or(svc_event_of(eng, "exited"), "exit", 0), 7);
         assert_string_equal(sq_json_str_or(svc_event_of(eng, "exited"), "tail", ""), "last words");
@@ -189,7 +191,8 @@ static void ends_the_whole_tree(void **state)
     fresh_file();
     char def[512];
     (void)snprintf(def, sizeof def,
-                   "{\"name\":\"t\",\"command\":[\"sh\",\"-c\",\"trap '' TERM; setsid sh -c 'sleep 300 & echo $! > %s'; while :; do "
+                   "{\"name\":\"t\",\"command\":[\"sh\",\"-c\",\"trap '' TERM; setsid sh -c 'sleep 300 & echo $! > "
+                   "%s'; while :; do "
                    "sleep 1; done\"]}",
                    file);
     struct svc_answer a = svc_start(eng, def);
@@ -210,8 +213,10 @@ static void restarts_with_a_clean_tree(void **state)
     struct sq_engine *eng = svc_engine();
     fresh_file();
     char def[512];
-    (void)snprintf(def, sizeof def,
-                   "{\"name\":\"t\",\"restart\":\"always\",\"command\":[\"sh\",\"-c\",\"env -i sleep 300 & echo $! > %s; wait\"]}", file);
+    (void)snprintf(
+        def, sizeof def,
+        "{\"name\":\"t\",\"restart\":\"always\",\"command\":[\"sh\",\"-c\",\"env -i sleep 300 & echo $! > %s; wait\"]}",
+        file);
     struct svc_answer a = svc_start(eng, def);
     pid_t child = pid_in_file(eng);
     assert_int_equal(truncate(file, 0), 0);
@@ -249,7 +254,8 @@ static void restarts_after_the_fault(void **state)
 {
     (void)state;
     struct sq_engine *eng = svc_engine();
-    struct svc_answer a = svc_start(eng, "{\"name\":\"t\",\"restart\":\"after_fault\",\"command\":[\"sleep\",\"300\"]}");
+    struct svc_answer a =
+        svc_start(eng, "{\"name\":\"t\",\"restart\":\"after_fault\",\"command\":[\"sleep\",\"300\"]}");
     sq_service_fault(eng->services, "r1", "t.0", true);
     kill(svc_pid(&a, 0), SIGKILL);
     assert_true(svc_wait_event(eng, "exited", 2 * SQ_S));
@@ -274,7 +280,8 @@ static void stays_down_without_a_fault(void **state)
 {
     (void)state;
     struct sq_engine *eng = svc_engine();
-    struct svc_answer a = svc_start(eng, "{\"name\":\"t\",\"restart\":\"after_fault\",\"command\":[\"sleep\",\"300\"]}");
+    struct svc_answer a =
+        svc_start(eng, "{\"name\":\"t\",\"restart\":\"after_fault\",\"command\":[\"sleep\",\"300\"]}");
     kill(svc_pid(&a, 0), SIGKILL);
     assert_true(svc_wait_event(eng, "exited", 2 * SQ_S));
     svc_spin(eng, 500 * SQ_MS);
@@ -307,8 +314,9 @@ static void is_taken_back_by_its_record(void **state)
     struct sq_engine *eng = svc_engine();
     fresh_file();
     char def[512];
-    (void)snprintf(def, sizeof def,
-                   "{\"name\":\"t\",\"command\":[\"sh\",\"-c\",\"setsid sh -c 'sleep 300 & echo $! > %s'; sleep 300\"]}", file);
+    (void)snprintf(
+        def, sizeof def,
+        "{\"name\":\"t\",\"command\":[\"sh\",\"-c\",\"setsid sh -c 'sleep 300 & echo $! > %s'; sleep 300\"]}", file);
     struct svc_answer a = svc_start(eng, def);
     pid_t grandchild = pid_in_file(eng);
     json_t *undo = undo_record(eng);
@@ -343,8 +351,8 @@ static void a_reused_pid_is_left_alone(void **state)
     struct sq_proc p;
     struct sq_err e = {0};
     assert_int_equal(sq_proc_read(pid, &p, NULL), 0);
-    json_t *undo = json_pack("{s:s,s:s,s:i,s:I,s:i,s:n}", "boot", sq_boot_id(), "mark", "r1/t.0@test-nobody-has-this", "pid",
-                             (int)pid, "start", (json_int_t)p.start - 1, "sid", (int)pid, "cgroup");
+    json_t *undo = json_pack("{s:s,s:s,s:i,s:I,s:i,s:n}", "boot", sq_boot_id(), "mark", "r1/t.0@test-nobody-has-this",
+                             "pid", (int)pid, "start", (json_int_t)p.start - 1, "sid", (int)pid, "cgroup");
     assert_int_equal(sq_service_revert(NULL, undo, &e), 0);
     assert_true(svc_alive(pid));
     json_object_set_new(undo, "start", json_integer((json_int_t)p.start));
@@ -359,8 +367,8 @@ static void calls_are_supervised_from_the_start(void **state)
     (void)state;
     struct sq_engine *eng = svc_engine();
     eng->seccomp = true;
-    struct svc_answer a = svc_start(
-        eng, "{\"name\":\"c\",\"command\":[\"bash\",\"-c\",\"exec 3<>/dev/tcp/127.0.0.1/1; grep -E 'Seccomp:' /proc/self/status\"]}");
+    struct svc_answer a = svc_start(eng, "{\"name\":\"c\",\"command\":[\"bash\",\"-c\",\"exec 3<>/dev/tcp/127.0.0.1/1; "
+                                         "grep -E 'Seccomp:' /proc/self/status\"]}");
     assert_true(svc_wait_event(eng, "exited", 3 * SQ_S));
     assert_true(eng->trapped >= 1);
     assert_non_null(strstr(sq_json_str_or(svc_event_of(eng, "exited"), "tail", ""), "Connection refused"));
@@ -382,20 +390,22 @@ static void drops_to_the_peer(void **state)
     few.rlim_max = was.rlim_max;
     setrlimit(RLIMIT_NOFILE, &few); /* our own change after the start is not the service's */
     signal(SIGPIPE, SIG_IGN);
-    struct svc_answer a = svc_start_as(eng, &nobody,
-                                       "{\"name\":\"u\",\"command\":[\"sh\",\"-c\",\"id -ru; id -u; id -G; ulimit -n; grep -E "
-                                       "'CapEff|CapPrm|SigIgn|SigBlk|NoNewPrivs' /proc/self/status; cat /proc/self/oom_score_adj; echo "
-                                       "$HOME; ls /proc/self/fd; echo err > /dev/stderr\"]}");
+    struct svc_answer a =
+        svc_start_as(eng, &nobody,
+                     "{\"name\":\"u\",\"command\":[\"sh\",\"-c\",\"id -ru; id -u; id -G; ulimit -n; grep -E "
+                     "'CapEff|CapPrm|SigIgn|SigBlk|NoNewPrivs' /proc/self/status; cat /proc/self/oom_score_adj; echo "
+                     "$HOME; ls /proc/self/fd; echo err > /dev/stderr\"]}");
     signal(SIGPIPE, SIG_DFL);
     setrlimit(RLIMIT_NOFILE, &was);
     assert_int_equal(a.err.code, 0);
     assert_true(svc_wait_event(eng, "exited", 3 * SQ_S));
     char log[256], want[512];
     (void)snprintf(log, sizeof log, "%s/logs/r1.u.0.log", eng->dir);
-    (void)snprintf(want, sizeof want,
-                   "65534\n65534\n65534\n%ld\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\nCapPrm:\t0000000000000000\n"
-                   "CapEff:\t0000000000000000\nNoNewPrivs:\t0\n0\n/nonexistent\n0\n1\n2\n3\nerr\n",
-                   (long)was.rlim_cur);
+    (void)snprintf(
+        want, sizeof want,
+        "65534\n65534\n65534\n%ld\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\nCapPrm:\t0000000000000000\n"
+        "CapEff:\t0000000000000000\nNoNewPrivs:\t0\n0\n/nonexistent\n0\n1\n2\n3\nerr\n",
+        (long)was.rlim_cur);
     assert_string_equal(slurp(log), want);
     struct stat st;
     assert_int_equal(stat(log, &st), 0);
@@ -418,7 +428,8 @@ static void thaws_before_it_ends(void **state)
     if (sq_cgroup_root(root, sizeof root, NULL) < 0)
         skip();
     struct sq_engine *eng = svc_engine();
-    struct svc_answer a = svc_start(eng, "{\"name\":\"f\",\"command\":[\"sh\",\"-c\",\"trap 'exit 3' TERM; while :; do sleep 0.05; done\"]}");
+    struct svc_answer a = svc_start(
+        eng, "{\"name\":\"f\",\"command\":[\"sh\",\"-c\",\"trap 'exit 3' TERM; while :; do sleep 0.05; done\"]}");
     const char *cg = sq_json_str_or(json_array_get(json_object_get(a.json, "instances"), 0), "cgroup", "");
     assert_int_equal(sq_cgroup_freeze(cg, true, NULL), 0);
     json_t *l = sq_service_list(eng->services, "r1");
@@ -447,8 +458,10 @@ static struct execd run_exec(const json_t *answer, uid_t uid, const char *const 
         dup2(p[1], 2);
         if (uid && (setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0))
             _exit(99);
-        char *argv[16] = {"x", "launch", "--connect", (char *)(uintptr_t)sq_json_str_or(answer, "socket", ""), "--token",
-                          (char *)(uintptr_t)sq_json_str_or(answer, "token", ""), "--"};
+        char *argv[16] = {"x",         "launch",
+                          "--connect", (char *)(uintptr_t)sq_json_str_or(answer, "socket", ""),
+                          "--token",   (char *)(uintptr_t)sq_json_str_or(answer, "token", ""),
+                          "--"};
         for (int i = 0; cmd[i]; i++)
             argv[7 + i] = (char *)(uintptr_t)cmd[i];
         execv("/proc/self/exe", argv);
@@ -488,7 +501,8 @@ static void execs_under_interception(void **state)
     bool cgroups = sq_cgroup_root(cg, sizeof cg, NULL) == 0 && sq_cgroup_of(0, was, sizeof was, NULL) == 0;
     eng->seccomp = true;
     assert_int_equal(sq_service_exec(eng->services, &eng->run, &me, def, &answer, &e), 0);
-    static const char *const cmd[] = {"bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/1; echo $SQUALL_INSTANCE; exit 5", NULL};
+    static const char *const cmd[] = {"bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/1; echo $SQUALL_INSTANCE; exit 5",
+                                      NULL};
     struct execd x = run_exec(answer, 0, cmd);
     assert_int_equal(exec_result(eng, x, out, sizeof out), 5);
     assert_true(eng->trapped >= 1);
@@ -580,7 +594,8 @@ static void nothing_runs_without_an_injector(void **state)
     }
     close(sv[1]);
     char text[256];
-    int fd = memfd_create("order", MFD_CLOEXEC), n = snprintf(text, sizeof text, "{\"argv\":[\"sh\",\"-c\",\"echo ran > %s\"],\"env\":[]}", file);
+    int fd = memfd_create("order", MFD_CLOEXEC),
+        n = snprintf(text, sizeof text, "{\"argv\":[\"sh\",\"-c\",\"echo ran > %s\"],\"env\":[]}", file);
     assert_int_equal(write(fd, text, (size_t)n), n);
     char head[32];
     int h = snprintf(head, sizeof head, "M%d,0", n);

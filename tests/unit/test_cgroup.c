@@ -1,0 +1,146 @@
+/* cgroup2 directories, on the real cgroup2 of this host; skipped where we may not make any. */
+#include "svc_harness.h"
+
+static char cg[SQ_CGROUP_MAX];
+
+static int make(void **state)
+{
+    (void)state;
+    struct sq_err e = {0};
+    char name[32];
+    (void)snprintf(name, sizeof name, "unit%d", (int)getpid());
+    if (sq_cgroup_root(cg, sizeof cg, &e) < 0) {
+        cg[0] = '\0';
+        return 0;
+    }
+    return sq_cgroup_make(name, "r1", "a.0", cg, sizeof cg, &e);
+}
+
+static int drop(void **state)
+{
+    (void)state;
+    if (!cg[0])
+        return 0;
+    (void)sq_cgroup_kill(cg, NULL);
+    for (int i = 0; i < 200 && !sq_cgroup_empty(cg); i++)
+        usleep(5000);
+    return sq_cgroup_remove(cg, NULL);
+}
+
+static void need(void)
+{
+    if (!cg[0])
+        skip();
+}
+
+static void is_made_entered_and_removed(void **state)
+{
+    (void)state;
+    need();
+    struct sq_err e = {0};
+    char again[SQ_CGROUP_MAX], name[32], now[512];
+    (void)snprintf(name, sizeof name, "unit%d", (int)getpid());
+    assert_int_equal(sq_cgroup_path(name, "r1", "a.0", again, sizeof again, &e), 0);
+    assert_string_equal(again, cg);
+    assert_int_equal(sq_cgroup_make(name, "r1", "a.0", again, sizeof again, &e), 0); /* there already: fine */
+    assert_true(sq_cgroup_empty(cg));
+    pid_t pid = svc_sleeper(0, "squall-cg");
+    assert_false(sq_cgroup_has(cg, pid));
+    assert_int_equal(sq_cgroup_enter(cg, pid, &e), 0);
+    assert_true(sq_cgroup_has(cg, pid));
+    assert_int_equal(sq_cgroup_of(pid, now, sizeof now, &e), 0);
+    assert_string_equal(now, cg);
+    assert_false(sq_cgroup_empty(cg));
+    assert_int_equal(sq_cgroup_remove(cg, &e), -EBUSY); /* never with somebody in it */
+    assert_true(svc_alive(pid));
+    sq_err_clear(&e);
+
+    /* Its sibling whose name only begins like it is another one. */
+    char longer[SQ_CGROUP_MAX];
+    (void)snprintf(longer, sizeof longer, "%.500s", cg);
+    longer[strlen(longer) - 1] = '\0';
+    assert_false(sq_cgroup_has(longer, pid));
+
+    assert_int_equal(sq_cgroup_kill(cg, &e), 0);
+    (void)waitpid(pid, NULL, 0);
+    for (int i = 0; i < 200 && !sq_cgroup_empty(cg); i++)
+        usleep(5000);
+    char child[600];
+    (void)snprintf(child, sizeof child, "%s/its-own", cg);
+    assert_int_equal(mkdir(child, 0755), 0);
+    assert_int_equal(sq_cgroup_remove(cg, &e), 0);
+    assert_int_equal(access(cg, F_OK), -1);
+    *strstr(cg, "/r1/") = '\0';
+    assert_int_equal(access(cg, F_OK), -1); /* the injector's directory went with it */
+    assert_int_equal(make(NULL), 0);
+    assert_int_equal(sq_cgroup_remove(cg, &e), 0);
+    assert_int_equal(sq_cgroup_remove(cg, &e), 0); /* absent is success */
+    assert_true(sq_cgroup_empty(cg));
+}
+
+static int count(pid_t pid, void *arg)
+{
+    (void)pid;
+    ++*(int *)arg;
+    return 0;
+}
+
+static void freezes_and_thaws(void **state)
+{
+    (void)state;
+    need();
+    struct sq_err e = {0};
+    bool on = true;
+    pid_t pid = svc_sleeper(0, "squall-cg");
+    char child[600];
+    (void)snprintf(child, sizeof child, "%s/deep", cg);
+    assert_int_equal(mkdir(child, 0755), 0);
+    assert_int_equal(sq_cgroup_enter(child, pid, &e), 0);
+    int n = 0;
+    assert_int_equal(sq_cgroup_each(cg, count, &n), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(sq_cgroup_frozen(cg, &on, &e), 0);
+    assert_false(on);
+    assert_int_equal(sq_cgroup_freeze(cg, true, &e), 0);
+    assert_int_equal(sq_cgroup_frozen(cg, &on, &e), 0);
+    assert_true(on);
+    assert_int_equal(sq_cgroup_freeze(cg, false, &e), 0);
+    assert_int_equal(sq_cgroup_frozen(cg, &on, &e), 0);
+    assert_false(on);
+    assert_true(svc_alive(pid));
+    svc_reap(pid);
+
+    pid = svc_sleeper(0, "squall-cg");
+    assert_int_equal(sq_cgroup_enter(cg, pid, &e), 0);
+    assert_int_equal(sq_cgroup_freeze(cg, true, &e), 0);
+    assert_int_equal(sq_cgroup_kill(cg, &e), 0); /* frozen or not */
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(WTERMSIG(status), SIGKILL);
+}
+
+static void touches_only_its_own(void **state)
+{
+    (void)state;
+    struct sq_err e = {0};
+    char path[SQ_CGROUP_MAX];
+    assert_int_equal(sq_cgroup_kill("/sys/fs/cgroup", &e), -EPERM);
+    assert_int_equal(sq_cgroup_remove("/sys/fs/cgroup/unified", &e), -EPERM);
+    assert_int_equal(sq_cgroup_remove("/sys/fs/cgroup/squall-x/../y", &e), -EPERM);
+    assert_int_equal(sq_cgroup_kill("/sys/fs/cgroup/squall-", &e), -EPERM);
+    sq_err_clear(&e);
+    assert_int_equal(sq_cgroup_path("a/b", "r1", "x.0", path, sizeof path, &e), -EINVAL);
+    assert_int_equal(sq_cgroup_path("a", "..", "x.0", path, sizeof path, &e), -EINVAL);
+    assert_int_equal(sq_cgroup_path("a", "r1", "", path, sizeof path, &e), -EINVAL);
+    assert_int_equal(e.cls, SQ_C_INPUT);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(is_made_entered_and_removed, make, drop),
+        cmocka_unit_test_setup_teardown(freezes_and_thaws, make, drop),
+        cmocka_unit_test(touches_only_its_own),
+    };
+    return cmocka_run_group_tests_name("cgroup", tests, NULL, NULL);
+}
