@@ -1,9 +1,5 @@
 /* squall check: is a scenario right? */
-#include <errno.h>
-#include <string.h>
-
-#include "commands/command.h"
-#include "scenario/scenario.h"
+#include "commands/load.h"
 
 static const struct sq_option options[] = {
     {"var", 0, "NAME=VALUE", "set a variable of the scenario; may be given several times", SQ_COMPLETE_NONE, NULL},
@@ -13,26 +9,6 @@ static const struct sq_option options[] = {
     {NULL, 0, NULL, NULL, SQ_COMPLETE_NONE, NULL},
 };
 
-static void print_one(const struct sq_term *t, const struct sq_diags *d, const struct sq_diag *g)
-{
-    char where[4200];
-
-    (void)fprintf(t->err, "%s%s%s%s%s%s%s\n", sq_term_err(t, SQ_BOLD), sq_diag_where(d, g, where, sizeof where),
-                  sq_term_err(t, SQ_PLAIN), sq_term_err(t, g->warning ? SQ_YELLOW : SQ_RED),
-                  g->warning ? "warning: " : "", sq_term_err(t, SQ_PLAIN), g->msg);
-    if (g->hint[0])
-        (void)fprintf(t->err, "%s  hint: %s%s\n", sq_term_err(t, SQ_DIM), g->hint, sq_term_err(t, SQ_PLAIN));
-}
-
-static void print_all(const struct sq_term *t, const struct sq_diags *d)
-{
-    (void)fflush(t->out);
-    for (size_t i = 0; i < d->n; i++)
-        print_one(t, d, &d->list[i]);
-    if (d->errors > SQ_DIAG_MAX)
-        (void)fprintf(t->err, "%s: and %u more errors\n", d->file, d->errors - SQ_DIAG_MAX);
-}
-
 static int check_file(const struct sq_args *a, struct sq_term *t, const char *file, const struct sq_vars *vars)
 {
     struct sq_diags d;
@@ -41,7 +17,7 @@ static int check_file(const struct sq_args *a, struct sq_term *t, const char *fi
 
     sq_diags_init(&d, file);
     (void)sq_scenario_check(vars, &doc, &d);
-    print_all(t, &d);
+    sq_load_print(t, &d, false);
     if (d.errors)
         code = d.cls == SQ_C_INTERNAL ? SQ_INFRA : SQ_USAGE;
     else if (d.warnings && sq_args_has(a, "strict"))
@@ -62,19 +38,14 @@ static int check_file(const struct sq_args *a, struct sq_term *t, const char *fi
 
 static int check_main(const struct sq_args *a, struct sq_term *t)
 {
-    struct sq_vars vars = {0};
-    struct sq_err e = {0};
-    int code = SQ_PASS;
+    struct sq_vars vars;
+    int code;
 
     if (a->argc > 1 && sq_args_has(a, "json"))
         return sq_term_usage(t, NULL, "check: --json takes one file");
-    for (size_t i = 0; i < a->n_given && e.code == 0; i++)
-        if (strcmp(a->given[i].option->name, "var") == 0)
-            (void)sq_vars_add(&vars, a->given[i].value, &e);
-    if (e.code) {
-        sq_vars_free(&vars);
-        return sq_term_fail(t, &e);
-    }
+    code = sq_load_vars(a, t, &vars);
+    if (code)
+        return code;
     for (int i = 0; i < a->argc; i++) {
         int r = check_file(a, t, a->argv[i], &vars);
 
