@@ -138,7 +138,8 @@ static int take_calls(const struct sq_ev_series *s, struct sq_window steady, str
     size_t from, to, all = 0, again = 0;
 
     b->calls = calloc(s->n + 1, sizeof *b->calls);
-    if (!repeat || !b->calls)
+    b->busy = calloc(s->n + 1, sizeof *b->busy);
+    if (!repeat || !b->calls || !b->busy)
         return sq_err(e, -ENOMEM, "no memory for a check");
     int rc = find_repeats(s, repeat, e);
     if (rc)
@@ -154,7 +155,10 @@ static int take_calls(const struct sq_ev_series *s, struct sq_window steady, str
     for (size_t i = 0; i < s->n; i++) {
         const struct sq_ev_call *c = &s->calls[i];
 
-        if (!counts(c, requests) || (first_only && repeat[i]))
+        if (!counts(c, requests))
+            continue;
+        b->busy[b->n_busy++] = (struct sq_breaker_call){.from_ns = c->t_ns, .to_ns = c->t_ns + (int64_t)c->dur_us * 1000};
+        if (first_only && repeat[i])
             continue;
         b->steady_calls += i >= from && i < to;
         b->calls[b->n++] = (struct sq_breaker_call){
@@ -197,8 +201,8 @@ static size_t most_under_way(const struct sq_breaker *b, const int64_t *ends)
 {
     size_t most = 0;
 
-    for (size_t i = 0, done = 0; i < b->n; i++) {
-        while (done < b->n && ends[done] <= b->calls[i].from_ns)
+    for (size_t i = 0, done = 0; i < b->n_busy; i++) {
+        while (done < b->n_busy && ends[done] <= b->busy[i].from_ns)
             done++;
         if (i + 1 > done && i + 1 - done > most) /* of calls with the same stamp the last one sees all of them */
             most = i + 1 - done;
@@ -206,23 +210,37 @@ static size_t most_under_way(const struct sq_breaker *b, const int64_t *ends)
     return most;
 }
 
-/* Was the caller stuck in the pause after call i? All that it can have under way was, and as soon as one of these calls
- * ended the next one began: as many began as ended. A breaker that is open lets next to none begin. */
-static bool stuck(const struct sq_breaker *b, const int64_t *ends, size_t most, size_t i, int64_t to_ns, bool open_ended)
+/* How many began before T. */
+static size_t began_before(const struct sq_breaker *b, int64_t t)
 {
-    int64_t from = b->calls[i].from_ns;
-    size_t ended = until(ends, b->n, from), under_way = i + 1 > ended ? i + 1 - ended : 0;
+    size_t lo = 0, hi = b->n_busy;
+
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+
+        if (b->busy[mid].from_ns < t)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+/* Was the caller stuck in the pause (from, to)? All that it can have under way was, and as soon as one of these calls
+ * ended the next one began: as many began as ended. A breaker that is open lets next to none begin. */
+static bool stuck(const struct sq_breaker *b, const int64_t *ends, size_t most, int64_t from, int64_t to, bool open_ended)
+{
+    size_t ended = until(ends, b->n_busy, from), begun = began_before(b, from + 1);
+    size_t under_way = begun > ended ? begun - ended : 0;
 
     if (under_way == 0 || (double)under_way < SATURATED * (double)most)
         return false;
-    int64_t first_end = ends[ended];
+    int64_t first_end = ends[ended], last_end = ends[ended + under_way - 1];
     if (open_ended)
-        return first_end >= to_ns;
-    if (first_end > to_ns || to_ns - first_end > PROMPT_NS)
+        return first_end >= to;
+    if (first_end > to || to - first_end > PROMPT_NS)
         return false;
-    int64_t last_end = ends[ended + under_way - 1];
-    size_t began = sq_breaker_at(b, last_end + PROMPT_NS) - (i + 1);
-    return 2 * began >= under_way;
+    return 2 * (began_before(b, last_end + PROMPT_NS) - begun) >= under_way;
 }
 
 static int add_silence(struct sq_breaker *b, size_t before, int64_t from, int64_t to, bool open_ended, size_t *cap,
@@ -244,18 +262,18 @@ static int add_silence(struct sq_breaker *b, size_t before, int64_t from, int64_
 
 static int find_silences(const struct sq_evidence *ev, struct sq_breaker *b, struct sq_err *e)
 {
-    cleanup_free int64_t *ends = malloc((b->n + 1) * sizeof *ends);
+    cleanup_free int64_t *ends = malloc((b->n_busy + 1) * sizeof *ends);
     size_t cap = 0;
 
     if (!ends)
         return sq_err(e, -ENOMEM, "no memory for a check");
-    for (size_t i = 0; i < b->n; i++) { /* one that follows another at once does not overlap it */
-        int64_t end = b->calls[i].to_ns - STAMP_NS;
+    for (size_t i = 0; i < b->n_busy; i++) { /* one that follows another at once does not overlap it */
+        int64_t end = b->busy[i].to_ns - STAMP_NS;
 
-        ends[i] = end > b->calls[i].from_ns ? end : b->calls[i].from_ns;
+        ends[i] = end > b->busy[i].from_ns ? end : b->busy[i].from_ns;
     }
-    if (b->n > 1)
-        qsort(ends, b->n, sizeof *ends, by_time);
+    if (b->n_busy > 1)
+        qsort(ends, b->n_busy, sizeof *ends, by_time);
     size_t most = most_under_way(b, ends);
     int64_t begin = ev->load.to_ns > ev->load.from_ns ? ev->load.from_ns : 0;
     if (b->n > 0 && sq_breaker_expected(b, begin, b->calls[0].from_ns) >= SQ_SILENCE) {
@@ -268,7 +286,7 @@ static int find_silences(const struct sq_evidence *ev, struct sq_breaker *b, str
         bool last = i + 1 == b->n;
         int64_t to = last ? b->end_ns : b->calls[i + 1].from_ns;
 
-        if (sq_breaker_expected(b, b->calls[i].from_ns, to) < SQ_SILENCE || stuck(b, ends, most, i, to, last))
+        if (sq_breaker_expected(b, b->calls[i].from_ns, to) < SQ_SILENCE || stuck(b, ends, most, b->calls[i].from_ns, to, last))
             continue;
         int rc = add_silence(b, i, b->calls[i].from_ns, to, last, &cap, e);
         if (rc)
@@ -301,6 +319,7 @@ void sq_breaker_free(struct sq_breaker *b)
     if (!b)
         return;
     free(b->calls);
+    free(b->busy);
     free(b->silences);
     free(b->cum);
     free(b);

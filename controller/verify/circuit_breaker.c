@@ -194,18 +194,23 @@ static uint64_t harmed(const struct sq_breaker *b, int64_t from, int64_t to)
     return n;
 }
 
-/* The first silence that begins while the fault is on (or covers its begin). */
+/* The first silence that begins while the fault is on (or covers its begin) and lasts as long as it should. A caller that
+ * waits for a few stuck calls pauses too, before its breaker opens; so a shorter one counts only where no long one is. */
 static const struct sq_silence *find_opening(const struct view *v)
 {
     const struct sq_window w = v->step->win;
+    const struct sq_silence *first = NULL;
 
     for (size_t i = 0; i < v->b->n_silences; i++) {
         const struct sq_silence *s = &v->b->silences[i];
 
-        if (s->to_ns > w.from_ns && s->from_ns < w.to_ns + STAMP_NS)
+        if (s->to_ns <= w.from_ns || s->from_ns >= w.to_ns + STAMP_NS)
+            continue;
+        if (s->to_ns - s->from_ns + STAMP_NS >= least_silence(v->x) || s->from_ns < w.from_ns - LEAD_NS)
             return s;
+        first = first ? first : s;
     }
-    return NULL;
+    return first;
 }
 
 static void judge_never(struct view *v, uint64_t reached)
