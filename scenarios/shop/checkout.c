@@ -7,7 +7,7 @@
 #include "shop.h"
 
 #define MAX_INSTANCES 8
-#define TIMEOUT_MS 300
+#define TIMEOUT_MS 200
 #define ATTEMPTS 2
 #define STORM_ATTEMPTS 8
 
