@@ -75,6 +75,7 @@ int sq_attempt_parse(const struct seccomp_notif *n, struct sq_attempt *a)
 
     memset(a, 0, sizeof(*a));
     a->tid = (pid_t)n->pid;
+    a->id = n->id;
     for (size_t i = 0; i < 6; i++)
         args[i] = n->data.args[i];
     if (n->data.arch == seccomp_arch_native()) {

@@ -119,9 +119,6 @@ int sq_bpf_open(struct sq_intercept *ic, struct sq_err *e)
     void *cfg, *counts;
     int rc;
 
-    rc = sq_bpf_try(e);
-    if (rc < 0)
-        return rc;
     rc = make_maps(b);
     if (rc < 0) {
         sq_bpf_close(ic);

@@ -16,7 +16,7 @@ int sq_intercept_check_bpf(struct sq_err *e)
     char root[SQ_CGROUP_MAX];
     int rc = sq_cgroup_root(root, sizeof(root), e);
 
-    return rc < 0 ? rc : sq_bpf_try(e);
+    return rc < 0 ? sq_err_prefix(e, "cgroup-BPF") : sq_bpf_try(e);
 }
 
 /* kernel.yama.ptrace_scope: 1 is fine, the supervisor is an ancestor of what it launches; 2 and 3 are not. */

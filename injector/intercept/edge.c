@@ -12,8 +12,7 @@ void sq_edge_free(struct sq_edge *edge)
 {
     if (!edge)
         return;
-    if (edge->gate >= 0)
-        (void)close(edge->gate);
+    sq_hole_close(&edge->hole);
     for (size_t i = 0; i < SQ_EDGE_RULES; i++)
         json_decref(edge->fault[i].rule);
     json_decref(edge->ack_rules);
@@ -139,11 +138,10 @@ static int choose_bpf(struct sq_intercept *ic, struct sq_err *e)
     if (ic->bpf_asked)
         return 0;
     ic->bpf_asked = true;
-    ic->bpf_ok = ic->no_bpf ? false : sq_bpf_open(ic, &why) == 0;
+    ic->bpf_ok = sq_intercept_check_bpf(&why) == 0 && sq_bpf_open(ic, &why) == 0;
     if (ic->bpf_ok)
         return 0;
-    (void)snprintf(ic->bpf_why, sizeof(ic->bpf_why), "%.250s%s%.250s", ic->no_bpf ? ic->no_bpf : why.msg,
-                   why.hint[0] ? "; " : "", why.hint);
+    (void)snprintf(ic->bpf_why, sizeof(ic->bpf_why), "%.250s%s%.250s", why.msg, why.hint[0] ? "; " : "", why.hint);
     ic->cfg = calloc(SQ_EDGES, sizeof(*ic->cfg));
     ic->counts = calloc(SQ_EDGES, sizeof(*ic->counts));
     ic->cfg_len = ic->counts_len = 0;
@@ -160,7 +158,8 @@ static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *
     int fds[2], rc;
 
     rc = sq_listen_lo(false, &pass, &pass_port, e);
-    rc = rc ? rc : sq_listen_lo(true, &gate, &gate_port, e);
+    if (rc == 0)
+        rc = ic->hold_ok ? sq_listen_lo(true, &gate, &gate_port, e) : sq_hole_open(&edge->hole, &gate, &gate_port, e);
     if (rc < 0)
         return rc;
     msg = json_pack("{s:s,s:I,s:s,s:s}", "op", "edge", "id", (json_int_t)edge->id, "name", edge->name, "protocol",
@@ -170,11 +169,7 @@ static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *
     rc = sq_link_send(ic, msg, fds, 2, e);
     if (rc < 0)
         return rc;
-    /* Otherwise nobody but the proxy keeps a listener: when it dies, connects must be refused and not queue up. */
-    if (!ic->hold_ok) {
-        edge->gate = SQ_TAKE_FD(gate);
-        edge->gate_shut = true;
-    }
+    /* Both are closed here: when the proxy dies, connects must be refused and not queue up. */
     memset(&ic->counts[edge->slot], 0, sizeof(ic->counts[0]));
     memset(cfg->slot, 0, sizeof(cfg->slot));
     cfg->epoch = 1;
@@ -221,7 +216,7 @@ int sq_edge_declare(struct sq_intercept *ic, const char *run_id, uid_t uid, cons
         return sq_err(e, -ENOMEM, "out of memory");
     edge->ic = ic;
     edge->uid = uid;
-    edge->gate = -1;
+    edge->hole.fd = edge->hole.fill = -1;
     rc = parse_edge(ic, run_id, def, edge, e);
     if (rc < 0)
         return rc;
@@ -292,9 +287,7 @@ static void edge_remove(struct sq_edge *edge)
     memset(ic->cfg[edge->slot].slot, 0, sizeof(ic->cfg[edge->slot].slot));
     (void)sq_link_send(ic, msg, NULL, 0, NULL);
     ic->edge[edge->slot] = NULL;
-    if (edge->gate >= 0)
-        (void)close(edge->gate);
-    edge->gate = -1;
+    sq_hole_close(&edge->hole);
     keep_name(ic, edge);
 }
 

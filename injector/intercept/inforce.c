@@ -126,14 +126,13 @@ static bool has_blackhole(const struct sq_edge *edge)
     return false;
 }
 
-/* Where no SYN can be held, nobody sends the swallowed ones again: when the black hole ends, its filter goes, and the
- * callers' own retransmissions get through. */
+/* Where no SYN can be held, the gate's port is a black hole while a rule says so. */
 static void turn_gate(struct sq_edge *edge)
 {
     bool shut = has_blackhole(edge);
 
-    if (edge->gate >= 0 && shut != edge->gate_shut && sq_gate_filter(edge->gate, shut) == 0)
-        edge->gate_shut = shut;
+    if (edge->hole.fd >= 0 && shut != edge->hole_shut && sq_hole_turn(edge->hole.fd, shut) == 0)
+        edge->hole_shut = shut;
 }
 
 static int tell_proxy(struct sq_edge *edge, uint32_t epoch, bool wait, struct sq_err *e)

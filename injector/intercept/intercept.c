@@ -116,9 +116,7 @@ void sq_ic_proxy_died(struct sq_intercept *ic, const char *why)
         if (!ic->edge[i])
             continue;
         ic->cfg[i].pass = 0;
-        if (ic->edge[i]->gate >= 0)
-            (void)close(ic->edge[i]->gate);
-        ic->edge[i]->gate = -1;
+        sq_hole_close(&ic->edge[i]->hole);
     }
     tell_runs(ic, why);
     if (ic->o.proxy_changed)
@@ -202,9 +200,12 @@ int sq_intercept_new(const struct sq_intercept_opts *o, struct sq_intercept **ou
     ic->link.fd = ic->link.pidfd = ic->flows_fd = -1;
     for (int *fd = &ic->bpf.edges; fd <= &ic->bpf.peers; fd++)
         *fd = -1;
+    ic->waits = calloc(1, sizeof(*ic->waits));
+    if (ic->waits)
+        ic->waits->n = 1;
     ic->dir = strdup(o->dir);
     ic->self = strdup(o->self);
-    rc = ic->dir && ic->self ? make_flows(ic, e) : sq_err(e, -ENOMEM, "out of memory");
+    rc = ic->dir && ic->self && ic->waits ? make_flows(ic, e) : sq_err(e, -ENOMEM, "out of memory");
     if (rc == 0)
         learn_netns(ic);
     rc = rc ? rc : start_tick(ic, e);
@@ -258,6 +259,7 @@ static void free_all(struct sq_intercept *ic)
         sq_edge_free(edge);
     }
     free_memory(ic);
+    sq_wait_leave(ic->waits);
     free(ic->dir);
     free(ic->self);
     free(ic);

@@ -53,26 +53,82 @@ int sq_gate_filter(int fd, bool shut)
 }
 
 /* All of 127.0.0.0/8, but loopback only: bound to the device, which needs no privilege since Linux 5.7. */
-int sq_listen_lo(bool gate, int *out, uint16_t *port, struct sq_err *e)
+static int bind_lo(uint16_t *port, bool shared, int backlog, int *out, struct sq_err *e)
 {
     cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct sockaddr_in a = {.sin_family = AF_INET};
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = *port};
     socklen_t len = sizeof(a);
-    int rc;
+    int one = 1;
 
     if (fd < 0)
         return sq_err_sys(e, -errno, "cannot make a listener for the proxy");
     if (setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3) < 0)
         return sq_err_sys(e, -errno, "cannot bind a listener to the loopback device");
-    rc = gate ? sq_gate_filter(fd, true) : 0;
-    if (rc < 0)
-        return sq_err_sys(e, rc, "cannot filter the SYNs of a listener");
-    if (bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, BACKLOG) < 0 ||
+    if (shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) < 0)
+        return sq_err_sys(e, -errno, "SO_REUSEPORT");
+    if (bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, backlog) < 0 ||
         getsockname(fd, (struct sockaddr *)&a, &len) < 0)
         return sq_err_sys(e, -errno, "cannot listen on loopback");
     *port = a.sin_port;
     *out = SQ_TAKE_FD(fd);
     return 0;
+}
+
+int sq_listen_lo(bool gate, int *fd, uint16_t *port, struct sq_err *e)
+{
+    int rc;
+
+    *port = 0;
+    rc = bind_lo(port, false, BACKLOG, fd, e);
+    if (rc < 0 || !gate)
+        return rc;
+    rc = sq_gate_filter(*fd, true);
+    return rc < 0 ? sq_err_sys(e, rc, "cannot filter the SYNs of a listener") : 0;
+}
+
+/* Which member of the group of listeners on one port gets a SYN. */
+int sq_hole_turn(int hole, bool shut)
+{
+    struct sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, shut ? 0 : 1)};
+    struct sock_fprog prog = {.len = 1, .filter = code};
+
+    return setsockopt(hole, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &prog, sizeof(prog)) < 0 ? -errno : 0;
+}
+
+/* A black hole that needs no privilege: of two listeners on one port the first has a backlog that is full for ever, so
+ * the kernel drops its SYNs; the second is the proxy's. A SYN that was dropped is sent again by its own TCP, and gets
+ * through when the port has been turned to the proxy. */
+int sq_hole_open(struct sq_hole *h, int *gate, uint16_t *port, struct sq_err *e)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sq_hole mine = {.fd = -1, .fill = -1};
+    int rc;
+
+    *port = 0;
+    rc = bind_lo(port, true, 0, &mine.fd, e);
+    if (rc == 0) {
+        a.sin_port = *port;
+        mine.fill = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (mine.fill < 0 || connect(mine.fill, (struct sockaddr *)&a, sizeof(a)) < 0)
+            rc = sq_err_sys(e, -errno, "cannot fill the backlog of a listener");
+    }
+    rc = rc ? rc : bind_lo(port, true, BACKLOG, gate, e);
+    if (rc == 0 && sq_hole_turn(mine.fd, false) < 0)
+        rc = sq_err_sys(e, -errno, "SO_ATTACH_REUSEPORT_CBPF");
+    if (rc < 0)
+        sq_hole_close(&mine);
+    else
+        *h = mine;
+    return rc;
+}
+
+void sq_hole_close(struct sq_hole *h)
+{
+    if (h->fd >= 0)
+        (void)close(h->fd);
+    if (h->fill >= 0)
+        (void)close(h->fill);
+    h->fd = h->fill = -1;
 }
 
 /* A packet socket that sees the SYNs of redirected connects (not yet bound, so that nothing queues up before the proxy
@@ -99,6 +155,7 @@ int sq_synhold_open(int *packet, int *raw, struct sq_err *e)
         BPF_STMT(BPF_RET | BPF_K, 0xffff),
         BPF_STMT(BPF_RET | BPF_K, 0),
     };
+    cleanup_close int t = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     cleanup_close int p = socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r = -1;
     int one = 1, rc;
 
@@ -109,6 +166,11 @@ int sq_synhold_open(int *packet, int *raw, struct sq_err *e)
                  ? sq_err_cls(e, SQ_C_UNSUPPORTED, -EPERM, "without CAP_NET_RAW the connect can't be delayed")
                  : sq_err_sys(e, -errno, "cannot make the sockets that delay a connect");
         sq_err_hint(e, "run as root, or give squalld CAP_NET_RAW; until then latency delays the bytes only");
+        return rc;
+    }
+    if (t < 0 || sq_gate_filter(t, true) < 0) {
+        rc = sq_err_cls(e, SQ_C_UNSUPPORTED, -EPERM, "without CAP_NET_ADMIN the connect can't be delayed");
+        sq_err_hint(e, "since Linux 6.18 a filter on a TCP socket needs it; until then latency delays the bytes only");
         return rc;
     }
     if (setsockopt(p, SOL_PACKET, PACKET_IGNORE_OUTGOING, &one, sizeof(one)) < 0)

@@ -23,6 +23,11 @@ struct sq_edge_fault {
     uint32_t number; /* struct sq_rule */
 };
 
+/* A listener that swallows SYNs, in squalld; fd -1: none. */
+struct sq_hole {
+    int fd, fill;
+};
+
 struct sq_edge {
     struct sq_intercept *ic;
     uint32_t slot, id;
@@ -33,8 +38,8 @@ struct sq_edge {
     bool bpf;                        /* its TCP destinations are taken by BPF */
     const struct sq_dest *unix_dest; /* at most one: a stand-in does not say which it is; NULL: none */
     bool has_tcp;
-    int gate; /* kept only when no SYN can be held: its socket filter is the black hole; -1 otherwise */
-    bool gate_shut;
+    struct sq_hole hole; /* only when no SYN can be held */
+    bool hole_shut;
     struct sq_edge_fault fault[SQ_EDGE_RULES];
     struct {
         uint32_t number;
@@ -86,12 +91,16 @@ struct sq_link {
     bool started, dead;
 };
 
+/* Threads that wait (wait.c), plus one for us: whoever is last frees it. */
+struct sq_waits {
+    _Atomic unsigned n;
+};
+
 struct sq_intercept {
     struct sq_intercept_opts o;
     char *dir, *self;
     struct sq_link link;
     struct sq_bpf bpf;
-    const char *no_bpf; /* why BPF is not to be used; NULL: it may be */
     bool bpf_asked, bpf_ok;
     char bpf_why[512];
     bool hold_ok; /* SYN-hold */
@@ -114,6 +123,7 @@ struct sq_intercept {
     uv_timer_t *tick;
     unsigned handles; /* open uv handles */
     uint64_t bad_calls, proxy_lost;
+    struct sq_waits *waits;
     void (*freed)(void *arg);
     void *freed_arg;
 };
@@ -157,6 +167,9 @@ void sq_bpf_drain(struct sq_intercept *ic);
 /* listen.c */
 int sq_listen_lo(bool gate, int *fd, uint16_t *port, struct sq_err *e); /* port in network byte order */
 int sq_gate_filter(int fd, bool shut);
+int sq_hole_open(struct sq_hole *h, int *gate, uint16_t *port, struct sq_err *e);
+int sq_hole_turn(int hole, bool shut);
+void sq_hole_close(struct sq_hole *h);
 int sq_synhold_open(int *packet, int *raw, struct sq_err *e);
 int sq_listen_unix(const char *dir, const char *name, int *fd, struct sq_err *e);
 /* Connect to a file in DIR (however long its path is), or to an address, without ever blocking. -errno. */
@@ -168,6 +181,9 @@ int sq_filter_build(void **bytes, size_t *len, struct sq_err *e);
 /* supervise.c */
 int sq_supervise(struct sq_intercept *ic, struct sq_caller *c, uint64_t key, int listener, struct sq_err *e);
 void sq_supervise_end_all(struct sq_intercept *ic);
+
+/* wait.c */
+void sq_wait_leave(struct sq_waits *waits);
 
 /* upstream.c: connect to the real Unix socket as the run's user. A connected socket, or -errno. */
 int sq_upstream_connect(const struct sq_edge *edge);

@@ -172,16 +172,27 @@ static int begin(int fd, bool nonblock, int flags, const struct sockaddr *sa, so
     return rc;
 }
 
-static int begin_tcp(int fd, sa_family_t family, bool nonblock, int flags, uint32_t idx, uint16_t port)
+static socklen_t proxy_address(sa_family_t family, uint32_t idx, uint16_t port, struct sockaddr_storage *ss)
 {
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = port, .sin_addr.s_addr = htonl(SQ_NET_SECCOMP | idx)};
     struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = port};
 
-    if (family == AF_INET)
-        return begin(fd, nonblock, flags, (struct sockaddr *)&in, sizeof(in));
+    if (family == AF_INET) {
+        memcpy(ss, &in, sizeof(in));
+        return sizeof(in);
+    }
     in6.sin6_addr.s6_addr[10] = in6.sin6_addr.s6_addr[11] = 0xff;
     memcpy(&in6.sin6_addr.s6_addr[12], &in.sin_addr, 4);
-    return begin(fd, nonblock, flags, (struct sockaddr *)&in6, sizeof(in6));
+    memcpy(ss, &in6, sizeof(in6));
+    return sizeof(in6);
+}
+
+static bool has_timeout(int fd)
+{
+    struct timeval tv = {0};
+    socklen_t len = sizeof(tv);
+
+    return getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, &len) == 0 && (tv.tv_sec || tv.tv_usec);
 }
 
 /* What a real connect begun like this would have said. MSG_FASTOPEN: a non-blocking one without a cookie says
@@ -204,6 +215,8 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     struct sq_edge *edge;
     uint32_t addr[4];
     uint16_t port, to;
+    struct sockaddr_storage proxy;
+    socklen_t len;
     const char *why;
     int flags, rc;
 
@@ -240,7 +253,14 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
         return;
     }
     to = d.go == SQ_GO_GATE ? s->ic->cfg[edge->slot].gate : s->ic->cfg[edge->slot].pass;
-    rc = begin_tcp(fd, a->to.sa.sa_family, flags & O_NONBLOCK, flags, write_flow(s, edge, &d, addr, port, now), to);
+    len = proxy_address(a->to.sa.sa_family, write_flow(s, edge, &d, addr, port, now), to, &proxy);
+    if (d.go == SQ_GO_GATE && !(flags & O_NONBLOCK) && has_timeout(fd) &&
+        sq_wait_connect(s, a->id, fd, (struct sockaddr *)&proxy, len) == 0) {
+        s->ic->counts[edge->slot].redirected++;
+        r->later = true;
+        return;
+    }
+    rc = begin(fd, flags & O_NONBLOCK, flags, (struct sockaddr *)&proxy, len);
     if (rc == 0 || rc == -EINPROGRESS)
         s->ic->counts[edge->slot].redirected++;
     else

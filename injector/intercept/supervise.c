@@ -77,7 +77,8 @@ static void serve(struct sq_supervisor *s)
         if (rc == 0 && a.to_len && ioctl(s->fd, SECCOMP_IOCTL_NOTIF_ID_VALID, &n.id) == 0)
             sq_attempt_decide(s, &a, &r);
     }
-    reply(s, n.id, &r);
+    if (!r.later)
+        reply(s, n.id, &r);
 }
 
 static void on_notify(uv_poll_t *p, int status, int events)

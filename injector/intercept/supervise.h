@@ -25,6 +25,7 @@ struct sq_attempt {
     pid_t tid;
     int fd;        /* in the process */
     uint64_t addr; /* there */
+    uint64_t id;   /* of the notification */
     uint32_t len;
     bool fastopen; /* sendto(2) with MSG_FASTOPEN */
     union {
@@ -37,7 +38,8 @@ struct sq_attempt {
 /* What the process gets. CONT: let the kernel do the call. */
 struct sq_reply {
     bool cont;
-    int error; /* -errno or 0, when not cont */
+    bool later; /* somebody else answers (wait.c) */
+    int error;  /* -errno or 0, when not cont */
 };
 
 /* attempt.c */
@@ -48,6 +50,10 @@ int sq_attempt_read(struct sq_attempt *a); /* the address; -errno */
 int sq_attempt_socket(const struct sq_attempt *a);
 /* Does the Unix address of this attempt name the socket that D names? */
 bool sq_attempt_is_unix(const struct sq_attempt *a, const struct sq_dest *d);
+
+/* wait.c: a blocking connect with a timeout of its own (SO_SNDTIMEO), in a thread that answers when it is over. Takes a
+ * copy of fd. 0, or -errno: too many, or no memory. */
+int sq_wait_connect(struct sq_supervisor *s, uint64_t id, int fd, const struct sockaddr *sa, socklen_t len);
 
 /* redirect.c */
 void sq_attempt_decide(struct sq_supervisor *s, struct sq_attempt *a, struct sq_reply *r);

@@ -80,6 +80,10 @@ while True:
 """
 
 
+# One that any user may execute.
+PYTHON = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable
+
+
 class Dependency:
     """A small HTTP server: TCP on a port of its own (IPv4 or IPv6), or a Unix socket."""
 
@@ -134,13 +138,27 @@ class Dependency:
         self.server.server_close()
 
 
+class Without(Injector):
+    """A squalld that is started through another command: without some capabilities, or as another user."""
+
+    def __init__(self, run_dir, prefix):
+        self.run_dir = run_dir
+        self.dir = os.path.join(run_dir, "p-1")
+        self.socket = os.path.join(self.dir, "api.sock")
+        self.proc = subprocess.Popen(prefix + [injector_lib.SQUALLD, "--dir", self.dir, "--private"],
+                                     env=dict(os.environ, SQUALL_RUN_DIR=run_dir))
+        self.keeper = self.proc.pid
+        until("the API answers", self.answers)
+        self.pid = self.get("info")["pid"]
+
+
 class Rig:
     """An injector with one run, one edge and one caller."""
 
-    def __init__(self, run_dir, to, mode=None, edge="app->dep", protocol="auto", injector=None, instances=1, cls=Injector):
-        self.inj = injector or cls(run_dir)
+    def __init__(self, run_dir, to, mode=None, edge="app->dep", protocol="auto", injector=None, instances=1, lease="60s"):
+        self.inj = injector or Injector(run_dir)
         self.run_dir = run_dir
-        self.id = self.inj.run(lease="60s")
+        self.id = self.inj.run(lease=lease)
         self.edge = edge
         self.answer = self.inj.post(f"runs/{self.id}/edges", {"name": edge, "from": "app", "to": to, "protocol": protocol})
         if mode:
@@ -151,7 +169,7 @@ class Rig:
             f.write(AGENT)
         os.chmod(run_dir, 0o755)
         got = self.inj.post(f"runs/{self.id}/services",
-                            {"name": "app", "command": [sys.executable, self.agent, self.control], "instances": instances})
+                            {"name": "app", "command": [PYTHON, self.agent, self.control], "instances": instances})
         self.pid = got["instances"][0]["pid"]
         if instances == 1:
             until("the caller listens", lambda: os.path.exists(self.control))
