@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -52,7 +53,7 @@ struct srv {
     void *arg;
     uint64_t requests, accepted;  /* read them after srv_stop, or as an estimate */
     int64_t stall_from, stall_to; /* CLOCK_MONOTONIC: does nothing at all meanwhile; atomics */
-    bool quit;
+    bool quit, real_time;         /* real_time: ask for SCHED_FIFO, so that a busy machine does not blur the law */
     struct srv_conn *conn[SRV_CONNS];
 };
 
@@ -176,6 +177,10 @@ static inline void *srv_main(void *arg)
 {
     struct srv *s = arg;
     struct epoll_event ev[128];
+    struct sched_param param = {.sched_priority = 2};
+
+    if (s->real_time)
+        (void)pthread_setschedparam(pthread_self(), SCHED_FIFO, &param);
 
     while (!__atomic_load_n(&s->quit, __ATOMIC_ACQUIRE)) {
         int64_t next = INT64_MAX, now;
