@@ -159,8 +159,12 @@ static void complete(struct request *r, CURLcode code)
         sq_err(&err, -EMSGSIZE, "the injector's answer to %s %s is larger than %d MiB", r->method, r->path,
                SQ_CLIENT_MAX_BODY >> 20);
     } else if (code != CURLE_OK) {
-        sq_err(&err, errno_of(code, r->easy), "no answer from the injector at %s to %s %s: %s", r->client->socket,
-               r->method, r->path, r->text[0] ? r->text : curl_easy_strerror(code));
+        int rc = errno_of(code, r->easy);
+        bool known = rc != -EPROTO && rc != -EMSGSIZE; /* curl would talk about hosts and ports */
+        sq_err(&err, rc, "no answer from the injector at %s to %s %s: %s", r->client->socket, r->method, r->path,
+               known        ? strerror(-rc)
+               : r->text[0] ? r->text
+                            : curl_easy_strerror(code));
     } else {
         curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
         struct sq_err bad = {0};

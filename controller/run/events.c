@@ -175,6 +175,17 @@ static void on_event(struct run *r, const json_t *ev)
         r->halted = true;
 }
 
+/* The run is over at the injector, and not by us. */
+static void explain_end(struct run *r)
+{
+    if (r->ending)
+        return;
+    if (r->halted)
+        sq_run_end(r, "aborted", "halt", "somebody halted every run");
+    else if (!sq_run_lease_over(r))
+        sq_run_end(r, "aborted", "lease", "the injector says that the lease has ended");
+}
+
 static void polled(void *arg, int status, json_t *body, const struct sq_err *e)
 {
     struct run *r = arg;
@@ -183,9 +194,11 @@ static void polled(void *arg, int status, json_t *body, const struct sq_err *e)
     if (e && e->code == -ECANCELED)
         return;
     r->polling = false;
-    if (e) { /* a 404 is the renewal's to explain, which knows whether the lease ended */
+    if (e) {
         r->quiet_polls++;
-        if (status == 0)
+        if (status == 404) /* the run was forgotten meanwhile */
+            explain_end(r);
+        else if (status == 0)
             sq_run_failed(r, status, e, "reading the injector's events");
         return;
     }
@@ -198,8 +211,10 @@ static void polled(void *arg, int status, json_t *body, const struct sq_err *e)
     }
     if (json_array_size(events) >= 1000) /* there is more */
         sq_run_poll(r);
-    if (r->halted && !r->ending)
-        sq_run_end(r, "aborted", "halt", "somebody halted every run");
+    if (r->halted || (r->gone && json_array_size(events) == 0))
+        explain_end(r);
+    else if (r->gone)
+        sq_run_poll(r);
 }
 
 void sq_run_poll(struct run *r)

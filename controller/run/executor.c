@@ -144,6 +144,25 @@ void sq_run_end(struct run *r, const char *reason, const char *by, const char *f
     sq_run_out(r);
 }
 
+/* The loop stood still for longer than the time between the last renewal and the lease's end. */
+static bool stood_still(struct run *r)
+{
+    int64_t now = sq_boot_ns();
+    if (r->tick_boot_ns && now - r->tick_boot_ns > r->still_ns)
+        r->still_ns = now - r->tick_boot_ns;
+    return r->still_ns > r->lease_ns / 2;
+}
+
+bool sq_run_lease_over(struct run *r)
+{
+    int64_t silent = sq_boot_ns() - r->renewed_boot_ns;
+    if (!r->id[0] || silent <= r->lease_ns || !stood_still(r))
+        return false;
+    sq_run_end(r, "aborted", "lease", "the lease ended: this controller did not renew it for %.1f s",
+               (double)silent / 1e9);
+    return true;
+}
+
 void sq_run_failed(struct run *r, int status, const struct sq_err *e, const char *what)
 {
     char hint[400] = "";
@@ -153,9 +172,10 @@ void sq_run_failed(struct run *r, int status, const struct sq_err *e, const char
         snprintf(hint, sizeof(hint), " (%s)", e->hint);
     if (status == 0) {
         r->injector_dead = e && e->code != -ETIMEDOUT;
-        sq_run_end(r, "infrastructure", NULL, "%s: %s; its keeper takes everything back", what,
-                   e ? e->msg : "the injector does not answer");
-    } else {
+        if (!sq_run_lease_over(r))
+            sq_run_end(r, "infrastructure", NULL, "%s: %s; its keeper takes everything back", what,
+                       e ? e->msg : "the injector does not answer");
+    } else if (status != 404 || !sq_run_lease_over(r)) {
         sq_run_end(r, "infrastructure", NULL, "%s: %s%s", what, e ? e->msg : "refused", hint);
     }
 }
@@ -173,14 +193,10 @@ static void renewed(void *arg, int status, json_t *body, const struct sq_err *e)
         r->renewed_boot_ns = sq_boot_ns();
         return;
     }
-    int64_t silent = sq_boot_ns() - r->renewed_boot_ns;
-    if (status == 404 && r->halted) {
-        sq_run_end(r, "aborted", "halt", "somebody halted every run");
-    } else if (status == 404 || (status == 0 && silent > r->lease_ns)) {
-        r->lease_lost = true;
-        sq_run_end(r, "aborted", "lease", "the lease ended: this controller did not renew it for %.1f s",
-                   (double)silent / 1e9);
-    } else if (status == 0 && e->code == -ETIMEDOUT) {
+    if (status == 404) { /* ended by its lease or by a halt: its last events say so */
+        r->gone = true;
+        sq_run_poll(r);
+    } else if (status == 0 && e->code == -ETIMEDOUT && sq_boot_ns() - r->renewed_boot_ns <= r->lease_ns) {
         sq_progress_event(r->o->progress, SQ_TONE_BAD, sq_run_t(r), "the injector did not answer a renewal in time");
     } else {
         sq_run_failed(r, status, e, "renewing the lease");
@@ -220,6 +236,8 @@ static void check_conditions(struct run *r)
 static void on_tick(uv_timer_t *t)
 {
     struct run *r = t->data;
+    (void)stood_still(r);
+    r->tick_boot_ns = sq_boot_ns();
     if (r->id[0] && !r->ending)
         sq_run_poll(r);
     check_conditions(r);

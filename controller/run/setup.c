@@ -27,15 +27,9 @@ static void private_exited(void *arg, int status, int sig)
     r->injector_dead = true;
     if (r->ending)
         return;
-    int64_t silent = sq_boot_ns() - r->renewed_boot_ns;
-    if (r->id[0] && silent > r->lease_ns) {
-        r->lease_lost = true;
-        sq_run_end(r, "aborted", "lease", "the lease ended: this controller did not renew it for %.1f s",
-                   (double)silent / 1e9);
-    } else {
+    if (!sq_run_lease_over(r))
         sq_run_end(r, "infrastructure", NULL, "the private injector died (%s %d); its keeper takes everything back",
                    sig ? "signal" : "status", sig ? sig : status);
-    }
 }
 
 static int connect_to(struct run *r, const char *socket)

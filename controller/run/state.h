@@ -53,6 +53,7 @@ struct run {
     bool injector_dead;
     int log_fd;
     int64_t lease_ns, renewed_boot_ns, renewed_ns;
+    int64_t tick_boot_ns, still_ns; /* the last tick, and the longest time between two */
     bool renewing, polling;
     int64_t after; /* the next event */
     unsigned quiet_polls;
@@ -103,7 +104,7 @@ struct run {
     char why[1024];
     char last_proxy[64];
     bool halted; /* somebody took everything back */
-    bool lease_lost;
+    bool gone;   /* the injector says that the run has ended */
     bool clean;
     json_t *left;
     int64_t out_deadline;
@@ -122,6 +123,9 @@ void sq_run_next(struct run *r);
 void sq_run_end(struct run *r, const char *reason, const char *by, const char *fmt, ...) SQ_PRINTF(4, 5);
 /* The injector refused or did not answer: the run ends for that. WHAT: "the fault of step slow". */
 void sq_run_failed(struct run *r, int status, const struct sq_err *e, const char *what);
+/* True: nobody renewed the lease in time (this process was stopped, the host slept), and the run is aborted for that.
+ */
+bool sq_run_lease_over(struct run *r);
 void sq_run_log(struct run *r, const char *type, json_t *rec); /* at this moment */
 double sq_run_t(const struct run *r);
 /* Requests on this run: PATH is appended to /v1/runs/<id>. */
