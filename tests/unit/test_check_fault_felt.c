@@ -1,0 +1,168 @@
+/* fault_felt: bitten, not bitten, bitten otherwise than asked. */
+#include "unit/verify_rig.h"
+
+#define EDGE "a->b"
+#define SPEC                                                                                                 \
+    "\"steps\":[{\"id\":\"s\",\"uses\":\"%s\",\"target\":{\"edge\":\"" EDGE "\",\"percent\":100}}]"
+#define PARAMS "{\"step\":\"s\",\"min_calls\":10,\"tolerance\":20}"
+
+static void open_step(struct rig *r, const char *uses, const char *more)
+{
+    char spec[256];
+
+    (void)snprintf(spec, sizeof spec, SPEC, uses);
+    rig_open(r, spec);
+    rig_steady(r, 0, 5, true);
+    rig_fault(r, "f1", "s", uses, 10, 20, more);
+}
+
+#define LATENCY "\"target\":{\"edge\":\"" EDGE "\",\"percent\":100.0},\"with\":{\"delay\":2000000000,\"jitter\":200000000}"
+
+/* N calls in the fault, each as C but for its time. */
+static void calls(struct rig *r, int n, struct rig_call c)
+{
+    for (int i = 0; i < n; i++) {
+        c.t_ms = 10200 + i * 9000 / (n ? n : 1);
+        rig_call(r, EDGE, "a.0", c);
+    }
+}
+
+static void latency(void **state)
+{
+    static const struct {
+        int n, past;
+        double held;
+        int outcome;
+        const char *want, *words;
+    } cases[] = {
+        {30, 0, 2000, 0, "pass", "was felt"},
+        {30, 0, 2300, 0, "pass", ""},
+        {30, 0, 1650, 0, "pass", ""},
+        {30, 0, 1200, 0, "fail", "instead of"},
+        {30, 0, 3000, 0, "fail", "instead of"},
+        {30, 0, 2000, 2, "pass", "gave up while they were held"}, /* given up while held */
+        {30, 0, 0, 2, "fail", "only 0 of them were harmed"},       /* marked, but not held */
+        {9, 0, 2000, 0, "inconclusive", "only 9 calls"},
+        {0, 0, 2000, 0, "inconclusive", "only 0 calls"},
+        {30, 30, 2000, 0, "inconclusive", "bypasses the edge"},
+        {30, 2, 2000, 0, "pass", ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct rig r;
+
+        open_step(&r, "call/latency", LATENCY);
+        calls(&r, cases[i].n, (struct rig_call){.outcome = cases[i].outcome, .status = cases[i].outcome ? 0 : 200,
+                                                .dur_ms = cases[i].outcome ? 300 : cases[i].held + 3,
+                                                .held_ms = cases[i].held, .fault = "f1", .answer_ms = 2});
+        calls(&r, cases[i].past, (struct rig_call){.status = 200, .dur_ms = 3});
+        EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), cases[i].want);
+        if (!strstr(rig_why(&r, 0), cases[i].words))
+            fail_msg("case %zu: \"%s\" does not say \"%s\"", i, rig_why(&r, 0), cases[i].words);
+        rig_close(&r);
+    }
+}
+
+/* A call that opens its connection waits twice where the connect is delayed too. */
+static void connect_is_delayed_too(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    for (int twice = 0; twice < 2; twice++) {
+        open_step(&r, "call/latency", LATENCY);
+        rig_line(&r, "{\"t\":0.1,\"type\":\"edge\",\"edge\":\"" EDGE "\",\"mode\":\"bpf\",\"delays_connect\":%s}",
+                 twice ? "true" : "false");
+        calls(&r, 30, (struct rig_call){.status = 200, .dur_ms = 4003, .held_ms = 4000, .fault = "f1"});
+        EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), twice ? "pass" : "fail");
+        rig_close(&r);
+    }
+}
+
+static void percent_spares_some(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    open_step(&r, "call/latency",
+              "\"target\":{\"edge\":\"" EDGE "\",\"percent\":30.0},\"with\":{\"delay\":2000000000}");
+    calls(&r, 30, (struct rig_call){.status = 200, .dur_ms = 2003, .held_ms = 2000, .fault = "f1"});
+    calls(&r, 70, (struct rig_call){.status = 200, .dur_ms = 3});
+    EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), "pass");
+    rig_close(&r);
+}
+
+static void errors_and_holes(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    open_step(&r, "call/error", "\"with\":{\"errno\":111}");
+    calls(&r, 30, (struct rig_call){.kind = 1, .outcome = 1, .fault = "f1"});
+    EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), "pass");
+    rig_close(&r);
+    open_step(&r, "call/error", "\"with\":{\"errno\":111}");
+    calls(&r, 30, (struct rig_call){.status = 200, .dur_ms = 3, .fault = "f1"});
+    EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), "fail");
+    rig_close(&r);
+    open_step(&r, "call/blackhole", "");
+    calls(&r, 30, (struct rig_call){.outcome = 2, .dur_ms = 300, .held_ms = 290, .fault = "f1"});
+    EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), "pass");
+    rig_close(&r);
+    open_step(&r, "call/blackhole", "");
+    calls(&r, 30, (struct rig_call){.outcome = 5, .dur_ms = 9000, .fault = "f1"});
+    EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), "pass");
+    rig_close(&r);
+}
+
+static void read_back(void **state)
+{
+    static const struct {
+        const char *uses, *more, *want;
+    } cases[] = {
+        {"process/kill", "\"hit\":[{\"pid\":5}],\"readback\":{\"processes\":[{\"pid\":5,\"state\":\"gone\"}]}", "pass"},
+        {"process/kill", "\"hit\":[{\"pid\":5}],\"readback\":{}", "inconclusive"},
+        {"process/kill", "\"hit\":[{\"pid\":5,\"chosen\":false}],\"readback\":{\"x\":1}", "inconclusive"},
+        {"network/latency",
+         "\"hit\":[{\"interface\":\"eth0\"}],\"with\":{\"delay\":100000000,\"jitter\":0,\"loss\":1.0},"
+         "\"readback\":{\"backend\":\"netem\",\"delay\":100000000,\"jitter\":0,\"loss\":1.0000001}",
+         "pass"},
+        {"network/latency",
+         "\"hit\":[{\"interface\":\"eth0\"}],\"with\":{\"delay\":100000000},\"readback\":{\"delay\":50000000}", "fail"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct rig r;
+
+        open_step(&r, cases[i].uses, cases[i].more);
+        EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), cases[i].want);
+        rig_close(&r);
+    }
+}
+
+static void not_applied(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_open(&r, "\"steps\":[{\"id\":\"s\",\"uses\":\"call/error\"},{\"id\":\"t\",\"uses\":\"call/error\"}]");
+    rig_line(&r, "{\"t\":3,\"type\":\"fault\",\"state\":\"failed\",\"step\":\"s\",\"uses\":\"call/error\",\"error\":\"no BPF\"}");
+    EXPECT(&r, rig_check(&r, "fault_felt", "{\"step\":\"*\"}"), "inconclusive");
+    assert_non_null(strstr(rig_why(&r, 0), "no BPF"));
+    assert_int_equal(json_array_size(r.results), 2);
+    assert_non_null(strstr(rig_why(&r, 1), "before step t began"));
+    rig_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(latency),          cmocka_unit_test(connect_is_delayed_too),
+        cmocka_unit_test(percent_spares_some), cmocka_unit_test(errors_and_holes),
+        cmocka_unit_test(read_back),        cmocka_unit_test(not_applied),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

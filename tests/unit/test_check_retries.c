@@ -1,0 +1,158 @@
+/* retries: bounded or not, traced or not, hasty or patient. */
+#include "unit/verify_rig.h"
+
+#define EDGE "checkout->payments"
+#define SPEC "\"steps\":[{\"id\":\"s\",\"uses\":\"call/latency\",\"target\":{\"edge\":\"" EDGE "\"}}]"
+#define ATTEMPTS "{\"step\":\"s\",\"max_attempts\":3}"
+#define AMPLIFICATION "{\"step\":\"s\",\"amplification\":1.2}"
+#define BACKOFF "{\"step\":\"s\",\"min_backoff\":100000000}"
+
+static void build(struct rig *r, const struct caller *c)
+{
+    rig_open(r, SPEC);
+    rig_steady(r, 0, 10, true);
+    rig_fault(r, "f1", "s", "call/latency", c->from, c->to, "");
+    for (int sec = 0; sec < (int)c->end; sec++)
+        rig_second(r, "cart", sec, (unsigned)c->rate, 10, 0, 0, "");
+    rig_caller(r, EDGE, "checkout.0", c);
+    rig_end(r, c->end + 1);
+}
+
+static void expect(const struct caller *c, const char *params, const char *want, const char *words)
+{
+    struct rig r;
+
+    build(&r, c);
+    EXPECT(&r, rig_check(&r, "retries", params), want);
+    if (!strstr(rig_why(&r, 0), words))
+        fail_msg("\"%s\" does not say \"%s\"", rig_why(&r, 0), words);
+    rig_close(&r);
+}
+
+static const struct caller base = {.rate = 25, .end = 32, .from = 12, .to = 27, .delay_ms = 2000, .timeout_ms = 200,
+                                   .trip = 12, .open_ms = 2000, .attempts = 3, .backoff_ms = 150, .traced = true,
+                                   .seed = 3};
+
+static void attempts(void **state)
+{
+    struct caller c = base;
+
+    (void)state;
+    expect(&c, ATTEMPTS, "pass", "by their trace ids");
+    c.trip = 0;
+    expect(&c, ATTEMPTS, "pass", "");
+    c.attempts = 1;
+    expect(&c, ATTEMPTS, "pass", "");
+    c.attempts = 5;
+    expect(&c, ATTEMPTS, "fail", "5 times");
+    c.trip = 120; /* a breaker that opens later does not hide it */
+    c.attempts = 8;
+    expect(&c, ATTEMPTS, "fail", "");
+    c.rate = base.rate / 20; /* too few */
+    c.attempts = 3;
+    c.trip = 3;
+    expect(&c, ATTEMPTS, "inconclusive", "at least 10");
+}
+
+static void untraced(void **state)
+{
+    struct caller c = base;
+
+    (void)state;
+    c.traced = false;
+    expect(&c, ATTEMPTS, "pass", "judged by their ratio");
+    c.trip = 0;
+    c.attempts = 2;
+    expect(&c, ATTEMPTS, "pass", "");
+    c.attempts = 6;
+    expect(&c, ATTEMPTS, "fail", "");
+}
+
+static void amplification(void **state)
+{
+    struct caller c = base;
+
+    (void)state;
+    expect(&c, AMPLIFICATION, "pass", "");
+    c.trip = 0;
+    expect(&c, AMPLIFICATION, "fail", "overload worse");
+    c.attempts = 1;
+    c.even = true;
+    expect(&c, "{\"step\":\"s\",\"amplification\":1.3}", "pass", "");
+    expect(&c, "{\"step\":\"s\",\"amplification\":1.0}", "inconclusive", "too few to tell");
+}
+
+static void backoff(void **state)
+{
+    struct caller c = base;
+
+    (void)state;
+    expect(&c, BACKOFF, "pass", "or more after");
+    c.backoff_ms = 0;
+    expect(&c, BACKOFF, "fail", "sooner than");
+    c.attempts = 1;
+    expect(&c, BACKOFF, "pass", "no call was repeated");
+    c.attempts = 3;
+    c.traced = false;
+    expect(&c, BACKOFF, "inconclusive", "no trace id");
+}
+
+/* A page that calls twice by design has not retried. */
+static void fan_out(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    for (int tries = 3; tries <= 4; tries++) {
+        rig_open(&r, SPEC);
+        rig_steady(&r, 0, 10, true);
+        rig_fault(&r, "f1", "s", "call/latency", 12, 27, "");
+        for (unsigned i = 0; i < 32 * 20; i++) {
+            bool hit = i * 50 >= 12000 && i * 50 < 27000;
+
+            for (int k = 0; k < (hit ? 2 * tries : 2); k++)
+                rig_call(&r, EDGE, "checkout.0",
+                         (struct rig_call){.t_ms = (int)i * 50 + k * 10, .outcome = hit ? 2 : 0, .dur_ms = 5, .trace = i + 1,
+                                           .fault = hit ? "f1" : NULL, .status = hit ? 0 : 200});
+        }
+        for (int sec = 0; sec < 32; sec++)
+            rig_second(&r, "cart", sec, 20, 10, 0, 0, "");
+        EXPECT(&r, rig_check(&r, "retries", ATTEMPTS), tries == 3 ? "pass" : "fail");
+        EXPECT(&r, rig_check(&r, "retries", BACKOFF), "inconclusive");
+        rig_close(&r);
+    }
+}
+
+static void nothing_to_judge(void **state)
+{
+    struct caller c = base;
+    struct rig r;
+
+    (void)state;
+    c.from = c.to = 100; /* the fault's window has calls, none was hit */
+    rig_open(&r, SPEC);
+    rig_steady(&r, 0, 10, true);
+    rig_fault(&r, "f1", "s", "call/latency", 12, 27, "");
+    rig_caller(&r, EDGE, "checkout.0", &c);
+    EXPECT(&r, rig_check(&r, "retries", ATTEMPTS), "inconclusive");
+    assert_non_null(strstr(rig_why(&r, 0), "no call failed"));
+    rig_close(&r);
+    rig_open(&r, SPEC);
+    EXPECT(&r, rig_check(&r, "retries", ATTEMPTS), "inconclusive");
+    json_t *p = json_pack("{s:s}", "step", "s"), *res = json_array();
+    struct sq_err e = {0};
+    assert_int_equal(sq_check_find("retries")->run(r.ev, p, res, &e), -EINVAL);
+    json_decref(p);
+    json_decref(res);
+    rig_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(attempts), cmocka_unit_test(untraced), cmocka_unit_test(amplification),
+        cmocka_unit_test(backoff),  cmocka_unit_test(fan_out),  cmocka_unit_test(nothing_to_judge),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
