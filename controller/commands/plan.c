@@ -72,10 +72,19 @@ static void look_for_programs(struct planning *p)
     }
 }
 
-/* Processes and interfaces exist already; instances of services don't, and edges are made for the run. */
-static bool exists_already(const json_t *target)
+/* Can its target be looked for now? Instances of services are not there yet, edges are made for the run. */
+static bool can_look(const struct planning *p, const json_t *stretch)
 {
-    return !json_object_get(target, "service") && !json_object_get(target, "edge");
+    const json_t *target = json_object_get(stretch, "target"), *c;
+    size_t i;
+
+    json_array_foreach(json_object_get(p->plan, "needs"), i, c) /* what does not work here is a problem already */
+    {
+        if (!sq_json_bool_or(c, "ok", false) &&
+            strcmp(sq_json_str_or(c, "name", ""), sq_json_str_or(stretch, "uses", "")) == 0)
+            return false;
+    }
+    return target && !json_object_get(target, "service") && !json_object_get(target, "edge");
 }
 
 static void resolve_one(struct planning *p, struct sq_session *s, const char *run, json_t *stretch)
@@ -110,7 +119,7 @@ static void resolve_targets(struct planning *p, struct sq_session *s)
 
     json_array_foreach(timeline, i, stretch)
     {
-        any |= json_object_get(stretch, "target") && exists_already(json_object_get(stretch, "target"));
+        any |= can_look(p, stretch);
     }
     if (!any)
         return;
@@ -120,7 +129,7 @@ static void resolve_targets(struct planning *p, struct sq_session *s)
     }
     json_array_foreach(timeline, i, stretch)
     {
-        if (json_object_get(stretch, "target") && exists_already(json_object_get(stretch, "target")))
+        if (can_look(p, stretch))
             resolve_one(p, s, sq_json_str_or(run, "run", ""), stretch);
     }
     (void)snprintf(path, sizeof path, "/v1/runs/%.30s", sq_json_str_or(run, "run", ""));
@@ -273,8 +282,8 @@ static void print_target(const struct planning *p, const json_t *stretch)
     const json_t *target = json_object_get(stretch, "target"), *hits = json_object_get(stretch, "hit"), *hit, *note;
     const struct sq_fault_spec *spec = sq_fault_spec_find(sq_json_str_or(stretch, "uses", ""));
     const struct sq_term *t = p->t;
+    size_t i, chosen = 0;
     char buf[512];
-    size_t i;
 
     (void)fprintf(t->out, "%19son %s\n", "",
                   sq_plan_values(spec ? sq_target_params(spec->target) : NULL, target, buf, sizeof buf));
@@ -283,9 +292,15 @@ static void print_target(const struct planning *p, const json_t *stretch)
                       sq_plan_values(spec->with, json_object_get(stretch, "with"), buf, sizeof buf));
     json_array_foreach(hits, i, hit)
     {
+        chosen += sq_json_bool_or(hit, "chosen", true);
+    }
+    if (chosen < json_array_size(hits))
+        (void)fprintf(t->out, "%19s%zu of these, chosen at random when the time comes:\n", "", chosen);
+    json_array_foreach(hits, i, hit)
+    {
         if (json_object_get(hit, "pid"))
-            (void)fprintf(t->out, "%19s%s pid %lld %.100s\n", "", sq_json_bool_or(hit, "chosen", true) ? "->" : "  ",
-                          (long long)sq_json_int_or(hit, "pid", 0), sq_json_str_or(hit, "cmd", ""));
+            (void)fprintf(t->out, "%19s-> pid %lld %.100s\n", "", (long long)sq_json_int_or(hit, "pid", 0),
+                          sq_json_str_or(hit, "cmd", ""));
     }
     json_array_foreach(json_object_get(stretch, "notes"), i, note)
     {
@@ -416,6 +431,8 @@ static int plan_main(const struct sq_args *a, struct sq_term *t)
     p.plan = plan;
     look_for_programs(&p);
     if (!sq_args_has(a, "offline"))
+        code = sq_begin(t);
+    if (code == 0 && !sq_args_has(a, "offline"))
         code = ask_injector(&p, sq_begin_injector(sq_args_value(a, "injector")));
     if (code)
         return code;

@@ -98,9 +98,11 @@ static char *one_value(const struct sq_param *p, const json_t *v, char *buf, siz
 {
     char *dump;
 
-    if (p->type == SQ_P_DURATION)
+    if (json_is_number(v) && json_number_value(v) <= 0)
+        (void)snprintf(buf, len, "0");
+    else if (p->type == SQ_P_DURATION)
         return sq_fmt_duration(json_integer_value(v), buf, len);
-    if (p->type == SQ_P_PERCENT)
+    else if (p->type == SQ_P_PERCENT)
         (void)snprintf(buf, len, "%.6g %%", json_number_value(v));
     else if (p->type == SQ_P_RATE)
         (void)snprintf(buf, len, "%.6g/s", json_number_value(v));

@@ -1,0 +1,58 @@
+#!/bin/bash
+# squall plan with an injector: it finds the processes that a run would hit, touches none, and leaves nothing.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+build=${SQUALL_BUILD:-build}
+squall=$(realpath "$build")/squall
+tmp=$(mktemp -d) || exit 1
+export SQUALL_RUN_DIR=$tmp/run
+mkdir "$SQUALL_RUN_DIR"
+pids=()
+trap 'kill "${pids[@]}" 2>/dev/null; rm -rf "$tmp"' EXIT
+# A name that no other process has.
+tag=3141$$
+for _ in 1 2 3; do
+    sleep $tag &
+    pids+=($!)
+done
+fails=0
+fail() {
+    echo "FAIL $1"
+    cat "$tmp/out" "$tmp/err"
+    fails=$((fails + 1))
+}
+plan() { # EXIT-CODE SCENARIO-STEPS [OPTIONS...]
+    local want=$1 steps=$2 got
+    shift 2
+    printf 'apiVersion: squall/v1\nkind: Scenario\nmetadata: {name: t}\nspec:\n  services: {nap: {select: {pattern: "^sleep %s$"}}}\n  steps: [%s]\n  verify: [{check: clean}]\n' \
+        "$tag" "$steps" >"$tmp/s.yaml"
+    timeout 40 "$squall" plan "$@" "$tmp/s.yaml" >"$tmp/out" 2>"$tmp/err" </dev/null
+    got=$?
+    [ $got -eq "$want" ] || fail "exit $got, not $want: $steps"
+}
+plan 0 '{id: a, uses: process/kill, target: {service: nap, count: all}, duration: 1s}'
+for pid in "${pids[@]}"; do
+    grep -q -- "-> pid $pid sleep $tag" "$tmp/out" || fail "pid $pid is not in the plan"
+done
+plan 0 '{id: a, uses: process/pause, target: {service: nap, count: 30%}, duration: 1s}' --json
+python3 - "$tmp/out" "${pids[@]}" <<'PY' || fail "the JSON plan"
+import json, sys
+p = json.load(open(sys.argv[1]))
+hit = p["timeline"][0]["hit"]
+assert sorted(h["pid"] for h in hit) == sorted(map(int, sys.argv[2:])), hit
+assert sum(h["chosen"] for h in hit) == 1, hit
+assert [n["name"] for n in p["needs"]] == ["process/pause"] and p["needs"][0]["ok"], p["needs"]
+PY
+plan 2 '{id: a, uses: process/kill, target: {pattern: "^no such process anywhere$"}, duration: 1s}'
+grep -q "step a: " "$tmp/out" || fail "what is not there is not named"
+plan 5 '{id: a, uses: process/kill, target: {service: nap}, duration: 1s}' --injector "$tmp/none.sock"
+for pid in "${pids[@]}"; do
+    [ "$(awk '/^State:/ {print $2}' "/proc/$pid/status" 2>/dev/null)" = S ] || fail "process $pid was touched"
+done
+for _ in $(seq 50); do
+    [ -z "$(ls -A "$SQUALL_RUN_DIR")" ] && break
+    sleep 0.1
+done
+[ -z "$(ls -A "$SQUALL_RUN_DIR")" ] || { ls -AR "$SQUALL_RUN_DIR"; fail "something is left in the run directory"; }
+[ $fails -eq 0 ] && echo "all right"
+[ $fails -eq 0 ]
