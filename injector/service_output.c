@@ -12,6 +12,7 @@
 #include "squall/cleanup.h"
 
 #define LINES 10
+#define PIPE_BYTES (1024 * 1024) /* what it may print while squalld does not read, before it has to wait (pipe(7)) */
 
 static int log_path(const struct svc *i, char *buf, size_t len)
 {
@@ -69,6 +70,19 @@ void svc_output_drain(struct svc *i)
         on_output(i);
 }
 
+/* The service holds a reading end as well: when squalld is killed, it lives until its lease ends (keeper.c), and must not
+ * die of SIGPIPE before. */
+static void keep_open(int *fd)
+{
+    char path[64];
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", *fd);
+    int both = open(path, O_RDWR | O_CLOEXEC);
+    if (both < 0)
+        return;
+    close(*fd);
+    *fd = both;
+}
+
 int svc_output(struct svc *i, int *fd, struct sq_err *e)
 {
     int p[2];
@@ -78,6 +92,8 @@ int svc_output(struct svc *i, int *fd, struct sq_err *e)
     cleanup_close int ours = p[0], theirs = p[1];
     if (fcntl(ours, F_SETFL, O_NONBLOCK) < 0)
         return sq_err_sys(e, -errno, "cannot make a pipe for the output of %s", i->name);
+    (void)fcntl(ours, F_SETPIPE_SZ, PIPE_BYTES);
+    keep_open(&theirs);
     if (geteuid() == 0)
         (void)!fchown(theirs, i->peer.uid, i->peer.gid); /* programs that open /dev/stderr again may do so */
     open_log(i);
