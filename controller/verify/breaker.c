@@ -13,7 +13,6 @@
 #define STAMP_NS (20 * SQ_MS)   /* two stamps, each rounded to 10 ms */
 #define SATURATED 0.75          /* of the most calls ever under way */
 #define ONE_CALL 0.9            /* of the calls in steady state are a request's first: one request makes one call */
-#define MAX_SECS ((int64_t)100000000)
 
 /* ---- what is to be expected ---- */
 
@@ -48,7 +47,7 @@ static int profile(const struct sq_evidence *ev, struct sq_window steady, struct
     b->first_sec = probed ? ev->load.from_ns / SQ_S : 0;
     b->end_ns = end;
     int64_t secs = (end + SQ_S - 1) / SQ_S - b->first_sec;
-    if (secs < 0 || secs > MAX_SECS)
+    if (secs < 0 || secs > SQ_EV_MAX_SECONDS + 1)
         return sq_err_cls(e, SQ_C_INPUT, -ERANGE, "the load lasts impossibly long");
     b->n_secs = (size_t)secs;
     b->cum = calloc(b->n_secs + 1, sizeof *b->cum);

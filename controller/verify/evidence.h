@@ -18,6 +18,7 @@
 #define SQ_EV_MAX_CALLS (16u * 1024 * 1024)
 #define SQ_EV_MAX_SAMPLES 1000000u
 #define SQ_EV_MAX_EVENTS 1000000u
+#define SQ_EV_MAX_SECONDS (31 * 86400) /* times beyond this are damage */
 #define SQ_EV_MAX_NAMES 4096u /* endpoints, edge + instance pairs, faults: of each */
 
 struct sq_window {

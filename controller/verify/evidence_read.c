@@ -9,7 +9,7 @@
 #include "squall/json.h"
 #include "verify/evidence_private.h"
 
-#define MAX_SECONDS 1e8 /* three years: no run is longer */
+#define MAX_SECONDS ((double)SQ_EV_MAX_SECONDS)
 #define MAX_COUNT INT64_C(1000000000000)
 
 /* Distinguishes "this record is damaged" from errors that end the reading. */
@@ -219,7 +219,7 @@ static bool trace_of(const char *hex, struct sq_ev_call *c)
         if (!isxdigit(ch))
             return false;
         unsigned digit = isdigit(ch) ? ch - (unsigned)'0' : (unsigned)tolower(ch) - 'a' + 10u;
-        c->trace[i / 2] = (uint8_t)(c->trace[i / 2] << 4 | digit);
+        c->trace[i / 2] = (uint8_t)((unsigned)c->trace[i / 2] << 4 | digit);
     }
     return true;
 }

@@ -1,0 +1,70 @@
+/* Arbitrary bytes as an evidence log: never a crash, and whatever can be read gets a verdict, the same one twice. Half of
+ * the inputs are put behind a run record with every check, so that they need not invent one. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "squall/json.h"
+#include "verify/breaker.h"
+#include "verify/verdict.h"
+
+static const char head[] =
+    "{\"t\":0,\"type\":\"run\",\"v\":1,\"id\":\"r\",\"scenario\":{\"spec\":{\"steady_state\":{\"thresholds\":[{\"metric\":"
+    "\"error_rate\",\"op\":\"<\",\"value\":1}]},\"steps\":[{\"id\":\"s\",\"uses\":\"call/latency\",\"target\":{\"edge\":"
+    "\"e\"}},{\"id\":\"w\",\"wait\":1}],\"verify\":[{\"check\":\"fault_felt\",\"step\":\"*\",\"min_calls\":1},{\"check\":"
+    "\"slo\",\"thresholds\":[{\"metric\":\"p\",\"p\":95,\"op\":\"<\",\"value\":1000},{\"metric\":\"error_rate\",\"op\":\"<\","
+    "\"value\":1},{\"metric\":\"sent_rate\",\"op\":\">=\",\"value\":1}]},{\"check\":\"timeout\",\"step\":\"s\",\"max\":1000},"
+    "{\"check\":\"retries\",\"step\":\"s\",\"max_attempts\":2,\"amplification\":1.5,\"min_backoff\":10},{\"check\":"
+    "\"circuit_breaker\",\"step\":\"s\",\"expect\":{\"open_for\":2000000000,\"probes\":2}},{\"check\":\"fallback\",\"step\":"
+    "\"s\"},{\"check\":\"recovered\",\"after\":\"s\"},{\"check\":\"clean\"}]}}}\n"
+    "{\"t\":0,\"type\":\"phase\",\"phase\":\"steady\",\"state\":\"begin\"}\n"
+    "{\"t\":5,\"type\":\"phase\",\"phase\":\"steady\",\"state\":\"end\",\"met\":true}\n"
+    "{\"t\":6,\"type\":\"fault\",\"state\":\"applied\",\"step\":\"s\",\"fault\":\"f1\",\"uses\":\"call/latency\",\"with\":"
+    "{\"delay\":1000000}}\n"
+    "{\"t\":9,\"type\":\"fault\",\"state\":\"reverted\",\"step\":\"s\",\"fault\":\"f1\",\"uses\":\"call/latency\"}\n";
+
+static void must(int ok)
+{
+    if (!ok)
+        abort();
+}
+
+static void use(const struct sq_evidence *ev)
+{
+    json_t *first = NULL, *second = NULL;
+    int a = sq_verify(ev, &first, NULL), b = sq_verify(ev, &second, NULL);
+
+    must(a == b && (a == 0) == (first != NULL));
+    must(a != 0 || json_equal(first, second));
+    if (first)
+        must(json_is_string(json_object_get(first, "why")) && json_is_integer(json_object_get(first, "exit")));
+    json_decref(first);
+    json_decref(second);
+    for (size_t i = 0; i < ev->n_series && i < 4; i++) {
+        struct sq_breaker_span *spans = NULL;
+        size_t n = 0;
+
+        if (sq_breaker_spans(ev, &ev->series[i], &spans, &n, NULL) == 0)
+            for (size_t k = 1; k < n; k++) /* in order and without holes */
+                must(spans[k].win.from_ns == spans[k - 1].win.to_ns && spans[k].win.to_ns > spans[k].win.from_ns);
+        free(spans);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+    struct sq_evidence *ev = NULL;
+    size_t lead = len && data[0] != '{' ? sizeof head - 1 : 0;
+    char *text = malloc(lead + len + 1);
+
+    must(text != NULL);
+    memcpy(text, head, lead);
+    if (len)
+        memcpy(text + lead, data + (lead > 0), len - (lead > 0));
+    if (sq_evidence_parse(text, lead + len - (lead > 0), &ev, NULL) == 0)
+        use(ev);
+    sq_evidence_free(ev);
+    free(text);
+    return 0;
+}
