@@ -104,7 +104,8 @@ expect "a misspelt option" 2 "$squall" check --srict $good
 has err "did you mean --strict?"
 expect "an option without its value" 2 "$squall" check $good --var
 expect "no argument" 2 "$squall" check
-expect "one argument too many" 2 "$squall" plan a b
+expect "one argument too many" 2 "$squall" completion bash bash
+has err "one argument too many"
 expect "options behind arguments" 0 "$squall" check $good --quiet
 empty out
 expect "an argument that looks like an option" 2 "$squall" check -- --quiet
