@@ -462,7 +462,7 @@ void sq_api_handle(struct sq_engine *eng, const struct sq_peer *peer, const char
         rc = find_run(&q, run, route->need, &e);
     if (!rc)
         rc = parse_body(body, len, &j, &e);
-    if (rc < 0) {
+    if (rc < 0 || !route) {
         fail(done, arg, &e);
         return;
     }

@@ -158,7 +158,7 @@ int sq_loan_plan(struct sq_run *run, const struct sq_peer *peer, const json_t *d
 {
     struct sq_live *l = NULL;
     int rc = prepare(run, peer, def, &l, e);
-    if (rc < 0)
+    if (!l)
         return rc;
     cleanup_json json_t *notes = json_array();
     add_notes(l, notes);
@@ -342,7 +342,7 @@ int sq_loan_apply(struct sq_run *run, const struct sq_peer *peer, const json_t *
     if (count(run) >= SQ_FAULTS_MOST)
         return sq_err_cls(e, SQ_C_CONFLICT, -EBUSY, "the run has %u faults already", SQ_FAULTS_MOST);
     int rc = prepare(run, peer, def, &l, e);
-    if (rc < 0)
+    if (!l)
         return rc;
     snprintf(l->f.id, sizeof(l->f.id), "f%llu", (unsigned long long)++run->eng->n_faults);
     run->n_faults++;
@@ -408,8 +408,11 @@ int sq_loan_change(struct sq_run *run, const char *fault, const json_t *def, jso
     f->with = SQ_TAKE(with);
     json_decref(l->given);
     l->given = SQ_TAKE(given);
-    if (f->ops->readback && (rc = f->ops->readback(f, &readback, e)) < 0)
-        return sq_err_prefix(e, "changed, but not confirmed by reading it back");
+    rc = f->ops->readback ? f->ops->readback(f, &readback, e) : 0;
+    if (rc < 0) {
+        sq_err_prefix(e, "changed, but not confirmed by reading it back");
+        return rc;
+    }
     if (!readback)
         readback = json_object();
     fault_event(l, "changed", at, json_pack("{s:s,s:O}", "by", "request", "readback", readback));
