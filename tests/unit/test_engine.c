@@ -125,18 +125,23 @@ static const char *message(struct stage *s)
 }
 
 /* Another program than this one: Squall never touches its own processes, by whatever name they are asked for. */
-static pid_t victim(void)
+static pid_t victim_of(const char *seconds)
 {
     struct sq_proc p;
     pid_t pid = fork();
     if (pid == 0) {
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed test must not leave it, stopped, behind */
-        (void)execlp("sleep", "sleep", "100", (char *)NULL);
+        (void)execlp("sleep", "sleep", seconds, (char *)NULL);
         _exit(1);
     }
     for (int i = 0; i < 200 && sq_proc_read(pid, &p, NULL) == 0 && strcmp(p.comm, "sleep") != 0; i++)
         usleep(10000);
     return pid;
+}
+
+static pid_t victim(void)
+{
+    return victim_of("100");
 }
 
 static char state_of(pid_t pid)
@@ -197,6 +202,27 @@ static void no_room_no_fault(void **state)
     assert_int_equal(sq_journal_held(s->journal), 0);
     for (int i = 0; i < 3; i++)
         end_victim(v[i]);
+}
+
+static void half_a_fault_is_none(void **state)
+{
+    struct stage *s = *state;
+    pid_t v[3];
+    char seconds[32], body[160];
+    snprintf(seconds, sizeof(seconds), "98.%d", (int)getpid()); /* nobody else's */
+    for (int i = 0; i < 3; i++)
+        v[i] = victim_of(seconds);
+    snprintf(body, sizeof(body),
+             "{\"uses\":\"process/pause\",\"target\":{\"pattern\":\"^sleep 98[.]%d$\",\"count\":\"all\"}}",
+             (int)getpid());
+    assert_int_equal(ask(s, getuid(), "POST", "/v1/runs", ""), 201);
+    assert_int_equal(ask(s, getuid(), "POST", "/v1/runs/r1/faults", body), 500); /* 3 records, 2 slots */
+    assert_non_null(strstr(message(s), "all 2 slots"));
+    assert_int_equal(sq_journal_held(s->journal), 0);
+    for (int i = 0; i < 3; i++) {
+        assert_int_not_equal(state_of(v[i]), 'T');
+        end_victim(v[i]);
+    }
 }
 
 static void the_keeper_sees_the_lease(void **state)
@@ -273,6 +299,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_run_is_its_makers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(no_room_no_fault, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(half_a_fault_is_none, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_keeper_sees_the_lease, set_up, tear_down),
         cmocka_unit_test_setup_teardown(runs_are_bounded, set_up, tear_down),
         cmocka_unit_test_setup_teardown(hostile_requests, set_up, tear_down),
