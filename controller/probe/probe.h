@@ -57,7 +57,8 @@ bool sq_probe_done(const struct sq_probe *p); /* every sample is queued; sq_prob
  * `bytes` (of bodies). */
 json_t *sq_probe_next(struct sq_probe *p);
 
-/* The `probe` records, an array with one for each endpoint (with "type", without "t"). New reference. When done. */
+/* The `probe` records, an array with one for each endpoint (with "type", without "t"; lag_share in percent). New
+ * reference. Only when done. */
 json_t *sq_probe_end(struct sq_probe *p);
 
 /* What finished in the last whole seconds: for abort conditions and the terminal. Seconds here are those in which a

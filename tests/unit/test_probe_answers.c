@@ -18,8 +18,16 @@ static void by_path(struct srv *s, struct srv_conn *c, const char *request, stru
                   "4\r\nto\r\n\r\n6;ext=1\r\ntal: 3\r\n0\r\nTrailer: x\r\n\r\n";
         r->piece = 7;
     } else if (strstr(request, "GET /close ")) {
-        r->text = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\ntotal";
-        r->close = true;
+        r->text = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\ntotal"; /* and leaves it open */
+    } else if (strstr(request, "GET /extra ")) {
+        r->text = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\ntotalHTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n";
+    } else if (strstr(request, "GET /interim ")) {
+        r->text = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\n"
+                  "Content-Length: 5\r\n\r\ntotal";
+        r->piece = 11;
+    } else if (strstr(request, "HEAD /head ") || strstr(request, "GET /304 ")) {
+        r->text = strstr(request, "HEAD") ? "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n"
+                                          : "HTTP/1.1 304 Not Modified\r\nContent-Length: 5000\r\n\r\n";
     } else if (strstr(request, "GET /eof ")) {
         r->text = "HTTP/1.0 200 OK\r\n\r\nthe total";
         r->close = true;
@@ -62,6 +70,20 @@ static void test_answers(void **state)
     before = s.accepted;
     one_path(&s, &r, "/close", "{\"expect\":{\"body\":\"total\"}}");
     assert_int_equal(s.accepted - before, (uint64_t)end_int(&r, "planned")); /* a connection for each */
+    assert_all_good(&r);
+    before = s.accepted;
+    one_path(&s, &r, "/extra", "{\"expect\":{\"body\":\"total\"}}");
+    assert_int_equal(s.accepted - before, (uint64_t)end_int(&r, "planned")); /* none can be used again */
+    assert_all_good(&r);
+    one_path(&s, &r, "/interim", "{\"expect\":{\"status\":[200],\"body\":\"total\"}}");
+    assert_all_good(&r);
+    before = s.accepted;
+    one_path(&s, &r, "/head", "{\"request\":{\"method\":\"HEAD\"}}");
+    assert_true(s.accepted - before <= 10); /* no body is waited for, and the connection goes on */
+    assert_all_good(&r);
+    before = s.accepted;
+    one_path(&s, &r, "/304", NULL);
+    assert_true(s.accepted - before <= 10);
     assert_all_good(&r);
     one_path(&s, &r, "/eof", "{\"expect\":{\"body\":\"total\"}}");
     assert_all_good(&r);
