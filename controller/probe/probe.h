@@ -62,8 +62,7 @@ json_t *sq_probe_next(struct sq_probe *p);
 json_t *sq_probe_end(struct sq_probe *p);
 
 /* What finished in the last whole seconds: for abort conditions and the terminal. Seconds here are those in which a
- * request *finished*, so that they are known at once. endpoint NULL: all of them together. Percentiles are within 1.6
- * %. */
+ * request *finished*, so that they are known at once. endpoint NULL: all of them. Percentiles are within 1.6 %. */
 struct sq_probe_window {
     unsigned seconds;           /* how many whole seconds it covers: fewer than asked for shortly after the start */
     uint64_t n, bad;            /* finished; of those, not good */
