@@ -1,5 +1,6 @@
 /* squall exec: launch any command under interception, with faults on its calls. */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -38,6 +39,7 @@ static const struct sq_option options[] = {
     {"injector", 0, "SOCKET", "use this injector (default: $SQUALL_INJECTOR, else a private one)", SQ_COMPLETE_FILE,
      NULL},
     {"quiet", 'q', NULL, "do not say at the end what was counted", SQ_COMPLETE_NONE, NULL},
+    {"gate", 0, "FD", "used by squall itself: read a byte from FD, then become COMMAND", SQ_COMPLETE_NONE, NULL},
     {NULL, 0, NULL, NULL, SQ_COMPLETE_NONE, NULL},
 };
 
@@ -74,6 +76,7 @@ struct exec {
     int status, term_sig;
     int64_t after;
     unsigned quiet_polls;
+    int gate[2]; /* pipe; -1: none */
 };
 
 /* ---- what was asked for ---- */
@@ -208,7 +211,7 @@ static int read_options(struct exec *x)
             code = take_edge(x, value);
         else if (strcmp(name, "fault") == 0)
             code = take_fault(x, value);
-        else if (strcmp(name, "injector") != 0 && strcmp(name, "quiet") != 0)
+        else if (strcmp(name, "injector") != 0 && strcmp(name, "quiet") != 0 && strcmp(name, "gate") != 0)
             code = take_detail(x, name, value);
     }
     for (size_t i = 0; i < x->n_faults && !code; i++)
@@ -300,15 +303,6 @@ static int begin_run(struct exec *x, struct sq_err *e)
         rc = sq_session_ask(
             x->s, "POST", path,
             json_pack("{s:s, s:s, s:O}", "name", x->edges[i].name, "from", "exec", "to", x->edges[i].to), NULL, e);
-    }
-    for (size_t i = 0; i < x->n_faults && !rc; i++) {
-        cleanup_json json_t *applied = NULL;
-        if (x->faults[i].after_ns >= 0)
-            continue;
-        run_path(x, path, sizeof(path), "/faults");
-        rc = sq_session_ask(x->s, "POST", path, fault_body(&x->faults[i]), &applied, e);
-        if (!rc)
-            note_applied(&x->faults[i], applied);
     }
     return rc;
 }
@@ -430,6 +424,81 @@ static void stop_handles(struct exec *x)
         uv_close((uv_handle_t *)&x->child, NULL);
 }
 
+/* ---- the gate: the command is there, armed and counted, but does not begin before its first faults are on ---- */
+
+static bool gated(const struct exec *x)
+{
+    for (size_t i = 0; i < x->n_faults; i++)
+        if (x->faults[i].after_ns < 0)
+            return true;
+    return false;
+}
+
+/* The other side: what `squalld launch` has become. */
+static int gate_main(const struct sq_args *a, struct sq_term *t, const char *text)
+{
+    char byte, *end = NULL;
+    errno = 0;
+    long fd = strtol(text, &end, 10);
+    if (errno || end == text || *end || fd < 3 || fd > INT_MAX)
+        return sq_term_usage(t, NULL, "exec: \"%.20s\" is no descriptor", text);
+    ssize_t n;
+    do
+        n = read((int)fd, &byte, 1);
+    while (n < 0 && errno == EINTR);
+    if (n != 1) {
+        (void)fprintf(t->err, "squall: %s was not started\n", a->argv[0]);
+        return 126;
+    }
+    close((int)fd);
+    (void)signal(SIGPIPE, SIG_DFL);
+    (void)execvp(a->argv[0], a->argv);
+    int rc = errno == ENOENT ? 127 : 126;
+    (void)fprintf(t->err, "squall: cannot execute %s: %s\n", a->argv[0], strerror(errno));
+    return rc;
+}
+
+static bool is_running(const json_t *services)
+{
+    size_t i;
+    json_t *inst;
+    json_array_foreach(json_object_get(services, "instances"), i, inst)
+    {
+        if (strcmp(sq_json_str_or(inst, "state", ""), "running") == 0)
+            return true;
+    }
+    return false;
+}
+
+static int open_gate(struct exec *x, struct sq_err *e)
+{
+    char path[160];
+    int rc = 0;
+    int64_t until = sq_mono_ns() + ASK_NS;
+    for (bool there = false; !there && !rc && !x->child_done;) {
+        cleanup_json json_t *services = NULL;
+        run_path(x, path, sizeof(path), "/services");
+        rc = sq_session_ask(x->s, "GET", path, NULL, &services, e);
+        there = is_running(services);
+        if (!there && sq_mono_ns() > until)
+            rc = sq_err(e, -ETIMEDOUT, "the command's launcher has not reported");
+        if (!there)
+            usleep(5000);
+    }
+    for (size_t i = 0; i < x->n_faults && !rc; i++) {
+        cleanup_json json_t *applied = NULL;
+        if (x->faults[i].after_ns >= 0)
+            continue;
+        run_path(x, path, sizeof(path), "/faults");
+        rc = sq_session_ask(x->s, "POST", path, fault_body(&x->faults[i]), &applied, e);
+        if (!rc)
+            note_applied(&x->faults[i], applied);
+    }
+    if (!rc && !x->child_done && write(x->gate[1], "g", 1) != 1)
+        rc = sq_err_sys(e, -errno, "the command's gate");
+    return rc;
+}
+
 /* `squalld launch` becomes the command: in our session, our process group, on our terminal. */
 static int launch(struct exec *x, struct sq_err *e)
 {
@@ -444,7 +513,7 @@ static int launch(struct exec *x, struct sq_err *e)
         return rc;
     cleanup_free char *socket = strdup(sq_json_str_or(place, "socket", ""));
     cleanup_free char *token = strdup(sq_json_str_or(place, "token", ""));
-    cleanup_free char **argv = calloc((size_t)x->args->argc + 8, sizeof(*argv));
+    cleanup_free char **argv = calloc((size_t)x->args->argc + 16, sizeof(*argv));
     if (!socket || !token || !argv)
         return sq_err(e, -ENOMEM, "no memory");
     size_t n = 0;
@@ -455,6 +524,25 @@ static int launch(struct exec *x, struct sq_err *e)
     argv[n++] = token_word;
     argv[n++] = token;
     argv[n++] = dashes;
+    char self[PATH_MAX], verb[] = "exec", gate[] = "--gate", number[16], more[] = "--";
+    if (gated(x)) {
+        ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+        if (len < 0 || pipe2(x->gate, O_CLOEXEC) < 0)
+            return sq_err_sys(e, -errno, "the command's gate");
+        self[len] = '\0';
+        /* High up, out of the way of what the person's shell has passed on, and inherited. */
+        int high = fcntl(x->gate[0], F_DUPFD, 200);
+        if (high < 0)
+            return sq_err_sys(e, -errno, "the command's gate");
+        close(x->gate[0]);
+        x->gate[0] = high;
+        snprintf(number, sizeof(number), "%d", high);
+        argv[n++] = self;
+        argv[n++] = verb;
+        argv[n++] = gate;
+        argv[n++] = number;
+        argv[n++] = more;
+    }
     for (int i = 0; i < x->args->argc; i++)
         argv[n++] = x->args->argv[i];
     uv_stdio_container_t io[3];
@@ -463,6 +551,8 @@ static int launch(struct exec *x, struct sq_err *e)
     uv_process_options_t o = {.file = program, .args = argv, .stdio = io, .stdio_count = 3, .exit_cb = child_exited};
     x->child.data = x;
     rc = uv_spawn(sq_session_loop(x->s), &x->child, &o);
+    if (x->gate[0] >= 0)
+        close(SQ_TAKE_FD(x->gate[0]));
     x->child_up = true; /* its handle must be closed in either case */
     return rc ? sq_err(e, rc, "cannot run %s: %s", program, uv_strerror(rc)) : 0;
 }
@@ -485,6 +575,16 @@ static void wait_for_it(struct exec *x)
 
 /* ---- the end ---- */
 
+static void say_left(const struct exec *x, const json_t *left)
+{
+    size_t i;
+    json_t *s;
+    json_array_foreach(left, i, s)
+    {
+        (void)fprintf(x->t->err, "squall: left: %s\n", json_string_value(s));
+    }
+}
+
 static bool end_run(struct exec *x)
 {
     char path[160];
@@ -495,15 +595,11 @@ static bool end_run(struct exec *x)
     uv_timer_stop(&x->renew);
     run_path(x, path, sizeof(path), "");
     if (sq_session_ask(x->s, "DELETE", path, NULL, &answer, &e)) {
-        say(x, "ending the run", &e);
-        return false;
+        say(x, "the injector did not end the run", &e);
+        /* Of a private one the end of its keeper says whether anything is left; of another one nobody knows. */
+        return !sq_begin_injector(sq_args_value(x->args, "injector")) || e.cls == SQ_C_NOTFOUND;
     }
-    size_t i;
-    json_t *s;
-    json_array_foreach(json_object_get(answer, "left"), i, s)
-    {
-        (void)fprintf(x->t->err, "squall: left: %s\n", json_string_value(s));
-    }
+    say_left(x, json_object_get(answer, "left"));
     return sq_json_bool_or(answer, "clean", true);
 }
 
@@ -525,11 +621,14 @@ static int exec_main(const struct sq_args *a, struct sq_term *t)
 {
     struct sq_err e = {0};
     cleanup_json json_t *left = NULL;
+    if (sq_args_value(a, "gate"))
+        return gate_main(a, t, sq_args_value(a, "gate"));
     struct exec *x = calloc(1, sizeof(*x));
     if (!x)
         return SQ_INFRA;
     x->t = t;
     x->args = a;
+    x->gate[0] = x->gate[1] = -1;
     int code = read_options(x);
     code = code ? code : sq_begin(t);
     if (!code) {
@@ -538,9 +637,15 @@ static int exec_main(const struct sq_args *a, struct sq_term *t)
             start_handles(x);
             rc = begin_run(x, &e);
             rc = rc ? rc : launch(x, &e);
+            if (!rc && gated(x))
+                rc = open_gate(x, &e);
         }
+        if (x->gate[1] >= 0)
+            close(SQ_TAKE_FD(x->gate[1])); /* a command that is still behind it leaves */
         if (rc) {
             code = sq_term_fail(t, &e);
+            while (x->child_up && x->child.pid > 0 && !x->child_done)
+                uv_run(sq_session_loop(x->s), UV_RUN_ONCE);
         } else {
             wait_for_it(x);
             code = x->term_sig ? 128 + x->term_sig : x->status;
@@ -550,6 +655,7 @@ static int exec_main(const struct sq_args *a, struct sq_term *t)
         sq_session_close(x->s, &left);
         if (!rc)
             tell_counts(x);
+        say_left(x, left);
         if (!clean || json_array_size(left))
             code = SQ_UNCLEAN;
     }

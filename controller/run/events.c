@@ -135,6 +135,15 @@ static void on_exited(struct run *r, const json_t *ev, const char *instance, dou
         }
 }
 
+/* Its readiness is (or was) the better news. */
+static bool awaited(const struct run *r, const char *instance)
+{
+    for (size_t i = 0; i < r->n_ready; i++)
+        if (strcmp(r->ready[i].instance, instance) == 0)
+            return true;
+    return false;
+}
+
 static void on_service(struct run *r, const json_t *ev, int64_t at)
 {
     const char *state = sq_json_str_or(ev, "state", ""), *instance = sq_json_str_or(ev, "instance", "?");
@@ -144,7 +153,7 @@ static void on_service(struct run *r, const json_t *ev, int64_t at)
         return;
     if (strcmp(state, "exited") == 0)
         on_exited(r, ev, instance, t);
-    else if (strcmp(state, "started") == 0 || strcmp(state, "restarted") == 0)
+    else if (strcmp(state, "restarted") == 0 || (strcmp(state, "started") == 0 && !awaited(r, instance)))
         sq_progress_event(r->o->progress, SQ_TONE_DIM, t, "%s %s (pid %lld)", instance, state,
                           (long long)sq_json_int_or(ev, "pid", 0));
 }

@@ -216,8 +216,10 @@ static void told_to_quit(void *arg, int status, json_t *body, const struct sq_er
     (void)body;
     if (e && e->code == -ECANCELED)
         return;
-    if (status != 200 && status != 202 && status != 204)
+    if (status != 200) {
         sq_run_log(r, "warning", json_pack("{s:s}", "text", e ? e->msg : "the private injector was told to quit"));
+        sq_private_term(r->priv);
+    }
     sq_private_end(r->priv, QUIT_WITHIN, private_ended, r);
 }
 
@@ -251,15 +253,20 @@ static void out_quit(struct run *r)
     if (r->quitting)
         return;
     r->quitting = true;
-    r->out_deadline = sq_mono_ns() + DEAD_WITHIN;
-    if (!r->priv && r->injector_dead)
-        host_dead(r);
-    else if (!r->priv)
-        finish(r);
-    else if (r->injector_dead || !r->client)
+    r->out_deadline = sq_mono_ns() + r->lease_ns + DEAD_WITHIN;
+    if (!r->priv) {
+        if (r->injector_dead)
+            host_dead(r);
+        else
+            finish(r);
+        return;
+    }
+    if (r->injector_dead || !r->client) {
+        sq_private_term(r->priv);
         sq_private_end(r->priv, DEAD_WITHIN, private_ended, r);
-    else
-        sq_client_call(r->client, "POST", "/v1/quit", NULL, 5 * SQ_S, told_to_quit, r);
+        return;
+    }
+    sq_client_call(r->client, "POST", "/v1/quit", NULL, 5 * SQ_S, told_to_quit, r);
 }
 
 /* The injector died, and so did its keeper: a sweep says whether anything is left, and takes it back. */

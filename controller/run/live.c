@@ -7,7 +7,8 @@
 #define MAX_SERIES 256u
 #define SLOTS 1024 /* of 100 ms */
 #define SLOT_MS 100
-#define DUE 8.0 /* this many calls missing in a row is no chance: e^-8 */
+#define LAG_MS 500 /* calls are told that late at most: batches of 100 ms, a poll each 200 ms */
+#define DUE 8.0    /* this many calls missing in a row is no chance: e^-8 */
 
 struct series {
     char *edge, *instance;
@@ -103,7 +104,7 @@ void sq_live_steady(struct sq_live *l, int64_t from_ms, int64_t to_ms)
 
 static enum sq_live_state state_of(struct series *s, int64_t now_ms)
 {
-    double gap = (double)(now_ms - s->last_ms);
+    double gap = (double)(now_ms - LAG_MS - s->last_ms);
     if (s->per_ms <= 0 || s->per_ms < DUE / 10000.0) /* it would take more than 10 s to tell */
         return SQ_LIVE_UNKNOWN;
     if (gap * s->per_ms >= DUE) {
@@ -111,7 +112,7 @@ static enum sq_live_state state_of(struct series *s, int64_t now_ms)
         s->probing = false;
         return SQ_LIVE_OPEN;
     }
-    if (s->probing && (double)counted(s, now_ms - 2000, now_ms) < 0.6 * 2000 * s->per_ms)
+    if (s->probing && (double)counted(s, now_ms - LAG_MS - 2000, now_ms - LAG_MS) < 0.6 * 2000 * s->per_ms)
         return SQ_LIVE_HALF_OPEN;
     s->probing = false;
     return SQ_LIVE_CLOSED;
@@ -128,7 +129,7 @@ enum sq_live_state sq_live_look(struct sq_live *l, const char *edge, int64_t now
         enum sq_live_state st = state_of(s, now_ms);
         if (st > worst)
             worst = st;
-        *rate += (double)counted(s, now_ms - 2000, now_ms) / 2.0;
+        *rate += (double)counted(s, now_ms - LAG_MS - 2000, now_ms - LAG_MS) / 2.0;
     }
     return worst;
 }

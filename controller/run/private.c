@@ -283,8 +283,10 @@ bool sq_private_alive(const char *dir)
 
 static void check_end(struct sq_private *p)
 {
-    bool locked = sq_private_alive(p->dir);
-    if ((p->running || locked) && sq_mono_ns() < p->deadline) {
+    /* A keeper may stay for the life of a seccomp filter that only it can answer for; its directory is gone by then,
+     * and nothing is owed any more. */
+    bool locked = sq_private_alive(p->dir), there = p->running && access(p->dir, F_OK) == 0;
+    if ((there || locked) && sq_mono_ns() < p->deadline) {
         uv_timer_start(&p->timer, on_tick, POLL_MS, 0);
         return;
     }
@@ -292,11 +294,11 @@ static void check_end(struct sq_private *p)
         return;
     uv_timer_stop(&p->timer);
     cleanup_json json_t *left = json_array();
-    if (p->running)
+    if (there)
         json_array_append_new(left, json_sprintf("private injector still running, pid %d", (int)p->pid));
     else if (locked)
         json_array_append_new(left, json_sprintf("the keeper of %s is still at work", p->dir));
-    else if (p->status == SQ_UNCLEAN)
+    else if (!p->running && p->status == SQ_UNCLEAN)
         json_array_append_new(left,
                               json_string("the private injector could not take back everything: see squalld.log"));
     void (*ended)(void *, const json_t *) = p->ended;
@@ -408,6 +410,12 @@ void sq_private_end(struct sq_private *p, int64_t within_ns, void (*done)(void *
     p->ended_arg = arg;
     p->deadline = sq_mono_ns() + within_ns;
     uv_timer_start(&p->timer, on_tick, 0, 0);
+}
+
+void sq_private_term(struct sq_private *p)
+{
+    if (p->running)
+        uv_process_kill(&p->process, SIGTERM);
 }
 
 void sq_private_free(struct sq_private *p)

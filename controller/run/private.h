@@ -35,6 +35,8 @@ const char *sq_private_socket(const struct sq_private *p);
 pid_t sq_private_pid(const struct sq_private *p); /* 0: gone */
 /* Called once, from the loop, when it exits before sq_private_end was called. */
 void sq_private_on_exit(struct sq_private *p, void (*fn)(void *arg, int status, int sig), void *arg);
+/* Its squalld is dead: have the keeper end the services now too, and not only when the lease ends. */
+void sq_private_term(struct sq_private *p);
 /* It has been told to quit, or died: wait (at most WITHIN_NS) until it and its keeper are gone (the lock of its
  * directory is free), then call DONE. LEFT: what is not gone, an array of strings, borrowed; empty when all is well. */
 void sq_private_end(struct sq_private *p, int64_t within_ns, void (*done)(void *arg, const json_t *left), void *arg);

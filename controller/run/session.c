@@ -155,8 +155,8 @@ void sq_session_close(struct sq_session *s, json_t **left)
     if (!s)
         return;
     if (s->priv && s->client) {
-        if (!s->dead)
-            (void)sq_session_ask(s, "POST", "/v1/quit", NULL, NULL, NULL);
+        if (s->dead || sq_session_ask(s, "POST", "/v1/quit", NULL, NULL, NULL))
+            sq_private_term(s->priv);
         sq_private_end(s->priv, END_NS, on_ended, s);
         while (!s->ended)
             uv_run(&s->loop, UV_RUN_ONCE);

@@ -262,7 +262,7 @@ static void is_ready(void *arg, const struct sq_err *e)
     }
     sq_run_log(r, "service",
                json_pack("{s:s, s:s, s:s}", "service", rr->service, "instance", rr->instance, "state", "ready"));
-    sq_progress_event(r->o->progress, SQ_TONE_DIM, sq_run_t(r), "%s is ready", rr->instance);
+    sq_progress_event(r->o->progress, SQ_TONE_DIM, sq_run_t(r), "%s is ready (pid %d)", rr->instance, (int)rr->pid);
     if (--r->ready_left == 0) {
         r->item++;
         next_service(r);
@@ -294,7 +294,7 @@ static bool ready_opts(const json_t *def, size_t instance, struct sq_ready_opts 
     return local ? *path != NULL : o->port != 0;
 }
 
-static int wait_ready(struct run *r, const char *service, const json_t *def, const char *instance, size_t n)
+static int wait_ready(struct run *r, const char *service, const json_t *def, const char *instance, pid_t pid, size_t n)
 {
     struct sq_ready_opts o = {.name = instance};
     struct sq_err e = {0};
@@ -305,6 +305,7 @@ static int wait_ready(struct run *r, const char *service, const json_t *def, con
     rr->run = r;
     snprintf(rr->service, sizeof(rr->service), "%s", service);
     snprintf(rr->instance, sizeof(rr->instance), "%s", instance);
+    rr->pid = pid;
     rr->once = strcmp(sq_json_str_or(def, "restart", "never"), "never") == 0;
     int rc = sq_ready_start(&r->loop, &o, is_ready, rr, &rr->check, &e);
     if (rc) {
@@ -337,7 +338,8 @@ static void service_started(void *arg, int status, json_t *body, const struct sq
     {
         char fallback[192];
         snprintf(fallback, sizeof(fallback), "%.150s.%zu", name, i);
-        if (wait_ready(r, name, json_object_iter_value(it), sq_json_str_or(inst, "name", fallback), i))
+        if (wait_ready(r, name, json_object_iter_value(it), sq_json_str_or(inst, "name", fallback),
+                       (pid_t)sq_json_int_or(inst, "pid", 0), i))
             return;
     }
     if (r->ready_left == 0) {

@@ -33,6 +33,7 @@ struct run_ready {
     struct run *run;
     struct sq_ready *check;
     char service[128], instance[160];
+    pid_t pid;
     bool once; /* nobody starts it again when it ends */
 };
 

@@ -30,7 +30,7 @@ for what, pick, sig in (("squalld killed", lambda w, k: [w], signal.SIGKILL),
                         ("keeper killed", lambda w, k: [k], signal.SIGKILL),
                         ("both killed", lambda w, k: [k, w], signal.SIGKILL)):
     with Place() as p:
-        proc, pid, worker, keeper = begin(p)
+        proc, pid, worker, keeper = begin(p, "10s")  # longer than it may take: nobody waits for it
         for v in pick(worker, keeper):
             os.kill(v, sig)
         infrastructure(p, proc, what, 12)
