@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,7 +19,8 @@
 #include "squall/paths.h"
 #include "undo.h"
 
-#define NEWBORN_S 60 /* a directory without a lock may be one that is being made; not after so long */
+#define CGROUP_TRIES 50 /* of 10 ms */
+#define NEWBORN_S 60    /* a directory without a lock may be one that is being made; not after so long */
 
 typedef void log_fn(void *arg, const char *line);
 
@@ -115,10 +117,19 @@ int sq_sweep_cgroups(const char *id, struct sq_err *e)
     int n = snprintf(path, sizeof(path), "%s/squall-%s", root, id);
     if (n < 0 || (size_t)n >= sizeof(path))
         return sq_err(e, -ENAMETOOLONG, "path too long: %s/squall-%s", root, id);
-    if (access(path, F_OK) < 0)
-        return 0;
-    int rc = sq_cgroup_kill(path, e);
-    return rc < 0 ? rc : sq_cgroup_remove(path, e);
+    /* Every service has a record, and its undoing killed it: who is still in here is no service (an `exec`'d command
+     * that could not be sent home, or somebody else's), and not ours to kill. Those killed may take a moment to be
+     * gone. */
+    struct sq_err why = {0};
+    int rc = -EBUSY;
+    for (int i = 0; i < CGROUP_TRIES && access(path, F_OK) == 0; i++) {
+        sq_err_clear(&why);
+        rc = sq_cgroup_remove(path, &why);
+        if (rc == 0)
+            return 0;
+        (void)poll(NULL, 0, 10);
+    }
+    return why.code ? sq_err(e, rc, "%s", why.msg) : 0;
 }
 
 /* Undo the journal of a dead injector. Returns records left, or -errno. */

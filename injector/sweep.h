@@ -12,7 +12,8 @@ int sq_sweep_log(const char *run_dir, void (*log)(void *arg, const char *line), 
 
 /* Remove an injector's directory with all that is in it, the lock last. The caller holds the lock. */
 int sq_sweep_remove(const char *dir, struct sq_err *e);
-/* Kill what is left in the cgroups of injector ID, and remove them. 0: there are none any more. */
+/* Remove the cgroups of injector ID, all of whose records have been undone. Waits at most 0.5 s. 0: there are none any
+ * more; -EBUSY: somebody is still in one. */
 int sq_sweep_cgroups(const char *id, struct sq_err *e);
 /* Remove only its sockets, so that nobody tries to talk to it. */
 void sq_sweep_sockets(const char *dir);
