@@ -80,9 +80,11 @@ static void conclude(struct sq_ready *r, const struct sq_err *e)
     done(arg, e);
 }
 
+/* WHY NULL: what is known already says more. */
 static void again(struct sq_ready *r, const char *why)
 {
-    snprintf(r->why, sizeof(r->why), "%s", why);
+    if (why)
+        snprintf(r->why, sizeof(r->why), "%s", why);
     drop_attempt(r);
     uv_timer_start(&r->timer, on_timer, AGAIN_MS, 0);
 }
@@ -141,8 +143,9 @@ static void on_connect(uv_connect_t *c, int status)
     struct sq_ready *r = a->ready;
     if (!r)
         return;
-    if (status) {
-        again(r, uv_strerror(status));
+    if (status) { /* that nobody is on ::1 is no news when somebody was on 127.0.0.1 */
+        bool six = r->how != SQ_READY_UNIX && r->tries % 2 == 0;
+        again(r, six && r->why[0] ? NULL : uv_strerror(status));
         return;
     }
     if (r->how != SQ_READY_HTTP) {
