@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 
-from injector_lib import alive, main, until
-from intercept_lib import Dependency, Rig
+from injector_lib import alive, until
+from intercept_lib import Dependency, Rig, main
 
 
 def passes(run_dir):

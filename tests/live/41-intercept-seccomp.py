@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 
-from injector_lib import alive, main, until
-from intercept_lib import Dependency, Rig, Without
+from injector_lib import alive, until
+from intercept_lib import Dependency, Rig, Without, main
 
 # Root without a cgroup2 to attach to; it keeps CAP_NET_RAW.
 NO_BPF = ["unshare", "-m", "sh", "-c", "umount $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts) && exec \"$@\"", "sh"]
@@ -257,7 +257,7 @@ def injector_dies(run_dir):
             assert seen and all(e in (0, 111) for e, _ in seen) and seen[0][0] == 111 and seen[-1][0] == 0, seen
             assert max(ms for _, ms in seen) < (1000 if sig == signal.SIGKILL else 4000), seen
             rig.inj.wait()
-            shutil.rmtree(os.path.join(run_dir, "p-1"), ignore_errors=True)
+            shutil.rmtree(rig.inj.dir, ignore_errors=True)
             if os.path.exists(rig.control):
                 os.unlink(rig.control)
 

@@ -1,4 +1,5 @@
 """What the live tests of interception share: a dependency, and a caller under interception that does as it is told."""
+import functools
 import http.server
 import json
 import os
@@ -80,6 +81,8 @@ while True:
 """
 
 
+# The cgroups of an injector bear its name: one of our own, for other tests may run at the same time.
+NAME = f"p-{os.getpid():x}"
 # One that any user may execute.
 PYTHON = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable
 
@@ -143,7 +146,7 @@ class Without(Injector):
 
     def __init__(self, run_dir, prefix):
         self.run_dir = run_dir
-        self.dir = os.path.join(run_dir, "p-1")
+        self.dir = os.path.join(run_dir, NAME)
         self.socket = os.path.join(self.dir, "api.sock")
         self.proc = subprocess.Popen(prefix + [injector_lib.SQUALLD, "--dir", self.dir, "--private"],
                                      env=dict(os.environ, SQUALL_RUN_DIR=run_dir))
@@ -155,8 +158,11 @@ class Without(Injector):
 class Rig:
     """An injector with one run, one edge and one caller."""
 
+    all = []  # injectors that were started
+
     def __init__(self, run_dir, to, mode=None, edge="app->dep", protocol="auto", injector=None, instances=1, lease="60s"):
-        self.inj = injector or Injector(run_dir)
+        self.inj = injector or Injector(run_dir, NAME)
+        Rig.all.append(self.inj)
         self.run_dir = run_dir
         self.id = self.inj.run(lease=lease)
         self.edge = edge
@@ -223,5 +229,24 @@ class Rig:
     def end(self):
         try:
             assert self.inj.delete(f"runs/{self.id}")["clean"]
+            self.inj.post("quit")
+            assert self.inj.wait() == 0, self.inj.proc.returncode
         finally:
             self.inj.end()
+
+
+def main(tests):
+    """As injector_lib.main; a test that fails leaves no injector behind."""
+
+    def ended(test):
+        @functools.wraps(test)
+        def wrapped(run_dir):
+            try:
+                test(run_dir)
+            finally:
+                while Rig.all:
+                    Rig.all.pop().end()
+
+        return wrapped
+
+    injector_lib.main([ended(t) for t in tests])
