@@ -8,17 +8,13 @@
 #include <unistd.h>
 
 #include "commands/begin.h"
-#include "commands/command.h"
+#include "commands/exec.h"
 #include "run/private.h"
-#include "run/session.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
 #include "squall/json.h"
-#include "squall/spec.h"
 #include "squall/units.h"
 
-#define MAX_EDGES 64
-#define MAX_FAULTS 32
 #define LEASE_NS (10 * SQ_S)
 #define POLL_NS (200 * SQ_MS)
 #define ASK_NS (15 * SQ_S)
@@ -42,182 +38,6 @@ static const struct sq_option options[] = {
     {"gate", 0, "FD", "used by squall itself: read a byte from FD, then become COMMAND", SQ_COMPLETE_NONE, NULL},
     {NULL, 0, NULL, NULL, SQ_COMPLETE_NONE, NULL},
 };
-
-struct exec_edge {
-    char name[96];
-    json_t *to;
-    uint64_t calls, hit, refused;
-};
-
-struct exec_fault {
-    struct exec *x;
-    const struct sq_fault_spec *spec;
-    json_t *with;
-    const char *percent, *on;
-    int64_t after_ns, duration_ns; /* -1: not given */
-    char id[32];
-    uv_timer_t timer;
-    bool timed;
-};
-
-struct exec {
-    struct sq_term *t;
-    const struct sq_args *args;
-    struct sq_session *s;
-    struct exec_edge edges[MAX_EDGES];
-    size_t n_edges;
-    struct exec_fault faults[MAX_FAULTS];
-    size_t n_faults;
-    char run[64];
-    uv_timer_t renew, poll;
-    uv_signal_t sig[4];
-    uv_process_t child;
-    bool handles, child_up, child_done, polling, lost;
-    int status, term_sig;
-    int64_t after;
-    unsigned quiet_polls;
-    int gate[2]; /* pipe; -1: none */
-};
-
-/* ---- what was asked for ---- */
-
-static struct exec_edge *edge_named(struct exec *x, const char *name)
-{
-    for (size_t i = 0; i < x->n_edges; i++)
-        if (strcmp(x->edges[i].name, name) == 0)
-            return &x->edges[i];
-    return NULL;
-}
-
-static int take_edge(struct exec *x, const char *text)
-{
-    const char *eq = strchr(text, '=');
-    char name[96];
-    if (!eq || eq == text || !eq[1] || (size_t)(eq - text) >= sizeof(name))
-        return sq_term_usage(x->t, "--edge db=127.0.0.1:5432", "exec: \"%.80s\" is no edge", text);
-    snprintf(name, sizeof(name), "%.*s", (int)(eq - text), text);
-    struct exec_edge *edge = edge_named(x, name);
-    if (!edge) {
-        if (x->n_edges == MAX_EDGES)
-            return sq_term_usage(x->t, NULL, "exec: more than %d edges", MAX_EDGES);
-        edge = &x->edges[x->n_edges++];
-        memcpy(edge->name, name, sizeof(name));
-        edge->to = json_array();
-    }
-    json_array_append_new(edge->to, json_string(eq + 1));
-    return 0;
-}
-
-static int take_fault(struct exec *x, const char *kind)
-{
-    const struct sq_fault_spec *spec = sq_fault_spec_find(kind);
-    if (!spec) {
-        const struct sq_fault_spec *const *all;
-        const char *names[64];
-        size_t n = sq_fault_specs(&all);
-        for (size_t i = 0; i < n && i < SQ_COUNT(names); i++)
-            names[i] = all[i]->name;
-        const char *near = sq_nearest(kind, names, n < SQ_COUNT(names) ? n : SQ_COUNT(names));
-        char hint[128];
-        snprintf(hint, sizeof(hint), "did you mean %s?", near ? near : "");
-        return sq_term_usage(x->t, near ? hint : "squall explain lists the faults", "exec: there is no fault \"%.60s\"",
-                             kind);
-    }
-    if (spec->target == SQ_T_INTERFACE)
-        return sq_term_usage(x->t, "it acts on a whole interface; use it in a scenario with squall run",
-                             "exec: %s is not for one command", kind);
-    if (x->n_faults == MAX_FAULTS)
-        return sq_term_usage(x->t, NULL, "exec: more than %d faults", MAX_FAULTS);
-    x->faults[x->n_faults++] =
-        (struct exec_fault){.x = x, .spec = spec, .with = json_object(), .after_ns = -1, .duration_ns = -1};
-    return 0;
-}
-
-/* Values come as text; what the schema wants as a number or a truth must be one before it is checked. */
-static json_t *typed(const struct sq_fault_spec *spec, const char *key, const char *value)
-{
-    for (const struct sq_param *p = spec->with; p && p->name; p++) {
-        if (strcmp(p->name, key) != 0 || (p->type != SQ_P_INT && p->type != SQ_P_NUMBER && p->type != SQ_P_BOOL))
-            continue;
-        json_t *v = json_loads(value, JSON_DECODE_ANY, NULL);
-        return v ? v : json_string(value);
-    }
-    return json_string(value);
-}
-
-static int take_with(struct exec *x, struct exec_fault *f, const char *text)
-{
-    const char *eq = strchr(text, '=');
-    char key[64];
-    if (!eq || eq == text || (size_t)(eq - text) >= sizeof(key))
-        return sq_term_usage(x->t, "--with delay=200ms", "exec: \"%.80s\" is no parameter", text);
-    snprintf(key, sizeof(key), "%.*s", (int)(eq - text), text);
-    json_object_set_new(f->with, key, typed(f->spec, key, eq + 1));
-    return 0;
-}
-
-/* Options that belong to the --fault before them. */
-static int take_detail(struct exec *x, const char *name, const char *value)
-{
-    struct sq_err e = {0};
-    if (x->n_faults == 0)
-        return sq_term_usage(x->t, "squall exec --fault call/latency --with delay=200ms ...",
-                             "exec: --%s belongs to the --fault before it, and there is none", name);
-    struct exec_fault *f = &x->faults[x->n_faults - 1];
-    if (strcmp(name, "with") == 0)
-        return take_with(x, f, value);
-    if (strcmp(name, "percent") == 0) {
-        double percent;
-        f->percent = value;
-        if (sq_parse_percent(value, &percent, &e))
-            return sq_term_fail(x->t, &e);
-    } else if (strcmp(name, "on") == 0) {
-        f->on = value;
-    } else if (sq_parse_duration(value, strcmp(name, "after") == 0 ? &f->after_ns : &f->duration_ns, &e)) {
-        return sq_term_fail(x->t, &e);
-    }
-    return 0;
-}
-
-static int check_fault(struct exec *x, struct exec_fault *f)
-{
-    struct sq_err e = {0};
-    cleanup_json json_t *normal = NULL;
-    if (sq_spec_normalize(f->spec->name, f->spec->with, f->with, &normal, &e))
-        return sq_term_fail(x->t, &e);
-    if (f->spec->target != SQ_T_EDGE) {
-        if (f->percent || f->on)
-            return sq_term_usage(x->t, NULL, "exec: %s acts on the command itself: no --on, no --percent",
-                                 f->spec->name);
-        if (f->after_ns < 0)
-            f->after_ns = SQ_S; /* the command must be there */
-        return 0;
-    }
-    if (!f->on && x->n_edges == 1)
-        f->on = x->edges[0].name;
-    if (!f->on)
-        return sq_term_usage(x->t, "name it with --on", "exec: %s: on which edge?", f->spec->name);
-    if (!edge_named(x, f->on))
-        return sq_term_usage(x->t, "declare it: --edge NAME=127.0.0.1:5432", "exec: there is no edge \"%.80s\"", f->on);
-    return 0;
-}
-
-static int read_options(struct exec *x)
-{
-    int code = 0;
-    for (size_t i = 0; i < x->args->n_given && !code; i++) {
-        const char *name = x->args->given[i].option->name, *value = x->args->given[i].value;
-        if (strcmp(name, "edge") == 0)
-            code = take_edge(x, value);
-        else if (strcmp(name, "fault") == 0)
-            code = take_fault(x, value);
-        else if (strcmp(name, "injector") != 0 && strcmp(name, "quiet") != 0 && strcmp(name, "gate") != 0)
-            code = take_detail(x, name, value);
-    }
-    for (size_t i = 0; i < x->n_faults && !code; i++)
-        code = check_fault(x, &x->faults[i]);
-    return code;
-}
 
 /* ---- faults ---- */
 
@@ -350,7 +170,7 @@ static void polled(void *arg, int status, json_t *body, const struct sq_err *e)
     x->after = sq_json_int_or(body, "next", x->after);
     json_array_foreach(json_object_get(body, "events"), i, ev)
     {
-        struct exec_edge *edge = edge_named(x, sq_json_str_or(ev, "edge", ""));
+        struct exec_edge *edge = sq_exec_edge(x, sq_json_str_or(ev, "edge", ""));
         if (edge && strcmp(sq_json_str_or(ev, "type", ""), "calls") == 0)
             json_array_foreach(json_object_get(ev, "calls"), k, row) count_call(x, edge, row);
         if (strcmp(sq_json_str_or(ev, "type", ""), "warning") == 0)
@@ -629,7 +449,7 @@ static int exec_main(const struct sq_args *a, struct sq_term *t)
     x->t = t;
     x->args = a;
     x->gate[0] = x->gate[1] = -1;
-    int code = read_options(x);
+    int code = sq_exec_read(x);
     code = code ? code : sq_begin(t);
     if (!code) {
         int rc = sq_session_open(sq_begin_injector(sq_args_value(a, "injector")), &x->s, &e);
