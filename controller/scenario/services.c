@@ -192,7 +192,9 @@ void sq_finish_edge(struct sq_norm *c, const char *label, const struct sq_node *
     json_t *item;
     size_t i;
 
-    if (to && json_array_size(json_object_get(o, "to")) == 0)
+    if (!to)
+        return;
+    if (json_array_size(json_object_get(o, "to")) == 0)
         sq_diag_error(c->d, to->pos, "to: [service:payments]", "%s: \"to\" is empty", label);
     json_array_foreach(json_object_get(o, "to"), i, item)
     {
