@@ -15,10 +15,12 @@ enum sq_class {
     SQ_C_CONFLICT,     /* it exists already, or is in use (exit 5, HTTP 409) */
 };
 
+#define SQ_ERR_MSG 768
+
 struct sq_err {
     int code;           /* -errno; 0: no error */
     enum sq_class cls;
-    char msg[768];      /* what happened, to what: no trailing newline or full stop */
+    char msg[SQ_ERR_MSG]; /* what happened, to what: no trailing newline or full stop */
     char hint[384];     /* what to do about it; may be empty */
 };
 

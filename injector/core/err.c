@@ -76,7 +76,7 @@ void sq_err_hint(struct sq_err *e, const char *fmt, ...)
 
 int sq_err_prefix(struct sq_err *e, const char *fmt, ...)
 {
-    char context[256], old[sizeof e->msg];
+    char context[256], old[SQ_ERR_MSG];
     va_list ap;
 
     if (!e)
@@ -85,7 +85,7 @@ int sq_err_prefix(struct sq_err *e, const char *fmt, ...)
     (void)vsnprintf(context, sizeof context, fmt, ap);
     va_end(ap);
     memcpy(old, e->msg, sizeof old);
-    (void)snprintf(e->msg, sizeof e->msg, "%s: %.*s", context, (int)(sizeof e->msg - sizeof context - 4), old);
+    (void)snprintf(e->msg, sizeof e->msg, "%s: %.*s", context, (int)(SQ_ERR_MSG - sizeof context - 4), old);
     return e->code;
 }
 
