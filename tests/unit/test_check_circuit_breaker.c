@@ -84,6 +84,24 @@ static void healthy_variants_pass(void **state)
     }
 }
 
+/* A caller that waits for a few stuck calls pauses before its breaker opens; stragglers come after it has opened. */
+static void pauses_and_stragglers_pass(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 160; seed < 180; seed++) {
+        struct caller c = {.rate = 60, .end = 42, .from = 12, .to = 30, .delay_ms = 3000, .timeout_ms = 498, .trip = 6,
+                           .open_ms = 2870, .probes = 2, .workers = 4, .seed = seed};
+
+        expect(&c, "pass", "");
+        c = healthy;
+        c.seed = seed;
+        c.attempts = 3;
+        c.inside = c.traced = true;
+        c.backoff_ms = 500;
+        expect(&c, "pass", "");
+    }
+}
+
 static void no_breaker_fails(void **state)
 {
     (void)state;
@@ -269,6 +287,49 @@ static void other_silences(void **state)
     rig_close(&r);
 }
 
+/* CALLS_S calls a second in [from, to) seconds, answered. */
+static void well(struct rig *r, double from, double to, double calls_s)
+{
+    for (int i = 0; i < (int)((to - from) * calls_s); i++)
+        rig_call(r, EDGE, "checkout.0",
+                 (struct rig_call){.t_ms = (int)(from * 1e3 + i * 1e3 / calls_s), .status = 200, .dur_ms = 3});
+}
+
+/* Half of the calls is not all of them; and calls that stop without one having failed were not stopped by a breaker. */
+static void half_back(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    for (int back = 0; back < 2; back++) {
+        rig_open(&r, SPEC);
+        rig_steady(&r, 0, 10, true);
+        rig_fault(&r, "f1", "slow", "call/latency", 12, 30, "\"hit\":[],\"readback\":{}");
+        for (int sec = 0; sec < 50; sec++)
+            rig_second(&r, "cart", sec, 40, 10, 0, 0, "");
+        well(&r, 0, 12, 40);
+        for (int t = 12000; t < 30000; t += t == 12100 ? 2400 : t < 12100 ? 10 : 2500)
+            rig_call(&r, EDGE, "checkout.0", (struct rig_call){.t_ms = t, .outcome = 2, .dur_ms = 300, .held_ms = 2000,
+                                                               .fault = "f1"});
+        well(&r, 31, 50, back ? 40 : 16);
+        rig_end(&r, 51);
+        EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), back ? "pass" : "fail");
+        if (!back)
+            assert_non_null(strstr(rig_why(&r, 0), "never closed"));
+        rig_close(&r);
+    }
+    rig_open(&r, SPEC);
+    rig_steady(&r, 0, 10, true);
+    rig_fault(&r, "f1", "slow", "call/latency", 12, 30, "\"hit\":[],\"readback\":{}");
+    for (int sec = 0; sec < 50; sec++)
+        rig_second(&r, "cart", sec, 40, 10, 0, 0, "");
+    well(&r, 0, 13, 40);
+    well(&r, 31, 50, 40);
+    EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "inconclusive");
+    assert_non_null(strstr(rig_why(&r, 0), "without one having failed"));
+    rig_close(&r);
+}
+
 /* Each instance by itself: two good breakers pass, one bad one is named. */
 static void per_instance(void **state)
 {
@@ -290,7 +351,7 @@ static void per_instance(void **state)
     rig_close(&r);
 }
 
-/* A load that rises after the steady state does not make silence out of nothing, nor closing out of half the calls. */
+/* A load that falls after the steady state is no silence of the caller's. */
 static void ramping_load(void **state)
 {
     struct rig r;
@@ -299,10 +360,10 @@ static void ramping_load(void **state)
     rig_open(&r, SPEC);
     rig_steady(&r, 0, 10, true);
     rig_fault(&r, "f1", "slow", "call/latency", 12, 30, "\"hit\":[],\"readback\":{}");
-    for (int sec = 0; sec < 42; sec++) /* from 20 s on a third of the load */
-        rig_second(&r, "cart", sec, sec < 20 ? 30 : 10, 10, 0, 0, "");
-    for (int i = 0; i < 20 * 30 + 22 * 10; i++) {
-        int t = i < 600 ? i * 1000 / 30 : 20000 + (i - 600) * 100;
+    for (int sec = 0; sec < 42; sec++) /* from 20 s on next to no load */
+        rig_second(&r, "cart", sec, sec < 20 ? 30 : 1, 10, 0, 0, "");
+    for (int i = 0; i < 20 * 30 + 22; i++) {
+        int t = i < 600 ? i * 1000 / 30 : 20000 + (i - 600) * 1000;
         bool hit = t >= 12000 && t < 30000;
 
         rig_call(&r, EDGE, "checkout.0",
@@ -337,6 +398,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(healthy_passes),
         cmocka_unit_test(healthy_variants_pass),
+        cmocka_unit_test(pauses_and_stragglers_pass),
+        cmocka_unit_test(half_back),
         cmocka_unit_test(no_breaker_fails),
         cmocka_unit_test(never_closes_fails),
         cmocka_unit_test(short_open_time_fails),

@@ -66,6 +66,9 @@ static void untraced(void **state)
     expect(&c, ATTEMPTS, "pass", "");
     c.attempts = 6;
     expect(&c, ATTEMPTS, "fail", "");
+    c.trip = 500; /* a breaker that is open for the rest does not hide it */
+    c.open_ms = 20000;
+    expect(&c, ATTEMPTS, "fail", "");
 }
 
 static void amplification(void **state)

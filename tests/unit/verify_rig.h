@@ -197,6 +197,7 @@ struct caller {
     bool abandons;                  /* stops waiting without closing the connection */
     unsigned workers;               /* 0: as many as needed */
     unsigned attempts;              /* 0: 1 */
+    bool inside;                    /* retries are inside the breaker: it sees the first attempt only */
     double backoff_ms;
     bool traced;
     uint64_t seed;
@@ -315,7 +316,9 @@ static inline void rig_caller(struct rig *r, const char *edge, const char *insta
                 break;
             memmove(&s->queue[i], &s->queue[i + 1], (s->n_queue - i - 1) * sizeof req);
             s->n_queue--;
-            if (!sim_gate(s, c, now, &trial))
+            if (c->inside && req.tried > 0)
+                trial = false;
+            else if (!sim_gate(s, c, now, &trial))
                 continue;
             bool hit = now >= c->from * 1e3 && now < c->to * 1e3 &&
                        (!c->hit_percent || sq_rng_below(&rng, 100) < c->hit_percent);
