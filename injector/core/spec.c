@@ -121,7 +121,9 @@ static int unknown(const char *what, const struct sq_param *params, const char *
 
 static int mistyped(const char *what, const struct sq_param *p, struct sq_err *e)
 {
-    sq_err_cls(e, SQ_C_INPUT, -EINVAL, "%s: \"%s\" must be a %s", what, p->name, sq_ptype_name(p->type));
+    const char *article = p->type == SQ_P_BOOL ? "" : p->type == SQ_P_INT || p->type == SQ_P_ERRNO ? "an " : "a ";
+
+    sq_err_cls(e, SQ_C_INPUT, -EINVAL, "%s: \"%s\" must be %s%s", what, p->name, article, sq_ptype_name(p->type));
     if (p->def)
         sq_err_hint(e, "for example %s: %s (%s)", p->name, p->def, p->doc);
     return -EINVAL;
