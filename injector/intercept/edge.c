@@ -16,6 +16,7 @@ void sq_edge_free(struct sq_edge *edge)
     for (size_t i = 0; i < SQ_EDGE_RULES; i++)
         json_decref(edge->fault[i].rule);
     json_decref(edge->ack_rules);
+    json_decref(edge->failed);
     free(edge->dest);
     free(edge);
 }
@@ -294,7 +295,7 @@ static void edge_remove(struct sq_edge *edge)
 int sq_edge_drop_run(struct sq_intercept *ic, const char *run_id, struct sq_err *e)
 {
     (void)e;
-    sq_bpf_drain(ic);
+    sq_ic_flush(ic);
     for (uint32_t i = 0; i < SQ_CALLERS; i++)
         if (ic->caller[i] && strcmp(ic->caller[i]->run, run_id) == 0)
             sq_intercept_disarm(ic, run_id, ic->caller[i]->instance);

@@ -13,6 +13,7 @@
 
 #define CALL_LEN 11
 #define MAX_DUR (INT64_C(86400) * SQ_S)
+#define FAILED_MAX 500
 #define GROUPS 64 /* of one batch by (edge, caller) */
 
 static bool text_ok(const json_t *v, size_t max, const char *chars)
@@ -175,21 +176,35 @@ void sq_incoming(struct sq_intercept *ic, const char *text, size_t len)
         sq_ic_warn(ic, "", "the proxy reported something that cannot be true; that and the like is left out");
 }
 
-void sq_incoming_failed(struct sq_intercept *ic, const struct sq_caller *c, const struct sq_edge *edge, uint64_t t_ns,
+void sq_incoming_flush(struct sq_edge *edge)
+{
+    json_t *calls = edge->failed;
+
+    edge->failed = NULL;
+    if (calls)
+        sq_ic_event(edge->ic, edge->run,
+                    json_pack("{s:s,s:s,s:s,s:o}", "type", "calls", "edge", edge->name, "instance",
+                              edge->failed_caller->instance, "calls", calls));
+}
+
+/* Gathered for a moment: a retry storm is one event in 50 ms, not ten thousand a second. */
+void sq_incoming_failed(struct sq_intercept *ic, struct sq_caller *c, struct sq_edge *edge, uint64_t t_ns,
                         uint32_t rule)
 {
-    json_t *call = json_pack("[I,i,i,i,i,i,s,s,i]", (json_int_t)t_ns, SQ_CALL_CONNECT, SQ_OUT_FAILED, 0, 0, 0,
-                             sq_edge_fault_of(edge, rule), "", 0);
-
-    sq_ic_event(
-        ic, edge->run,
-        json_pack("{s:s,s:s,s:s,s:[o]}", "type", "calls", "edge", edge->name, "instance", c->instance, "calls", call));
+    if (edge->failed && (edge->failed_caller != c || json_array_size(edge->failed) >= FAILED_MAX))
+        sq_incoming_flush(edge);
+    if (!edge->failed)
+        edge->failed = json_array();
+    edge->failed_caller = c;
+    (void)json_array_append_new(edge->failed, json_pack("[I,i,i,i,i,i,s,s,i]", (json_int_t)t_ns, SQ_CALL_CONNECT,
+                                                        SQ_OUT_FAILED, 0, 0, 0, sq_edge_fault_of(edge, rule), "", 0));
+    sq_ic_flush_soon(ic);
 }
 
 void sq_incoming_hook(struct sq_intercept *ic, const struct sq_hook_event *ev)
 {
-    const struct sq_caller *c = sq_ic_caller(ic, ev->caller);
-    const struct sq_edge *edge = sq_ic_edge(ic, ev->edge);
+    struct sq_caller *c = sq_ic_caller(ic, ev->caller);
+    struct sq_edge *edge = sq_ic_edge(ic, ev->edge);
 
     if (c && edge)
         sq_incoming_failed(ic, c, edge, ev->t_ns, ev->rule);

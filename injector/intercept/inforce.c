@@ -250,7 +250,7 @@ int sq_edge_rule_clear(struct sq_edge *edge, const char *fault_id, struct sq_err
         memset(f, 0, sizeof(*f));
     }
     rc = sq_edge_push(edge, SQ_PUSH_CLEAR, e);
-    sq_bpf_drain(edge->ic);
+    sq_ic_flush(edge->ic);
     if (rc < 0 && !sq_link_alive(edge->ic)) {
         sq_err_clear(e); /* no proxy, no fault: calls go direct */
         return 0;

@@ -17,6 +17,7 @@
 #include "squall/cleanup.h"
 #include "squall/json.h"
 
+#define FLUSH_MS 50
 #define GONE_MAX 1024 /* callers whose names are kept for late calls */
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71 /* Linux 5.14 */
@@ -176,17 +177,60 @@ static void learn_netns(struct sq_intercept *ic)
     }
 }
 
-static int start_tick(struct sq_intercept *ic, struct sq_err *e)
+void sq_ic_flush(struct sq_intercept *ic)
 {
-    ic->tick = calloc(1, sizeof(*ic->tick));
-    if (!ic->tick)
-        return sq_err(e, -ENOMEM, "out of memory");
-    (void)uv_timer_init(ic->o.loop, ic->tick);
+    sq_bpf_drain(ic);
+    for (uint32_t i = 0; i < SQ_EDGES; i++)
+        if (ic->edge[i])
+            sq_incoming_flush(ic->edge[i]);
+    for (struct sq_edge *edge = ic->gone_edges; edge; edge = edge->next)
+        sq_incoming_flush(edge);
+}
+
+static void on_flush(uv_timer_t *t)
+{
+    sq_ic_flush(t->data);
+}
+
+void sq_ic_flush_soon(struct sq_intercept *ic)
+{
+    if (ic->flush && !uv_is_active((uv_handle_t *)ic->flush))
+        (void)uv_timer_start(ic->flush, on_flush, FLUSH_MS, 0);
+}
+
+static uv_timer_t *new_timer(struct sq_intercept *ic)
+{
+    uv_timer_t *t = calloc(1, sizeof(*t));
+
+    if (!t)
+        return NULL;
+    (void)uv_timer_init(ic->o.loop, t);
     ic->handles++;
-    ic->tick->data = ic;
+    t->data = ic;
+    return t;
+}
+
+static void end_timer(uv_timer_t **t)
+{
+    if (*t)
+        uv_close((uv_handle_t *)*t, on_closed);
+    *t = NULL;
+}
+
+static int start_timers(struct sq_intercept *ic, struct sq_err *e)
+{
+    ic->tick = new_timer(ic);
+    ic->flush = new_timer(ic);
+    if (!ic->tick || !ic->flush)
+        return sq_err(e, -ENOMEM, "out of memory");
     (void)uv_timer_start(ic->tick, on_tick, 1000, 1000);
     uv_unref((uv_handle_t *)ic->tick);
     return 0;
+}
+
+static void nobody_waits(void *arg)
+{
+    (void)arg;
 }
 
 int sq_intercept_new(const struct sq_intercept_opts *o, struct sq_intercept **out, struct sq_err *e)
@@ -208,9 +252,15 @@ int sq_intercept_new(const struct sq_intercept_opts *o, struct sq_intercept **ou
     rc = ic->dir && ic->self && ic->waits ? make_flows(ic, e) : sq_err(e, -ENOMEM, "out of memory");
     if (rc == 0)
         learn_netns(ic);
-    rc = rc ? rc : start_tick(ic, e);
+    rc = rc ? rc : start_timers(ic, e);
     if (rc < 0) {
-        free_all(ic);
+        bool open = ic->handles > 0; /* then the last handle to close frees it */
+
+        end_timer(&ic->tick);
+        end_timer(&ic->flush);
+        ic->freed = nobody_waits;
+        if (!open)
+            free_all(ic);
         return rc;
     }
     *out = ic;
@@ -277,9 +327,8 @@ void sq_intercept_free(struct sq_intercept *ic, void (*done)(void *arg), void *a
     sq_supervise_end_all(ic);
     sq_link_stop(ic, true);
     sq_bpf_close(ic);
-    (void)uv_timer_stop(ic->tick);
-    uv_close((uv_handle_t *)ic->tick, on_closed);
-    ic->tick = NULL;
+    end_timer(&ic->flush);
+    end_timer(&ic->tick);
 }
 
 static struct sq_caller *find_caller(struct sq_intercept *ic, const char *run, const char *instance)
@@ -465,6 +514,7 @@ static void keep_name(struct sq_intercept *ic, struct sq_caller *c)
             p = &old->next;
             continue;
         }
+        sq_ic_flush(ic); /* may be about it */
         *p = old->next;
         sq_ic_caller_free(old);
     }
@@ -477,7 +527,7 @@ void sq_intercept_disarm(struct sq_intercept *ic, const char *run_id, const char
 
     if (!c)
         return;
-    sq_bpf_drain(ic);
+    sq_ic_flush(ic);
     msg = json_pack("{s:s,s:I}", "op", "uncaller", "id", (json_int_t)c->id);
     (void)sq_link_send(ic, msg, NULL, 0, NULL);
     for (struct sq_supervisor *s = ic->sups; s; s = s->next)

@@ -194,8 +194,10 @@ void sq_link_stop(struct sq_intercept *ic, bool quit)
         (void)close(l->fd);
     l->fd = -1;
     if (l->pidfd >= 0) {
-        if (l->dead && !quit)
-            (void)sq_pidfd_signal(l->pidfd, SIGKILL); /* a proxy that left its socket is of no use */
+        struct pollfd p = {.fd = l->pidfd, .events = POLLIN};
+
+        if (l->dead && !quit && sq_pidfd_signal(l->pidfd, SIGKILL) == 0) /* one that left its socket is of no use */
+            (void)poll(&p, 1, 200);
         (void)waitid(P_PIDFD, (id_t)l->pidfd, &si, WEXITED | WNOHANG);
         (void)close(l->pidfd);
     }
@@ -243,14 +245,24 @@ static int offer_synhold(struct sq_intercept *ic, struct sq_err *e)
     return rc;
 }
 
+static bool edges_left(const struct sq_intercept *ic)
+{
+    for (uint32_t i = 0; i < SQ_EDGES; i++)
+        if (ic->edge[i])
+            return true;
+    return false;
+}
+
 int sq_link_start(struct sq_intercept *ic, struct sq_err *e)
 {
     struct sq_link *l = &ic->link;
     struct sq_proc p = {0};
     int sv[2], rc, size = 1 << 20;
 
+    if (l->dead && edges_left(ic))
+        return sq_err(e, -EPIPE, "the proxy has died: calls go direct until all runs with edges have ended");
     if (l->dead)
-        return sq_err(e, -EPIPE, "the proxy has died; calls go direct until the next run starts a new injector");
+        l->dead = l->started = ic->hold_ok = false;
     if (l->started)
         return 0;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv) < 0)

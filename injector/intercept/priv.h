@@ -49,6 +49,8 @@ struct sq_edge {
     uint32_t acked;    /* epoch of the proxy's last ack */
     json_t *ack_rules; /* what it said was in force then */
     uint64_t told_bypassed, told_lost;
+    json_t *failed; /* calls that are not told yet, all of failed_caller */
+    struct sq_caller *failed_caller;
     struct sq_edge *next; /* of the dropped */
 };
 
@@ -120,7 +122,7 @@ struct sq_intercept {
     struct sq_edge *gone_edges; /* newest first */
     uint32_t next_edge, next_caller, next_rule;
     struct sq_supervisor *sups;
-    uv_timer_t *tick;
+    uv_timer_t *tick, *flush;
     unsigned handles; /* open uv handles */
     uint64_t bad_calls, proxy_lost;
     struct sq_waits *waits;
@@ -136,6 +138,8 @@ uv_poll_t *sq_ic_poll(struct sq_intercept *ic, int fd, int events, uv_poll_cb cb
 void sq_ic_unpoll(struct sq_intercept *ic, uv_poll_t **p);            /* stops now, frees later */
 struct sq_caller *sq_ic_caller(struct sq_intercept *ic, uint32_t id); /* armed or gone; NULL */
 struct sq_edge *sq_ic_edge(struct sq_intercept *ic, uint32_t id);
+void sq_ic_flush_soon(struct sq_intercept *ic);
+void sq_ic_flush(struct sq_intercept *ic); /* failed connects to the evidence, now */
 void sq_ic_proxy_died(struct sq_intercept *ic, const char *why);
 
 /* link.c */
@@ -151,8 +155,9 @@ int sq_link_wait_ack(struct sq_intercept *ic, struct sq_edge *edge, uint32_t epo
 void sq_incoming(struct sq_intercept *ic, const char *text, size_t len);
 void sq_incoming_hook(struct sq_intercept *ic, const struct sq_hook_event *ev);
 /* Tell the evidence of one connect that failed before it had begun. */
-void sq_incoming_failed(struct sq_intercept *ic, const struct sq_caller *c, const struct sq_edge *edge, uint64_t t_ns,
+void sq_incoming_failed(struct sq_intercept *ic, struct sq_caller *c, struct sq_edge *edge, uint64_t t_ns,
                         uint32_t rule);
+void sq_incoming_flush(struct sq_edge *edge); /* what was gathered of those */
 
 /* bpf.c */
 int sq_bpf_try(struct sq_err *e); /* load the programs, and forget them */

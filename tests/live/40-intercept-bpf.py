@@ -156,6 +156,43 @@ def programs(run_dir):
         rig.end()
 
 
+def mixed(run_dir):
+    """An edge with a TCP and a Unix destination: BPF takes the one, seccomp the other, one rule hits both."""
+    path = os.path.join(run_dir, "dep.sock")
+    with Dependency() as dep, Dependency(socket.AF_UNIX, path=path):
+        rig = Rig(run_dir, [f"127.0.0.1:{dep.port}", f"unix:{path}"], mode="bpf")
+        local = (f"c = socket.socket(socket.AF_UNIX); result = c.connect_ex({path!r})\n"
+                 "if not result: c.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n'); result = c.recv(99)[:4].decode()")
+        assert rig.do(f"result = attempt({dep.port})")["body"] == "real"
+        assert rig.do(local) == "HTTP"
+        until("both are counted", lambda: len(rig.calls()) == 2)
+        f = rig.fault("call/error", {"errno": "ETIMEDOUT"})
+        assert rig.do(f"result = attempt({dep.port})")["err"] == 110
+        assert rig.do(local) == 110
+        rig.clear(f)
+        assert rig.do(f"result = attempt({dep.port})")["body"] == "real"
+        assert rig.do(local) == "HTTP"
+        until("both failures are counted", lambda: len([c for c in rig.calls() if c[1:3] == [1, 1]]) == 2)
+        rig.end()
+
+
+def again(run_dir):
+    """A proxy that died takes its run with it, not the injector: the next run has another one."""
+    with Dependency() as dep:
+        rig = Rig(run_dir, [f"127.0.0.1:{dep.port}"], mode="bpf")
+        os.kill(rig.proxy_pid(), signal.SIGKILL)
+        until("its death is told", lambda: any(e["state"] == "died" for e in rig.events("proxy")))
+        assert rig.inj.delete(f"runs/{rig.id}")["clean"]
+        os.unlink(rig.control)
+        rig = Rig(run_dir, [f"127.0.0.1:{dep.port}"], mode="bpf", injector=rig.inj)
+        f = rig.fault("call/error")
+        assert rig.do(f"result = attempt({dep.port})")["err"] == 111
+        rig.clear(f)
+        assert rig.do(f"result = attempt({dep.port})")["body"] == "real"
+        until("it is counted", lambda: len(rig.calls()) == 2)
+        rig.end()
+
+
 def proxy_dies(run_dir):
     with Dependency() as dep:
         rig = Rig(run_dir, [f"127.0.0.1:{dep.port}"], mode="bpf")
@@ -200,4 +237,4 @@ def injector_dies(run_dir):
 if os.geteuid() != 0:
     print("skipped: cgroup-BPF needs root")
     sys.exit(0)
-main([passes, errno, percent, latency, blackhole, instance, families, programs, proxy_dies, injector_dies])
+main([passes, errno, percent, latency, blackhole, instance, families, programs, mixed, again, proxy_dies, injector_dies])

@@ -13,7 +13,8 @@ from injector_lib import alive, until
 from intercept_lib import Dependency, Rig, Without, main
 
 # Root without a cgroup2 to attach to; it keeps CAP_NET_RAW.
-NO_BPF = ["unshare", "-m", "sh", "-c", "umount $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts) && exec \"$@\"", "sh"]
+NO_BPF = ["unshare", "-m", "sh", "-c", 
+          "for m in $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts); do umount -l $m; done; exec \"$@\"", "sh"]
 USER = ["setpriv", "--reuid", "65533", "--regid", "65533", "--clear-groups"]
 
 

@@ -348,4 +348,48 @@ UNUSED static void svc_reap(pid_t pid)
     (void)waitpid(pid, NULL, 0);
 }
 
+/* ---- files and records ---- */
+
+UNUSED static char file[64];
+
+UNUSED static void fresh_file(void)
+{
+    (void)snprintf(file, sizeof file, "/tmp/squall-svc-file-XXXXXX");
+    int fd = mkstemp(file);
+    assert_true(fd >= 0);
+    close(fd);
+    (void)chmod(file, 0666);
+    if (geteuid() == 0)
+        (void)!chown(file, NOBODY, NOBODY); /* fs.protected_regular */
+}
+
+UNUSED static char *slurp(const char *path)
+{
+    static char text[8192];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    return text;
+}
+
+/* The undo records in the journal: the newest one's undo. New reference. */
+UNUSED static int last_record(const json_t *record, unsigned slot, void *arg)
+{
+    json_t **out = arg;
+    (void)slot;
+    if (!*out)
+        *out = json_deep_copy(json_object_get(record, "undo"));
+    return 1;
+}
+
+UNUSED static json_t *undo_record(struct sq_engine *eng)
+{
+    json_t *undo = NULL;
+    (void)sq_journal_each(eng->journal, last_record, &undo, NULL);
+    assert_non_null(undo);
+    return undo;
+}
+
 #endif
