@@ -11,6 +11,7 @@
 #include "squall/clock.h"
 
 #define ACCEPTS 64 /* at one wake-up */
+#define BACKLOG_MAX 8192
 #define EDGES_MAX 1024
 #define RETRY (100 * INT64_C(1000000))
 
@@ -94,6 +95,22 @@ static void welcome(struct listener *l, int fd, const struct sockaddr_storage *p
     (void)close(fd);
 }
 
+enum accepted { ACCEPT_MORE, ACCEPT_NONE, ACCEPT_NO_ROOM };
+
+static enum accepted accept_one(struct listener *l)
+{
+    struct sockaddr_storage peer = {0};
+    socklen_t n = sizeof(peer);
+    int fd = accept4(l->fd, (struct sockaddr *)&peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+        welcome(l, fd, &peer);
+        return ACCEPT_MORE;
+    }
+    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+        return ACCEPT_NO_ROOM;
+    return errno == ECONNABORTED || errno == EINTR ? ACCEPT_MORE : ACCEPT_NONE;
+}
+
 static void on_again(struct sq_timer *t)
 {
     struct listener *l = (struct listener *)((char *)t - offsetof(struct listener, again));
@@ -108,18 +125,13 @@ static void on_ready(uv_poll_t *h, int status, int events)
     if (status < 0)
         return;
     for (int i = 0; i < ACCEPTS; i++) {
-        struct sockaddr_storage peer = {0};
-        socklen_t n = sizeof(peer);
-        int fd = accept4(l->fd, (struct sockaddr *)&peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0) {
-            welcome(l, fd, &peer);
-        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+        enum accepted got = accept_one(l);
+        if (got == ACCEPT_NO_ROOM) {
             (void)uv_poll_stop(&l->poll); /* it stays readable: come back when there may be room */
             (void)sq_timer_set(&px->timers, &l->again, sq_mono_ns() + RETRY, on_again);
-            return;
-        } else if (errno != ECONNABORTED && errno != EINTR) {
-            return;
         }
+        if (got != ACCEPT_MORE)
+            return;
     }
 }
 
@@ -148,6 +160,9 @@ static int listen_on(struct edge *e, int fd, enum listen_kind kind, uint32_t cal
 
 static void unlisten(struct listener *l)
 {
+    /* Closing it would reset those that wait to be accepted. */
+    for (int i = 0; i < BACKLOG_MAX && accept_one(l) == ACCEPT_MORE; i++)
+        ;
     TAILQ_REMOVE(&l->edge->listeners, l, link);
     sq_timer_stop(&l->edge->px->timers, &l->again);
     uv_close((uv_handle_t *)&l->poll, on_listener_closed);
@@ -177,7 +192,7 @@ int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protoc
     {
         n++;
     }
-    if (px_edge_find(px, id) || n >= EDGES_MAX)
+    if (px->draining || px_edge_find(px, id) || n >= EDGES_MAX)
         return -EEXIST;
     struct edge *e = calloc(1, sizeof(*e));
     if (!e)
@@ -209,7 +224,7 @@ int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protoc
 
 int px_edge_unix(struct edge *e, uint32_t caller, int fd)
 {
-    return listen_on(e, fd, PX_UNIX, caller);
+    return e->px->draining ? -ESHUTDOWN : listen_on(e, fd, PX_UNIX, caller);
 }
 
 static void free_edge(struct edge *e)

@@ -100,8 +100,9 @@ static void on_tick(uv_timer_t *t)
     struct px *px = t->data;
     px_calls_flush(px);
     px_wire_flush(px);
-    /* A held SYN is a connect that will come yet. */
-    if (px->drain_at && px->drain_at <= sq_mono_ns() && !px_hold_waits(px)) {
+    if (px->drain_at && px_hold_waits(px))
+        px->drain_at = sq_mono_ns() + REDIRECTED; /* a held SYN is a connect that will come yet */
+    if (px->drain_at && px->drain_at <= sq_mono_ns()) {
         px->drain_at = 0;
         close_listeners(px);
         px_maybe_leave(px);
@@ -178,12 +179,25 @@ static int start(struct px *px)
     return rc;
 }
 
+/* Closing the last connection of a dropped edge frees it. */
+static void end_edge(struct edge *e)
+{
+    struct conn *next;
+    if (e->counted)
+        px_edge_drop(e);
+    else
+        for (struct conn *c = TAILQ_FIRST(&e->conns); c; c = next) {
+            next = TAILQ_NEXT(c, link);
+            px_conn_close(c, SQ_OUT_OPEN, 0, false);
+        }
+}
+
 static void stop(struct px *px)
 {
     px_calls_flush(px);
     px_wire_flush(px);
     while (!TAILQ_EMPTY(&px->edges))
-        px_edge_drop(TAILQ_FIRST(&px->edges));
+        end_edge(TAILQ_FIRST(&px->edges));
     px_callers_drop(px);
     px_notify_close(px);
     px_hold_close(px);
@@ -192,7 +206,8 @@ static void stop(struct px *px)
     uv_close((uv_handle_t *)&px->beat_timer, NULL);
     uv_close((uv_handle_t *)&px->stats_timer, NULL);
     sq_timers_close(&px->timers);
-    (void)uv_run(&px->loop, UV_RUN_DEFAULT);
+    while (uv_run(&px->loop, UV_RUN_DEFAULT) != 0)
+        ; /* a uv_stop of before ends it early */
     (void)uv_loop_close(&px->loop);
     if (px->diag >= 0)
         (void)close(px->diag);

@@ -231,7 +231,7 @@ void px_call_raw(struct px *px, const struct edge *e, uint32_t caller, enum sq_c
                      "%s[%" PRId64 ",%u,%u,%d,%d,%d,%" PRId64 ",%" PRId64 ",\"%s\",\"%s\",%" PRId64 "]",
                      w->calls_n ? "," : "", call->start, caller, e->id, (int)kind, (int)outcome, status,
                      end > call->start ? end - call->start : 0, call->held, sq_name_of(&px->names, call->fault),
-                     call->trace, call->answer);
+                     call->trace, call->answer > call->start ? call->answer - call->start : 0);
     if (n < 0 || n >= CALL_MAX)
         return;
     w->calls_len += (size_t)n;

@@ -18,11 +18,13 @@
  *   {"op":"upstream","req":N,"error":N}            fds: [connected socket] unless error (a positive errno)
  *   {"op":"quit"}                                  drain and leave
  * proxy -> squalld
- *   {"op":"ack","edge":N,"epoch":N,"rules":[as in force]}
+ *   {"op":"ack","edge":N,"epoch":N,"rules":[as in force],"error":S or absent}
  *   {"op":"upstream","req":N,"edge":N,"caller":N}
  *   {"op":"calls","calls":[[start_ns,caller,edge,kind,outcome,status,dur_ns,held_ns,"fault or empty","trace or empty",
- *        answer_ns],...]}       at least every 100 ms when there are any; times CLOCK_MONOTONIC
- *   {"op":"stats","open":N,"bytes_up":N,"bytes_down":N,"rss":N}   every second
+ *        answer_ns],...]}       at least every 100 ms when there are any; start is CLOCK_MONOTONIC,
+ *        dur, held and answer are counted from it (answer 0: never)
+ *   {"op":"stats","open":N,"bytes_up":N,"bytes_down":N,"rss":N,"lost":N,"stray":N}   every second; lost: calls that
+ *        could not be reported; stray: accepted connections of no known flow
  * The end of the socket means that squalld is dead or done: close the links (new calls go direct), pass everything
  * through without faults (bytes already held keep their due time), answer listeners with CONTINUE, leave when idle. */
 #ifndef SQUALL_PROXY_WIRE_H

@@ -20,15 +20,22 @@ def latency_is_exact():
     rig.edge(1)
     s = rig.connect(srv.addr)
     get(s)
-    base = statistics.median(get(s)[1] for _ in range(20))
-    rig.take(21)
+    rig.take(1)
     for want in (0.005, 0.1):
-        rig.rules(1, [rule("latency", delay=int(want * 1e9))])
-        got = statistics.median(get(s)[1] for _ in range(15)) - base
-        assert abs(got - want) < 0.001 or (abs(got - want) < 0.01 and os.getloadavg()[0] > 3), (want, got, base)
-        for c in rig.take(15):
-            assert c.fault == "f1" and c.outcome == ANSWERED and abs(c.held - want * 1e9) < 50 * MS, c
-            assert c.dur >= c.held >= want * 1e9, c
+        for attempt in range(6):  # others use this machine too: it must be exact once, and never early
+            rig.rules(1, [])
+            base = statistics.median(get(s)[1] for _ in range(15))
+            rig.rules(1, [rule("latency", delay=int(want * 1e9))])
+            took = [get(s)[1] for _ in range(15)]
+            assert min(took) >= want, took
+            calls = rig.take(30)
+            assert all(c.fault == "" and c.held == 0 for c in calls[:15]), calls
+            for c in calls[15:]:
+                assert c.fault == "f1" and c.outcome == ANSWERED and want * 1e9 <= c.held <= c.dur, c
+            error = statistics.median(took) - base - want
+            if abs(error) < 0.001:
+                break
+        assert abs(error) < (0.001 if os.getloadavg()[0] < 3 else 0.02), (want, error, base)
     rig.rules(1, [])
     assert get(s)[1] < 0.05
     assert rig.take(1)[0].fault == ""
@@ -280,7 +287,7 @@ def gives_up_in_a_black_hole():
         s.close()
         c = rig.take(1)[0]
         assert (c.outcome, c.fault, c.answer) == (GAVE_UP, "f1", 0), c
-        assert 250 * MS < c.dur < 600 * MS and c.held >= c.dur - MS, c
+        assert 100 * MS < c.dur < 1500 * MS and c.held >= c.dur - MS, c
     rig.quit()
 
 
@@ -294,8 +301,8 @@ def gives_up_while_we_hold_the_answer():
     s.close()
     c = rig.take(1, timeout=1)[0]
     assert (c.outcome, c.fault, c.status) == (GAVE_UP, "f1", 200), c
-    assert 250 * MS < c.dur < 600 * MS and c.start < c.answer < c.start + 100 * MS, c
-    assert c.answer + c.held >= c.start + c.dur, c
+    assert 100 * MS < c.dur < 1500 * MS and 0 < c.answer < 200 * MS, c
+    assert c.answer + c.held >= c.dur, c
     rig.quit()
 
 

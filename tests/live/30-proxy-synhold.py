@@ -48,7 +48,7 @@ def connects_are_delayed_exactly():
             assert (c.kind, c.outcome, c.fault) == (REQUEST, ANSWERED, "f1"), c
             assert 2 * want * 1e9 <= c.held < (2 * want + 0.2) * 1e9 and c.dur >= c.held, c
         got = statistics.median(took)
-        assert abs(got - want) < 0.002 or (got - want < 0.02 and os.getloadavg()[0] > 3), (want, took)
+        assert want <= got < want + (0.002 if os.getloadavg()[0] < 3 else 0.05), (want, took)
     rig.quit()
 
 
@@ -117,7 +117,7 @@ def a_caller_that_stops_waiting_is_counted():
         s.close()
         c = rig.take(1, timeout=1)[0]
         assert (c.kind, c.outcome, c.fault, c.caller) == (CONNECT, GAVE_UP, "f1", 8), c
-        assert 290 * MS < c.dur < 600 * MS and c.held == c.dur, c
+        assert 290 * MS < c.dur < 1500 * MS and c.held == c.dur, c
     time.sleep(2)
     assert srv.accepted == 0
     rig.none()
