@@ -2,7 +2,13 @@
  * before exec. A started instance is a loan like a fault: its undo record (kill its tree, remove its cgroup) is journaled
  * before the fork, and the same sq_service_revert is run by squalld, the keeper and a sweep. The tree of an instance is its
  * cgroup; without one, all processes of its session and those that carry SQUALL_INSTANCE=<run>/<instance>@<injector> in
- * their environment (and the children of any of them). */
+ * their environment (and the children of any of them).
+ *
+ * An instance lives as long as its first process (a service must not put itself in the background): what is left of its
+ * tree then is killed. Its environment is the request's `env` over PATH, HOME, USER, LOGNAME, SHELL and LANG of the
+ * peer's; ${instance} and ${port} are replaced in command, env and cwd. Standard input is /dev/null, its output goes
+ * through a pipe to RUN/<injector>/logs/<run>.<instance>.log (the first 1 MiB; gone with the instance), the last ten
+ * lines into the event "exited" (`tail`). */
 #ifndef SQUALL_SERVICE_H
 #define SQUALL_SERVICE_H
 
