@@ -148,7 +148,7 @@ static enum found search(const struct job *j, size_t *at, size_t *bad_t)
 {
     size_t hold = (size_t)j->hold, tried = 0, idle = 0;
 
-    for (size_t a = 0; a <= (size_t)j->within; a++) {
+    for (size_t a = 0; (j->s.first + (int64_t)a) * SQ_S <= j->step->win.to_ns + j->within * SQ_S; a++) {
         bool known, good = true;
 
         if (a + hold > j->s.n)

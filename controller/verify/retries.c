@@ -1,8 +1,10 @@
 /* retries: a caller tries again, but not without end, not all at once, and not so often that it makes things worse.
  *
  * Attempts of one request are known when calls carry a trace id (traced): they are counted per id, divided by what one
- * request makes in steady state. Else only the ratio of calls to requests is known, and judged with its exact interval,
- * over those seconds in which the edge was in use: a breaker that is open must not hide what happens while it is closed. */
+ * request makes in steady state. Most of those that were hit may carry none all the same: connects that were held or
+ * refused end before a request is sent. Then only the ratio of calls to requests is known, from the fault's begin until the
+ * caller's breaker opens, if it does: being open must not hide what happens before. Calls and requests are counted, not
+ * sampled, so that what was seen is enough to pass; to fail, chance must be out of the question. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -11,11 +13,13 @@
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
+#include "verify/breaker.h"
 #include "verify/result.h"
 #include "verify/stats.h"
 
 #define CONF 0.95
 #define STAMP_NS (15 * SQ_MS) /* two stamps, each rounded to 10 ms */
+#define AT_BEGIN 2.0          /* requests under way when the fault begins, whose repetitions come after */
 
 static const struct sq_param params[] = {
     {"step", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "the step during which calls fail or hang"},
@@ -124,7 +128,8 @@ struct view {
     size_t fan;
     uint64_t min;      /* requests */
     uint64_t requests; /* traced: with a call that was hit */
-    uint64_t hit;      /* calls that were hit */
+    uint64_t hit;      /* calls that were hit and traced */
+    uint64_t all_hit;  /* calls that were hit */
     size_t most;       /* attempts of one request */
     uint64_t over;     /* requests with more than allowed */
     uint64_t retried;  /* pairs of attempts */
@@ -166,7 +171,7 @@ static void look(struct view *v, int64_t max_attempts, int64_t backoff)
     }
 }
 
-static uint64_t untraced_hits(const struct view *v)
+static uint64_t all_hits(const struct view *v)
 {
     const struct sq_ev_series *s;
     size_t n = sq_ev_series(v->ev, v->edge, &s), from, to;
@@ -180,8 +185,8 @@ static uint64_t untraced_hits(const struct view *v)
     return hit;
 }
 
-/* Calls and requests in the whole seconds of WIN. With AT_LEAST > 0 only in those with that many calls per request. */
-static void ratio_in(const struct view *v, struct sq_window win, double at_least, uint64_t *calls, uint64_t *requests)
+/* Calls and requests in the whole seconds of WIN. */
+static void ratio_in(const struct view *v, struct sq_window win, uint64_t *calls, uint64_t *requests)
 {
     const struct sq_ev_series *s;
     size_t n = sq_ev_series(v->ev, v->edge, &s), from, to;
@@ -199,20 +204,18 @@ static void ratio_in(const struct view *v, struct sq_window win, double at_least
             c += sq_ev_calls_in(&s[i], one, &from, &to);
         sq_ev_sum(v->ev, NULL, sec, sec + 1, &sums);
         uint64_t asked = sums.sent > sums.n ? sums.sent : sums.n;
-        if (asked == 0 || (at_least > 0.0 && (double)c < at_least * (double)asked))
-            continue;
-        *calls += c;
+        *calls += asked ? c : 0;
         *requests += asked;
     }
 }
 
 /* The ratio of calls per request now and in steady state, judged against LIMIT. */
-static void judge_ratio(const struct view *v, double limit, bool active_only, struct sq_result *r)
+static void judge_ratio(const struct view *v, double limit, struct sq_result *r)
 {
     uint64_t c0, n0, c1, n1;
 
-    ratio_in(v, v->steady, 0.0, &c0, &n0);
-    ratio_in(v, v->step->win, active_only && n0 ? 0.5 * (double)c0 / (double)n0 : 0.0, &c1, &n1);
+    ratio_in(v, v->steady, &c0, &n0);
+    ratio_in(v, v->step->win, &c1, &n1);
     r->n = n1;
     if (c0 == 0 || n0 == 0 || n1 == 0) {
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
@@ -238,26 +241,85 @@ static void judge_ratio(const struct view *v, double limit, bool active_only, st
                             (unsigned long long)n1, seen, limit);
 }
 
-static void judge_attempts(const struct view *v, int64_t max, struct sq_result *r)
+/* Calls while they were let through, and how many there would have been in steady state. */
+struct active {
+    uint64_t calls, steady;
+    double due;
+};
+
+static int count_active(const struct view *v, struct active *a, struct sq_err *e)
 {
-    (void)snprintf(r->limit, sizeof r->limit, "<= %lld attempts a request", (long long)max);
-    if (!v->traced) {
-        judge_ratio(v, (double)max, true, r);
-        size_t used = strlen(r->why);
-        (void)snprintf(r->why + used, sizeof r->why - used, " (calls carry no trace id: judged by their ratio)");
-        return;
+    const struct sq_ev_series *s;
+    size_t n = sq_ev_series(v->ev, v->edge, &s), from, to;
+
+    for (size_t i = 0; i < n; i++) {
+        struct sq_window w = v->step->win;
+        struct sq_breaker *b;
+        int rc = sq_breaker_new(v->ev, &s[i], &b, e);
+
+        if (rc)
+            return rc;
+        for (size_t k = 0; k < b->n_silences; k++)
+            if (b->silences[k].to_ns > w.from_ns && b->silences[k].from_ns < w.to_ns) {
+                w.to_ns = b->silences[k].from_ns > w.from_ns ? b->silences[k].from_ns : w.from_ns;
+                break;
+            }
+        a->calls += sq_ev_calls_in(&s[i], w, &from, &to);
+        a->due += sq_breaker_expected(b, w.from_ns, w.to_ns);
+        a->steady += b->steady_calls;
+        sq_breaker_free(b);
     }
+    return 0;
+}
+
+static void judge_active(const struct view *v, const struct active *a, int64_t max, struct sq_result *r)
+{
+    double due = a->due + AT_BEGIN, seen = (double)a->calls / due;
+    double low = a->steady ? sq_rate_ratio_lower(a->calls, due, a->steady, (double)a->steady, CONF) : 0.0;
+
+    r->n = a->calls;
+    (void)snprintf(r->observed, sizeof r->observed, "%.3g times the calls per request of the steady state", seen);
+    if (a->steady == 0 || a->due < (double)v->min)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "calls were let through for only about %.0f requests, at least %llu are wanted", a->due,
+                            (unsigned long long)v->min);
+    else if (low > (double)max)
+        (void)sq_result_set(r, SQ_V_FAIL, "about %.0f requests made %llu calls, more than %lld each", due,
+                            (unsigned long long)a->calls, (long long)max);
+    else if (seen <= (double)max)
+        (void)sq_result_set(r, SQ_V_PASS,
+                            "about %.0f requests made %llu calls (most carry no trace id: judged by their ratio)", due,
+                            (unsigned long long)a->calls);
+    else
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "about %.0f requests made %llu calls: too few to be sure of more than %lld each",
+                            due, (unsigned long long)a->calls, (long long)max);
+}
+
+static int judge_attempts(const struct view *v, int64_t max, struct sq_result *r, struct sq_err *e)
+{
+    struct active a = {0};
+
+    (void)snprintf(r->limit, sizeof r->limit, "<= %lld attempts a request", (long long)max);
     r->n = v->requests;
     (void)snprintf(r->observed, sizeof r->observed, "at most %zu attempts", v->most);
-    if (v->over > 0)
+    if (v->traced && v->over > 0)
         (void)sq_result_set(r, SQ_V_FAIL, "%llu of %llu requests called more than %lld times, one of them %zu times",
                             (unsigned long long)v->over, (unsigned long long)v->requests, (long long)max, v->most);
-    else if (v->requests < v->min)
-        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "only %llu requests had a call that was hit, at least %llu are wanted",
-                            (unsigned long long)v->requests, (unsigned long long)v->min);
-    else
-        (void)sq_result_set(r, SQ_V_PASS, "no request called more than %lld times (%llu requests, by their trace ids)",
-                            (long long)max, (unsigned long long)v->requests);
+    else if (v->traced && 2 * v->hit > v->all_hit) {
+        if (v->requests < v->min)
+            (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "only %llu requests had a call that was hit, at least %llu are wanted",
+                                (unsigned long long)v->requests, (unsigned long long)v->min);
+        else
+            (void)sq_result_set(r, SQ_V_PASS, "no request called more than %lld times (%llu requests, by their trace ids)",
+                                (long long)max, (unsigned long long)v->requests);
+    } else {
+        int rc = count_active(v, &a, e);
+
+        if (rc)
+            return rc;
+        judge_active(v, &a, max, r);
+    }
+    return 0;
 }
 
 static void judge_backoff(const struct view *v, int64_t backoff, struct sq_result *r)
@@ -270,8 +332,8 @@ static void judge_backoff(const struct view *v, int64_t backoff, struct sq_resul
     if (pairs)
         (void)snprintf(r->observed, sizeof r->observed, "the shortest pause was %s",
                        sq_fmt_duration(v->least_ns < 0 ? 0 : v->least_ns, b, sizeof b));
-    if (!v->traced)
-        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "calls carry no trace id: which call repeats which can't be known");
+    if (!v->traced || 2 * v->hit <= v->all_hit)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "most calls carry no trace id: which call repeats which can't be known");
     else if (v->fan > 1)
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
                             "one request makes %zu calls when all is well: which call repeats which can't be known", v->fan);
@@ -298,18 +360,19 @@ static int judge_view(struct view *v, const json_t *p, json_t *results, struct s
 
     look(v, max, backoff);
     sq_result_init(&r, v->step, v->edge);
-    if ((v->traced ? v->hit : untraced_hits(v)) == 0)
+    v->all_hit = all_hits(v);
+    if (v->all_hit == 0)
         return sq_result_add(results,
                              sq_result_set(&r, SQ_V_INCONCLUSIVE, "no call failed or was held: nothing had to be retried"),
                              e);
     if (max > 0) {
-        judge_attempts(v, max, &r);
-        rc = sq_result_add(results, &r, e);
+        rc = judge_attempts(v, max, &r, e);
+        rc = rc ? rc : sq_result_add(results, &r, e);
     }
     if (!rc && amplification > 0.0) {
         sq_result_init(&r, v->step, v->edge);
         (void)snprintf(r.limit, sizeof r.limit, "<= %.3g times the calls per request", amplification);
-        judge_ratio(v, amplification, false, &r);
+        judge_ratio(v, amplification, &r);
         rc = sq_result_add(results, &r, e);
     }
     if (!rc && backoff > 0) {

@@ -60,7 +60,7 @@ static void untraced(void **state)
 
     (void)state;
     c.traced = false;
-    expect(&c, ATTEMPTS, "pass", "judged by their ratio");
+    expect(&c, ATTEMPTS, "pass", "carry no trace id");
     c.trip = 0;
     c.attempts = 2;
     expect(&c, ATTEMPTS, "pass", "");
@@ -69,6 +69,33 @@ static void untraced(void **state)
     c.trip = 500; /* a breaker that is open for the rest does not hide it */
     c.open_ms = 20000;
     expect(&c, ATTEMPTS, "fail", "");
+}
+
+/* Connects that are held or refused end before their request, and its trace id, is sent. */
+static void held_connects(void **state)
+{
+    struct caller c = base;
+
+    (void)state;
+    c.blind = true;
+    c.rate = 80;
+    c.timeout_ms = 200;
+    c.backoff_ms = 0;
+    for (c.seed = 1; c.seed <= 40; c.seed++) {
+        c.even = true; /* as a probe does */
+        c.attempts = 2;
+        c.trip = 20;
+        expect(&c, "{\"step\":\"s\",\"max_attempts\":2}", "pass", "carry no trace id");
+        c.trip = 0;
+        expect(&c, "{\"step\":\"s\",\"max_attempts\":2}", "pass", "");
+        c.attempts = 8;
+        c.even = c.seed % 2;
+        expect(&c, "{\"step\":\"s\",\"max_attempts\":2}", "fail", "more than 2 each");
+    }
+    c.trip = 2; /* opens after a handful of calls: says nothing about repetitions */
+    c.refuse = true;
+    expect(&c, "{\"step\":\"s\",\"max_attempts\":2}", "inconclusive", "let through for only");
+    expect(&c, BACKOFF, "inconclusive", "no trace id");
 }
 
 static void amplification(void **state)
@@ -153,7 +180,7 @@ static void nothing_to_judge(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(attempts), cmocka_unit_test(untraced), cmocka_unit_test(amplification),
+        cmocka_unit_test(attempts), cmocka_unit_test(untraced), cmocka_unit_test(amplification), cmocka_unit_test(held_connects),
         cmocka_unit_test(backoff),  cmocka_unit_test(fan_out),  cmocka_unit_test(nothing_to_judge),
     };
 

@@ -199,7 +199,7 @@ struct caller {
     unsigned attempts;              /* 0: 1 */
     bool inside;                    /* retries are inside the breaker: it sees the first attempt only */
     double backoff_ms;
-    bool traced;
+    bool traced, blind; /* blind: calls that were hit end before they could send their trace id */
     uint64_t seed;
 };
 
@@ -272,7 +272,7 @@ static inline void sim_emit(struct rig *r, const char *edge, const char *instanc
              (struct rig_call){.t_ms = (int)call->start, .kind = c->refuse && hit ? 1 : 0,
                                .outcome = answered ? 0 : c->refuse ? 1 : 2, .status = answered ? 200 : 0, .dur_ms = dur,
                                .held_ms = hit && !c->refuse ? c->delay_ms : 0, .fault = hit ? "f1" : NULL,
-                               .trace = c->traced ? call->req.trace : 0, .answer_ms = 2});
+                               .trace = c->traced && !(hit && c->blind) ? call->req.trace : 0, .answer_ms = 2});
 }
 
 /* Writes the calls that C makes on EDGE, and (INSTANCE's) nothing else. */
