@@ -159,8 +159,8 @@ static void reset_limits(const struct launcher *l)
     }
 }
 
-/* Whatever squalld was started with, or a library opened without O_CLOEXEC. Before Linux 5.11 what squalld opens itself is
- * closed all the same. */
+/* Whatever squalld was started with, or a library opened without O_CLOEXEC. Before Linux 5.11 what squalld opens itself
+ * is closed all the same. */
 static void close_inherited(void)
 {
     (void)syscall(SYS_close_range, SQ_LAUNCH_FD + 1, ~0U, CLOSE_RANGE_CLOEXEC);

@@ -70,8 +70,8 @@ void svc_output_drain(struct svc *i)
         on_output(i);
 }
 
-/* The service holds a reading end as well: when squalld is killed, it lives until its lease ends (keeper.c), and must not
- * die of SIGPIPE before. */
+/* The service holds a reading end as well: when squalld is killed, it lives until its lease ends (keeper.c), and must
+ * not die of SIGPIPE before. */
 static void keep_open(int *fd)
 {
     char path[64];
