@@ -19,7 +19,7 @@ static enum sq_class class_of(int code)
     }
 }
 
-static void fill(struct sq_err *e, enum sq_class cls, int code, const char *fmt, va_list ap)
+static void SQ_PRINTF(4, 0) fill(struct sq_err *e, enum sq_class cls, int code, const char *fmt, va_list ap)
 {
     if (!e || e->code != 0)
         return;
