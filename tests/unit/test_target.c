@@ -157,9 +157,12 @@ static void a_pattern_spares_the_asking_family(void **state)
 {
     (void)state;
     pid_t pid = svc_sleeper(0, "squall-target-family");
+    int p[2];
+    assert_int_equal(pipe2(p, O_CLOEXEC), 0);
     pid_t parent = fork();
-    if (parent == 0) { /* the peer's shell: its command line matches, too */
-        execl("/bin/sh", "sh", "-c", "sleep 300 & wait; : squall-target-family", (char *)NULL);
+    if (parent == 0) {
+        dup2(p[0], 0); /* the peer's shell: its command line matches, too */
+        execl("/bin/sh", "sh", "-c", "read x; : squall-target-family", (char *)NULL);
         _exit(98);
     }
     usleep(100000);
@@ -178,6 +181,8 @@ static void a_pattern_spares_the_asking_family(void **state)
     done(&f);
     svc_reap(pid);
     svc_reap(parent);
+    close(p[0]);
+    close(p[1]);
 }
 
 static int listener(uint16_t *port)
