@@ -1,12 +1,15 @@
 /* squall doctor: which faults work on this host, and how to get those that don't. */
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "commands/begin.h"
 #include "commands/command.h"
+#include "run/private.h"
 #include "run/session.h"
 #include "squall/json.h"
+#include "squall/paths.h"
 
 static const struct sq_option options[] = {
     {"json", 0, NULL, "print what the injector answers, as JSON", SQ_COMPLETE_NONE, NULL},
@@ -69,6 +72,16 @@ static void print_table(struct sq_term *t, const json_t *info, const json_t *che
     print_group(t, checks, false, width);
 }
 
+/* The host's own injector, if it runs and is for us. */
+static const char *host_injector(char *buf, size_t len)
+{
+    char run[PATH_MAX], dir[PATH_MAX];
+    if (sq_run_dir(run, sizeof(run), NULL) || sq_path_join(dir, sizeof(dir), run, "squalld", NULL) ||
+        !sq_private_alive(dir) || sq_path_join(buf, len, dir, "api.sock", NULL))
+        return NULL;
+    return buf;
+}
+
 static int doctor_main(const struct sq_args *a, struct sq_term *t)
 {
     struct sq_session *s = NULL;
@@ -79,7 +92,9 @@ static int doctor_main(const struct sq_args *a, struct sq_term *t)
     int code = sq_begin(t);
     if (code)
         return code;
-    int rc = sq_session_open(sq_begin_injector(sq_args_value(a, "injector")), &s, &e);
+    char host[PATH_MAX];
+    const char *socket = sq_begin_injector(sq_args_value(a, "injector"));
+    int rc = sq_session_open(socket ? socket : host_injector(host, sizeof(host)), &s, &e);
     if (!rc)
         rc = sq_session_ask(s, "GET", "/v1/info", NULL, &info, &e);
     if (!rc)

@@ -43,12 +43,12 @@ void sq_private_end(struct sq_private *p, int64_t within_ns, void (*done)(void *
 /* Forget it (it is not killed). The loop must run until the handles are closed. */
 void sq_private_free(struct sq_private *p);
 
-/* Every directory that may hold injectors: our own RUN; for root also /run/squall, /run/user/<uid>/squall and
+/* Every directory that may hold injectors: our own RUN and /run/squall; for root also /run/user/<uid>/squall and
  * /tmp/squall-<uid> of others. Calls FN with each injector's directory; stops when it returns non-zero and returns
  * that. */
 int sq_private_each(int (*fn)(const char *dir, void *arg), void *arg, struct sq_err *e);
 /* Is the lock of an injector's directory held, that is, does its squalld or its keeper live? A missing directory: no.
- */
+ * One that we may not look into: yes, when its socket is for us. */
 bool sq_private_alive(const char *dir);
 
 #endif
