@@ -60,7 +60,8 @@ static void put_check(const struct sq_term *t, const json_t *c)
         (void)snprintf(window, sizeof window, ", window %.1f s to %.1f s", json_number_value(json_array_get(win, 0)),
                        json_number_value(json_array_get(win, 1)));
     (void)fprintf(t->out, "    %sn%s         %lld%s%s", sq_term_out(t, SQ_DIM), sq_term_out(t, SQ_PLAIN),
-                  (long long)sq_json_int_or(c, "n", 0), window, sq_json_str_or(c, "interval", "")[0] ? ", interval " : "");
+                  (long long)sq_json_int_or(c, "n", 0), window,
+                  sq_json_str_or(c, "interval", "")[0] ? ", interval " : "");
     plain(t->out, sq_json_str_or(c, "interval", ""));
     (void)fputs("\n", t->out);
 }
@@ -97,12 +98,14 @@ const struct sq_command sq_cmd_verify = {
     .name = "verify",
     .args = "RUN",
     .summary = "the verdict of a run, from its evidence alone",
-    .text = "Judges a run again, offline: RUN is its folder, and evidence.jsonl in it is all that is read. The same evidence\n"
-            "gives the same verdict, whenever and wherever. Nothing is written.\n\n"
-            "  squall verify squall-runs/20261121-093000-demo-1a2b\n"
-            "  squall verify --json RUN | jq .verdict\n\n"
-            "Exit code: 0 pass, 1 fail, 3 inconclusive, 4 aborted, 5 the run could not be carried out, 6 something of a\n"
-            "fault is left on the host; 2 when RUN is no run.",
+    .text =
+        "Judges a run again, offline: RUN is its folder, and evidence.jsonl in it is all that is read. The same "
+        "evidence\n"
+        "gives the same verdict, whenever and wherever. Nothing is written.\n\n"
+        "  squall verify squall-runs/20261121-093000-demo-1a2b\n"
+        "  squall verify --json RUN | jq .verdict\n\n"
+        "Exit code: 0 pass, 1 fail, 3 inconclusive, 4 aborted, 5 the run could not be carried out, 6 something of a\n"
+        "fault is left on the host; 2 when RUN is no run.",
     .options = options,
     .min_args = 1,
     .max_args = 1,

@@ -82,7 +82,7 @@ static void on_ring(uv_poll_t *p, int status, int events)
 
 static int make_map(enum bpf_map_type type, const char *name, uint32_t key, uint32_t value, uint32_t n, uint32_t flags)
 {
-    LIBBPF_OPTS(bpf_map_create_opts, o, .map_flags = flags);
+    const struct bpf_map_create_opts o = {.sz = sizeof(o), .map_flags = flags};
     int fd = bpf_map_create(type, name, key, value, n, &o);
 
     return fd < 0 ? -errno : fd;
@@ -92,15 +92,15 @@ static int make_maps(struct sq_bpf *b)
 {
     const uint32_t mm = BPF_F_MMAPABLE;
 
-    b->edges = make_map(BPF_MAP_TYPE_ARRAY, "sq_edges", 4, sizeof(struct sq_edge_cfg), SQ_EDGES, mm);
-    b->flows = make_map(BPF_MAP_TYPE_ARRAY, "sq_flows", 4, sizeof(struct sq_flow), SQ_FLOWS, mm);
-    b->next_flow = make_map(BPF_MAP_TYPE_ARRAY, "sq_next_flow", 4, 4, 1, 0);
-    b->counts = make_map(BPF_MAP_TYPE_ARRAY, "sq_counts", 4, sizeof(struct sq_edge_counts), SQ_EDGES, mm);
-    b->hooks = make_map(BPF_MAP_TYPE_RINGBUF, "sq_hooks", 0, 0, 1 << 18, 0);
-    b->peers = make_map(BPF_MAP_TYPE_LRU_HASH, "sq_peers", 8, sizeof(struct sq_peer_addr), SQ_FLOWS, 0);
-    for (const int *fd = &b->edges; fd <= &b->peers; fd++)
-        if (*fd < 0)
-            return *fd;
+    b->fd[SQ_M_EDGES] = make_map(BPF_MAP_TYPE_ARRAY, "sq_edges", 4, sizeof(struct sq_edge_cfg), SQ_EDGES, mm);
+    b->fd[SQ_M_FLOWS] = make_map(BPF_MAP_TYPE_ARRAY, "sq_flows", 4, sizeof(struct sq_flow), SQ_FLOWS, mm);
+    b->fd[SQ_M_NEXT_FLOW] = make_map(BPF_MAP_TYPE_ARRAY, "sq_next_flow", 4, 4, 1, 0);
+    b->fd[SQ_M_COUNTS] = make_map(BPF_MAP_TYPE_ARRAY, "sq_counts", 4, sizeof(struct sq_edge_counts), SQ_EDGES, mm);
+    b->fd[SQ_M_HOOKS] = make_map(BPF_MAP_TYPE_RINGBUF, "sq_hooks", 0, 0, 1 << 18, 0);
+    b->fd[SQ_M_PEERS] = make_map(BPF_MAP_TYPE_LRU_HASH, "sq_peers", 8, sizeof(struct sq_peer_addr), SQ_FLOWS, 0);
+    for (size_t i = 0; i < SQ_MAPS; i++)
+        if (b->fd[i] < 0)
+            return b->fd[i];
     return 0;
 }
 
@@ -126,9 +126,9 @@ int sq_bpf_open(struct sq_intercept *ic, struct sq_err *e)
     }
     ic->cfg_len = (SQ_EDGES * sizeof(struct sq_edge_cfg) + mask) & ~mask;
     ic->counts_len = (SQ_EDGES * sizeof(struct sq_edge_counts) + mask) & ~mask;
-    cfg = map_memory(b->edges, ic->cfg_len);
-    counts = map_memory(b->counts, ic->counts_len);
-    b->ring = ring_buffer__new(b->hooks, on_hook, ic, NULL);
+    cfg = map_memory(b->fd[SQ_M_EDGES], ic->cfg_len);
+    counts = map_memory(b->fd[SQ_M_COUNTS], ic->counts_len);
+    b->ring = ring_buffer__new(b->fd[SQ_M_HOOKS], on_hook, ic, NULL);
     if (b->ring)
         b->poll = sq_ic_poll(ic, ring_buffer__epoll_fd(b->ring), UV_READABLE, on_ring, ic);
     if (!cfg || !counts || !b->poll) {
@@ -153,10 +153,10 @@ void sq_bpf_close(struct sq_intercept *ic)
     if (b->ring)
         ring_buffer__free(b->ring);
     b->ring = NULL;
-    for (int *fd = &b->edges; fd <= &b->peers; fd++) {
-        if (*fd >= 0)
-            (void)close(*fd);
-        *fd = -1;
+    for (size_t i = 0; i < SQ_MAPS; i++) {
+        if (b->fd[i] >= 0)
+            (void)close(b->fd[i]);
+        b->fd[i] = -1;
     }
 }
 
@@ -173,13 +173,13 @@ void sq_bpf_matchers(struct sq_caller *c, const struct sq_matcher *m, uint32_t n
 
 static int reuse(struct edge *s, const struct sq_bpf *b)
 {
-    int rc = bpf_map__reuse_fd(s->maps.edges, b->edges);
+    int rc = bpf_map__reuse_fd(s->maps.edges, b->fd[SQ_M_EDGES]);
 
-    rc = rc ? rc : bpf_map__reuse_fd(s->maps.flows, b->flows);
-    rc = rc ? rc : bpf_map__reuse_fd(s->maps.next_flow, b->next_flow);
-    rc = rc ? rc : bpf_map__reuse_fd(s->maps.counts, b->counts);
-    rc = rc ? rc : bpf_map__reuse_fd(s->maps.hooks, b->hooks);
-    return rc ? rc : bpf_map__reuse_fd(s->maps.peers, b->peers);
+    rc = rc ? rc : bpf_map__reuse_fd(s->maps.flows, b->fd[SQ_M_FLOWS]);
+    rc = rc ? rc : bpf_map__reuse_fd(s->maps.next_flow, b->fd[SQ_M_NEXT_FLOW]);
+    rc = rc ? rc : bpf_map__reuse_fd(s->maps.counts, b->fd[SQ_M_COUNTS]);
+    rc = rc ? rc : bpf_map__reuse_fd(s->maps.hooks, b->fd[SQ_M_HOOKS]);
+    return rc ? rc : bpf_map__reuse_fd(s->maps.peers, b->fd[SQ_M_PEERS]);
 }
 
 static int load(struct sq_intercept *ic, struct sq_caller *c, struct sq_err *e)
@@ -252,7 +252,7 @@ void sq_bpf_detach(struct sq_caller *c)
 
 int sq_bpf_read(struct sq_intercept *ic, uint32_t slot, struct sq_edge_cfg *out, struct sq_err *e)
 {
-    if (bpf_map_lookup_elem(ic->bpf.edges, &slot, out) < 0)
+    if (bpf_map_lookup_elem(ic->bpf.fd[SQ_M_EDGES], &slot, out) < 0)
         return sq_err_sys(e, -errno, "cannot read the rules back from the BPF map");
     return 0;
 }

@@ -242,8 +242,8 @@ int sq_intercept_new(const struct sq_intercept_opts *o, struct sq_intercept **ou
         return sq_err(e, -ENOMEM, "out of memory");
     ic->o = *o;
     ic->link.fd = ic->link.pidfd = ic->flows_fd = -1;
-    for (int *fd = &ic->bpf.edges; fd <= &ic->bpf.peers; fd++)
-        *fd = -1;
+    for (size_t i = 0; i < SQ_MAPS; i++)
+        ic->bpf.fd[i] = -1;
     ic->waits = calloc(1, sizeof(*ic->waits));
     if (ic->waits)
         ic->waits->n = 1;

@@ -216,7 +216,7 @@ static int hello(struct sq_intercept *ic, struct sq_err *e)
         if (own < 0 || ftruncate(own, 4096) < 0)
             return sq_err_sys(e, -errno, "cannot make the proxy's heartbeat");
     }
-    fds[1] = ic->bpf.flows;
+    fds[1] = ic->bpf.fd[SQ_M_FLOWS];
     if (fds[1] < 0) {
         fds[1] = none = memfd_create("squall-flows", MFD_CLOEXEC);
         if (none < 0 || ftruncate(none, (off_t)(SQ_FLOWS * sizeof(struct sq_flow))) < 0)

@@ -77,10 +77,12 @@ struct sq_caller {
     struct sq_caller *next; /* of the disarmed */
 };
 
-/* What all BPF objects share. fds -1 and memory NULL until sq_bpf_open. */
+enum sq_map { SQ_M_EDGES, SQ_M_FLOWS, SQ_M_NEXT_FLOW, SQ_M_COUNTS, SQ_M_HOOKS, SQ_M_PEERS, SQ_MAPS };
+
+/* What all BPF objects share. */
 struct sq_bpf {
-    int edges, flows, next_flow, counts, hooks, peers;
-    void *ring; /* struct ring_buffer */
+    int fd[SQ_MAPS]; /* -1: not there */
+    void *ring;      /* struct ring_buffer */
     uv_poll_t *poll;
 };
 

@@ -18,6 +18,7 @@
 #include "intercept/supervise.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
+#include "squall/guard.h"
 
 static void let_go(struct sq_reply *r)
 {
@@ -159,14 +160,16 @@ static uint32_t write_flow(struct sq_supervisor *s, const struct sq_edge *edge, 
     return idx;
 }
 
-/* connect(2) that does not wait, whatever the socket's own mode is. */
+/* connect(2) that does not wait, whatever the socket's own mode is, or is made meanwhile by the application. */
 static int begin(int fd, bool nonblock, int flags, const struct sockaddr *sa, socklen_t len)
 {
     int rc;
 
     if (!nonblock && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
         return -errno;
+    sq_guard_begin();
     rc = connect(fd, sa, len) < 0 ? -errno : 0;
+    sq_guard_end();
     if (!nonblock)
         (void)fcntl(fd, F_SETFL, flags);
     return rc;
@@ -329,7 +332,9 @@ static void take_unix(struct sq_supervisor *s, struct sq_attempt *a, struct sq_r
         bypass(s, edge, r, "the proxy is gone");
         return;
     }
+    sq_guard_begin();
     rc = sq_connect_in(fd, s->ic->dir, path);
+    sq_guard_end();
     if (!(flags & O_NONBLOCK))
         (void)fcntl(fd, F_SETFL, flags);
     if (rc == -EISCONN)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "squall/cleanup.h"
+#include "squall/guard.h"
 #include "squall/json.h"
 #include "squall/rng.h"
 
@@ -58,8 +59,7 @@ static void serve(struct sq_supervisor *s)
     struct sq_attempt a;
     int rc;
 
-    memset(&n, 0, sizeof(n));
-    if (ioctl(s->fd, SECCOMP_IOCTL_NOTIF_RECV, &n) < 0)
+    if (sq_notif_recv(s->fd, &n) < 0)
         return;
     if (s->seen)
         __atomic_store_n(s->seen, n.id, __ATOMIC_RELEASE);
