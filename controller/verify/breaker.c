@@ -156,7 +156,8 @@ static int take_calls(const struct sq_ev_series *s, struct sq_window steady, str
 
         if (!counts(c, requests))
             continue;
-        b->busy[b->n_busy++] = (struct sq_breaker_call){.from_ns = c->t_ns, .to_ns = c->t_ns + (int64_t)c->dur_us * 1000};
+        b->busy[b->n_busy++] =
+            (struct sq_breaker_call){.from_ns = c->t_ns, .to_ns = c->t_ns + (int64_t)c->dur_us * 1000};
         if (first_only && repeat[i])
             continue;
         b->steady_calls += i >= from && i < to;
@@ -227,7 +228,8 @@ static size_t began_before(const struct sq_breaker *b, int64_t t)
 
 /* Was the caller stuck in the pause (from, to)? All that it can have under way was, and as soon as one of these calls
  * ended the next one began: as many began as ended. A breaker that is open lets next to none begin. */
-static bool stuck(const struct sq_breaker *b, const int64_t *ends, size_t most, int64_t from, int64_t to, bool open_ended)
+static bool stuck(const struct sq_breaker *b, const int64_t *ends, size_t most, int64_t from, int64_t to,
+                  bool open_ended)
 {
     size_t ended = until(ends, b->n_busy, from), begun = began_before(b, from + 1);
     size_t under_way = begun > ended ? begun - ended : 0;
@@ -285,7 +287,8 @@ static int find_silences(const struct sq_evidence *ev, struct sq_breaker *b, str
         bool last = i + 1 == b->n;
         int64_t to = last ? b->end_ns : b->calls[i + 1].from_ns;
 
-        if (sq_breaker_expected(b, b->calls[i].from_ns, to) < SQ_SILENCE || stuck(b, ends, most, b->calls[i].from_ns, to, last))
+        if (sq_breaker_expected(b, b->calls[i].from_ns, to) < SQ_SILENCE ||
+            stuck(b, ends, most, b->calls[i].from_ns, to, last))
             continue;
         int rc = add_silence(b, i, b->calls[i].from_ns, to, last, &cap, e);
         if (rc)
@@ -294,7 +297,8 @@ static int find_silences(const struct sq_evidence *ev, struct sq_breaker *b, str
     return 0;
 }
 
-int sq_breaker_new(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker **out, struct sq_err *e)
+int sq_breaker_new(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker **out,
+                   struct sq_err *e)
 {
     struct sq_breaker *b = calloc(1, sizeof *b);
     struct sq_window steady = steady_window(ev);
@@ -326,8 +330,8 @@ void sq_breaker_free(struct sq_breaker *b)
 
 /* ---- for pictures ---- */
 
-#define FEW 20            /* calls between two silences that still look like trial calls */
-#define ENOUGH_CALLS 20   /* in steady state, to know a rate */
+#define FEW 20          /* calls between two silences that still look like trial calls */
+#define ENOUGH_CALLS 20 /* in steady state, to know a rate */
 
 const char *sq_breaker_state_name(enum sq_breaker_state s)
 {
@@ -376,8 +380,8 @@ static void draw(const struct sq_breaker *b, int64_t begin, struct sq_breaker_sp
     add_span(v, n, at, b->end_ns, SQ_BREAKER_CLOSED);
 }
 
-int sq_breaker_spans(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker_span **out, size_t *n,
-                     struct sq_err *e)
+int sq_breaker_spans(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker_span **out,
+                     size_t *n, struct sq_err *e)
 {
     struct sq_breaker *b;
     int rc = sq_breaker_new(ev, s, &b, e);

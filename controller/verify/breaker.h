@@ -2,8 +2,8 @@
  * circuit_breaker and by the band of breaker states in reports.
  *
  * Silence is a pause between two calls in which at least SQ_SILENCE calls were to be expected: from the instance's own
- * rate in steady state, in proportion to the load that the probe sends. A pause in which the caller could not call, because
- * all its calls under way were stuck, is none: such a caller calls again as soon as one of them ends. */
+ * rate in steady state, in proportion to the load that the probe sends. A pause in which the caller could not call,
+ * because all its calls under way were stuck, is none: such a caller calls again as soon as one of them ends. */
 #ifndef SQUALL_VERIFY_BREAKER_H
 #define SQUALL_VERIFY_BREAKER_H
 
@@ -16,10 +16,10 @@ struct sq_breaker_span {
     enum sq_breaker_state state;
 };
 
-/* The states of one series over the whole load, in order and without holes. UNKNOWN alone when there are too few calls in
- * steady state to tell silence from chance. *out is malloc'd. */
-int sq_breaker_spans(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker_span **out, size_t *n,
-                     struct sq_err *e);
+/* The states of one series over the whole load, in order and without holes. UNKNOWN alone when there are too few calls
+ * in steady state to tell silence from chance. *out is malloc'd. */
+int sq_breaker_spans(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker_span **out,
+                     size_t *n, struct sq_err *e);
 const char *sq_breaker_state_name(enum sq_breaker_state s); /* "closed", "open", "half-open", "unknown" */
 
 /* A call as far as a breaker is concerned. Repetitions of a call (a trace id seen before) are left out when one request
@@ -30,22 +30,22 @@ struct sq_breaker_call {
 };
 
 struct sq_silence {
-    size_t before;     /* index of the last call before it; SIZE_MAX: it begins with the load */
-    int64_t from_ns;   /* start of that call */
-    int64_t to_ns;     /* start of the next call; the load's end when there is none: */
+    size_t before;   /* index of the last call before it; SIZE_MAX: it begins with the load */
+    int64_t from_ns; /* start of that call */
+    int64_t to_ns;   /* start of the next call; the load's end when there is none: */
     bool open_ended;
 };
 
 struct sq_breaker {
     struct sq_breaker_call *calls; /* by time */
     size_t n;
-    struct sq_breaker_call *busy;  /* the same with the repetitions: what keeps the caller busy */
+    struct sq_breaker_call *busy; /* the same with the repetitions: what keeps the caller busy */
     size_t n_busy;
-    struct sq_silence *silences;   /* by time */
+    struct sq_silence *silences; /* by time */
     size_t n_silences;
-    uint64_t steady_calls;         /* in the steady state */
-    double rate;                   /* of the steady state, per second; 0: no steady state or no call */
-    int64_t end_ns;                /* the load's end */
+    uint64_t steady_calls; /* in the steady state */
+    double rate;           /* of the steady state, per second; 0: no steady state or no call */
+    int64_t end_ns;        /* the load's end */
     /* calls to be expected from the load's first second to the begin of second i, in units of `rate` */
     double *cum;
     int64_t first_sec;
@@ -53,7 +53,8 @@ struct sq_breaker {
 };
 
 /* Whatever one series says about its breaker. Owner: the caller, sq_breaker_free. */
-int sq_breaker_new(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker **out, struct sq_err *e);
+int sq_breaker_new(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker **out,
+                   struct sq_err *e);
 void sq_breaker_free(struct sq_breaker *b);
 /* Calls to be expected in a window, had nothing changed since the steady state. */
 double sq_breaker_expected(const struct sq_breaker *b, int64_t from_ns, int64_t to_ns);

@@ -1,9 +1,9 @@
 /* A check is a pure function from evidence to verdicts: no I/O, no clock. One file, verify/<name>.c, which defines
  * `const struct sq_check sq_check_<name>`, and one line in checks.def.
  *
- * PARAMS of run() is the entry of `verify` in the scenario, normalized: by sq_spec_normalize with `params` (durations are
- * integer ns, percentages 0..100), nested mappings with `maps`, and `thresholds` as the objects of EVIDENCE.md. Members it
- * does not know ("check") are ignored. */
+ * PARAMS of run() is the entry of `verify` in the scenario, normalized: by sq_spec_normalize with `params` (durations
+ * are integer ns, percentages 0..100), nested mappings with `maps`, and `thresholds` as the objects of EVIDENCE.md.
+ * Members it does not know ("check") are ignored. */
 #ifndef SQUALL_VERIFY_CHECK_H
 #define SQUALL_VERIFY_CHECK_H
 
@@ -21,8 +21,8 @@ struct sq_check_map {
 };
 
 struct sq_check {
-    const char *name; /* as written in the scenario */
-    const char *doc;  /* one sentence: what it proves */
+    const char *name;              /* as written in the scenario */
+    const char *doc;               /* one sentence: what it proves */
     const struct sq_param *params; /* ends with SQ_PARAM_END; "check" itself is not among them */
     /* Append one verdict object or more to RESULTS (EVIDENCE.md, verdict.json; "check" is filled in by the caller). An
      * error only for what is no verdict: no memory, parameters that break the contract. */

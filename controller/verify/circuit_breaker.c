@@ -1,6 +1,6 @@
 /* circuit_breaker: when its dependency fails, a caller stops calling soon, stays silent for as long as it should, tries
- * again with few calls, and calls as before once the fault is over. Judged for each instance of the caller by itself, from
- * nothing but the times of its calls (verify/breaker.h). */
+ * again with few calls, and calls as before once the fault is over. Judged for each instance of the caller by itself,
+ * from nothing but the times of its calls (verify/breaker.h). */
 #include <errno.h>
 #include <math.h>
 #include <stdarg.h>
@@ -14,12 +14,12 @@
 #include "verify/result.h"
 #include "verify/stats.h"
 
-#define STAMP_NS (20 * SQ_MS)   /* two stamps, each rounded to 10 ms */
-#define LEAD_NS SQ_S            /* a silence that began this long before the fault's stamp is still its doing */
-#define EDGE_NS (50 * SQ_MS)    /* trial calls this near to the fault's end may already have met a healthy dependency */
-#define ENOUGH_CALLS 20         /* in steady state, to know an instance's rate */
-#define BACK 0.9                /* share of the steady rate at which calls are back */
-#define BACK_CALLS 30.0         /* calls expected in the stretch that shows it */
+#define STAMP_NS (20 * SQ_MS) /* two stamps, each rounded to 10 ms */
+#define LEAD_NS SQ_S          /* a silence that began this long before the fault's stamp is still its doing */
+#define EDGE_NS (50 * SQ_MS)  /* trial calls this near to the fault's end may already have met a healthy dependency */
+#define ENOUGH_CALLS 20       /* in steady state, to know an instance's rate */
+#define BACK 0.9              /* share of the steady rate at which calls are back */
+#define BACK_CALLS 30.0       /* calls expected in the stretch that shows it */
 
 static const struct sq_param params[] = {
     {"step", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "the step during which the dependency fails or hangs"},
@@ -137,8 +137,8 @@ static bool judge_load(struct view *v)
              "too little load: at %.2g calls a second, %s without a call may be chance; %.2g a second would prove it",
              b->rate, dur(quiet, d), need);
     else if (x->trip_calls && b->rate * (double)x->opens_within / 1e9 < (double)x->trip_calls)
-        part(v, SQ_V_INCONCLUSIVE, "too little load to trip it: %.2g calls a second do not make %lld calls in %s", b->rate,
-             (long long)x->trip_calls, dur(x->opens_within, d));
+        part(v, SQ_V_INCONCLUSIVE, "too little load to trip it: %.2g calls a second do not make %lld calls in %s",
+             b->rate, (long long)x->trip_calls, dur(x->opens_within, d));
     else
         return true;
     return false;
@@ -194,8 +194,9 @@ static uint64_t harmed(const struct sq_breaker *b, int64_t from, int64_t to)
     return n;
 }
 
-/* The first silence that begins while the fault is on (or covers its begin) and lasts as long as it should. A caller that
- * waits for a few stuck calls pauses too, before its breaker opens; so a shorter one counts only where no long one is. */
+/* The first silence that begins while the fault is on (or covers its begin) and lasts as long as it should. A caller
+ * that waits for a few stuck calls pauses too, before its breaker opens; so a shorter one counts only where no long one
+ * is. */
 static const struct sq_silence *find_opening(const struct view *v)
 {
     const struct sq_window w = v->step->win;
@@ -231,8 +232,8 @@ static void judge_never(struct view *v, uint64_t reached)
     else if (last == 0 || b->calls[last - 1].from_ns <= due + STAMP_NS)
         part(v, SQ_V_INCONCLUSIVE, "calls stopped, but the load ended too soon after that to prove it");
     else
-        part(v, SQ_V_FAIL, "it never opened: %llu calls reached the failing dependency in %s", (unsigned long long)reached,
-             d);
+        part(v, SQ_V_FAIL, "it never opened: %llu calls reached the failing dependency in %s",
+             (unsigned long long)reached, d);
 }
 
 static uint64_t reached_in(const struct sq_ev_series *s, int64_t from, int64_t to)
@@ -458,8 +459,8 @@ static int judge(const struct sq_evidence *ev, const struct sq_ev_step *s, const
     return rc;
 }
 
-static int judge_step(const struct sq_evidence *ev, const struct sq_ev_step *s, const char *edge, const struct expect *x,
-                      json_t *results, struct sq_err *e)
+static int judge_step(const struct sq_evidence *ev, const struct sq_ev_step *s, const char *edge,
+                      const struct expect *x, json_t *results, struct sq_err *e)
 {
     const struct sq_ev_series *series;
     size_t n = sq_ev_series(ev, edge, &series);

@@ -1,5 +1,5 @@
-/* clean: nothing of any fault is left on the host. The injector looked before and after the run; what is there afterwards
- * and was not before is ours when it bears our mark, else somebody else's, which is named but no failure. */
+/* clean: nothing of any fault is left on the host. The injector looked before and after the run; what is there
+ * afterwards and was not before is ours when it bears our mark, else somebody else's, which is named but no failure. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +24,8 @@ static void describe(const char *list, const json_t *item, char *buf, size_t len
     if (json_is_string(item))
         (void)snprintf(buf, len, "%s %s", list, json_string_value(item));
     else if (strcmp(list, "qdiscs") == 0)
-        (void)snprintf(buf, len, "qdisc %s %s on %s", sq_json_str_or(item, "kind", "?"), sq_json_str_or(item, "handle", ""),
-                       sq_json_str_or(item, "dev", "?"));
+        (void)snprintf(buf, len, "qdisc %s %s on %s", sq_json_str_or(item, "kind", "?"),
+                       sq_json_str_or(item, "handle", ""), sq_json_str_or(item, "dev", "?"));
     else if (strcmp(list, "stopped") == 0)
         (void)snprintf(buf, len, "process %lld %s is %s", (long long)sq_json_int_or(item, "pid", 0),
                        sq_json_str_or(item, "instance", ""), sq_json_str_or(item, "how", "stopped"));
@@ -33,7 +33,8 @@ static void describe(const char *list, const json_t *item, char *buf, size_t len
         (void)snprintf(buf, len, "BPF link %lld (%s)", (long long)sq_json_int_or(item, "link", 0),
                        sq_json_str_or(item, "program", "?"));
     else if (strcmp(list, "faults") == 0)
-        (void)snprintf(buf, len, "fault %s (%s)", sq_json_str_or(item, "fault", "?"), sq_json_str_or(item, "uses", "?"));
+        (void)snprintf(buf, len, "fault %s (%s)", sq_json_str_or(item, "fault", "?"),
+                       sq_json_str_or(item, "uses", "?"));
     else
         (void)snprintf(buf, len, "something among the %s", list);
 }
@@ -95,7 +96,7 @@ static enum whose whose(const struct sq_evidence *ev, const char *list, const js
     if (strcmp(list, "faults") == 0)
         return our_fault(ev, sq_json_str_or(item, "fault", "")) ? OURS : squalls;
     if (strcmp(list, "stopped") == 0)
-        return OURS; /* only processes that this run knows are looked at */
+        return OURS;                    /* only processes that this run knows are looked at */
     if (strcmp(list, "cgroups") == 0) { /* the injector's own stays while it lives */
         const char *path = json_string_value(item);
 
@@ -131,13 +132,15 @@ static int compare(const struct sq_evidence *ev, const char *list, struct diff *
 
     if (!before || !after)
         return sq_err(e, -ENOMEM, "no memory for a check");
-    json_object_foreach (after, key, item) {
+    json_object_foreach(after, key, item)
+    {
         d->compared++;
         describe(list, item, what, sizeof what);
         if (!json_object_get(before, key))
             note(d, whose(ev, list, item, false), "", what);
     }
-    json_object_foreach (before, key, item) {
+    json_object_foreach(before, key, item)
+    {
         describe(list, item, what, sizeof what);
         if (!json_object_get(after, key))
             note(d, whose(ev, list, item, true), "no more: ", what);
@@ -178,7 +181,8 @@ static void judge(const struct sq_evidence *ev, struct diff *d, const char *unre
     (void)snprintf(r->observed, sizeof r->observed, "%llu left, %llu changed by others", (unsigned long long)d->ours,
                    (unsigned long long)d->foreign);
     if (ev->ended && !ev->end_clean)
-        (void)sq_result_set(r, SQ_V_FAIL, "not everything could be taken back: %s", left[0] ? left : "what is not recorded");
+        (void)sq_result_set(r, SQ_V_FAIL, "not everything could be taken back: %s",
+                            left[0] ? left : "what is not recorded");
     else if (d->ours)
         (void)sq_result_set(r, SQ_V_FAIL, "this is still there: %s", d->ours_text);
     else if (!ev->before || !ev->after)

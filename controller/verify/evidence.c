@@ -482,8 +482,8 @@ static int add_hist(const struct sq_ev_endpoint *ep, int64_t first, int64_t end,
     return 0;
 }
 
-int sq_ev_hist(const struct sq_evidence *ev, const struct sq_ev_endpoint *ep, int64_t first, int64_t end, const char *which,
-               struct sq_hist *h, struct sq_err *e)
+int sq_ev_hist(const struct sq_evidence *ev, const struct sq_ev_endpoint *ep, int64_t first, int64_t end,
+               const char *which, struct sq_hist *h, struct sq_err *e)
 {
     int rc = 0;
 

@@ -19,7 +19,7 @@
 #define SQ_EV_MAX_SAMPLES 1000000u
 #define SQ_EV_MAX_EVENTS 1000000u
 #define SQ_EV_MAX_SECONDS (31 * 86400) /* times beyond this are damage */
-#define SQ_EV_MAX_NAMES 4096u /* endpoints, edge + instance pairs, faults: of each */
+#define SQ_EV_MAX_NAMES 4096u          /* endpoints, edge + instance pairs, faults: of each */
 
 struct sq_window {
     int64_t from_ns, to_ns;
@@ -37,13 +37,13 @@ enum sq_ev_outcome {
 };
 
 struct sq_ev_call {
-    int64_t t_ns;               /* its start, to 10 ms */
-    uint32_t dur_us;            /* saturates at 71 minutes, as the next two */
-    uint32_t held_us;           /* delay that we added */
-    uint32_t answer_us;         /* first byte of the dependency's answer, from the start; 0: never */
-    uint16_t fault;             /* index + 1 into faults; 0: none */
-    uint16_t status;            /* HTTP; 0: none */
-    uint8_t kind, outcome;      /* enum sq_ev_kind, enum sq_ev_outcome */
+    int64_t t_ns;          /* its start, to 10 ms */
+    uint32_t dur_us;       /* saturates at 71 minutes, as the next two */
+    uint32_t held_us;      /* delay that we added */
+    uint32_t answer_us;    /* first byte of the dependency's answer, from the start; 0: never */
+    uint16_t fault;        /* index + 1 into faults; 0: none */
+    uint16_t status;       /* HTTP; 0: none */
+    uint8_t kind, outcome; /* enum sq_ev_kind, enum sq_ev_outcome */
     bool traced;
     uint8_t trace[16];
 };
@@ -59,13 +59,13 @@ struct sq_ev_series {
 struct sq_ev_fault {
     const char *id, *step, *uses;
     bool applied, reverted, failed;
-    struct sq_window win;       /* applied .. reverted; while not reverted: .. end of the log */
+    struct sq_window win;                         /* applied .. reverted; while not reverted: .. end of the log */
     const json_t *target, *with, *hit, *readback; /* as applied (the latest `changed` wins for with and readback) */
-    const char *by;             /* who reverted: request, lease, halt, end; "" */
-    bool clean;                 /* of the reverted record; true when it has none */
-    const json_t *left;         /* array or NULL */
-    const char *error;          /* of the failed record; "" */
-    size_t changes;             /* how many `changed` records */
+    const char *by;                               /* who reverted: request, lease, halt, end; "" */
+    bool clean;                                   /* of the reverted record; true when it has none */
+    const json_t *left;                           /* array or NULL */
+    const char *error;                            /* of the failed record; "" */
+    size_t changes;                               /* how many `changed` records */
 };
 
 /* A step of the scenario that has a fault or waits. */
@@ -76,14 +76,14 @@ struct sq_ev_step {
     struct sq_ev_fault *fault;    /* NULL: none was applied (or even tried) */
     bool ran;                     /* its fault was applied, or its wait began */
     struct sq_window win;         /* the fault's window; of a wait its phase. Valid when ran */
-    int64_t until_ns;             /* the end of what may be seen as its recovery: next fault applied, or the load's end */
+    int64_t until_ns; /* the end of what may be seen as its recovery: next fault applied, or the load's end */
 };
 
 struct sq_ev_phase {
-    const char *phase, *step;     /* step: "" */
-    struct sq_window win;         /* to_ns: end of the log when it has no end */
+    const char *phase, *step; /* step: "" */
+    struct sq_window win;     /* to_ns: end of the log when it has no end */
     bool ended;
-    bool met;                     /* of the steady phase */
+    bool met; /* of the steady phase */
     const char *why;
 };
 
@@ -97,46 +97,46 @@ struct sq_ev_second {
 
 struct sq_ev_endpoint {
     const char *name;
-    struct sq_ev_second *secs;    /* sorted by sec; several records of one second are allowed and add up */
+    struct sq_ev_second *secs; /* sorted by sec; several records of one second are allowed and add up */
     size_t n, cap;
-    bool has_probe;               /* a `probe` record is there: */
+    bool has_probe; /* a `probe` record is there: */
     bool is_void;
     const char *void_why;
-    const json_t *probe;          /* the record; NULL */
+    const json_t *probe; /* the record; NULL */
 };
 
 struct sq_ev_event {
     int64_t t_ns;
-    size_t line;                  /* of the log */
+    size_t line; /* of the log */
     const char *type;
-    const json_t *obj;            /* the whole record */
+    const json_t *obj; /* the whole record */
 };
 
 struct sq_evidence {
-    const json_t *run;            /* the run record */
+    const json_t *run; /* the run record */
     const char *id, *name, *start, *host, *squall;
     int64_t start_mono_ns;
     uint64_t seed;
-    const json_t *scenario;       /* as in the run record; {} when absent */
-    const json_t *spec;           /* scenario.spec, or the scenario itself when it has none */
+    const json_t *scenario; /* as in the run record; {} when absent */
+    const json_t *spec;     /* scenario.spec, or the scenario itself when it has none */
 
-    struct sq_ev_step *steps;     /* in the scenario's order */
+    struct sq_ev_step *steps; /* in the scenario's order */
     size_t n_steps;
-    struct sq_ev_fault *faults;   /* in the order of first mention: one that is only mentioned by calls is neither
-                                   applied nor failed */
+    struct sq_ev_fault *faults; /* in the order of first mention: one that is only mentioned by calls is neither
+                                 applied nor failed */
     size_t n_faults;
-    struct sq_ev_phase *phases;   /* in the log's order */
+    struct sq_ev_phase *phases; /* in the log's order */
     size_t n_phases;
     struct sq_ev_endpoint *endpoints;
     size_t n_endpoints;
-    struct sq_ev_series *series;  /* sorted by edge, then instance */
+    struct sq_ev_series *series; /* sorted by edge, then instance */
     size_t n_series;
-    struct sq_ev_event *events;   /* everything but samples and calls, sorted by time */
+    struct sq_ev_event *events; /* everything but samples and calls, sorted by time */
     size_t n_events;
 
-    struct sq_window load;        /* from the first to the end of the last second that has samples; empty: no load */
-    int64_t last_ns;              /* the latest time in the log */
-    bool ended;                   /* there is an end record: */
+    struct sq_window load; /* from the first to the end of the last second that has samples; empty: no load */
+    int64_t last_ns;       /* the latest time in the log */
+    bool ended;            /* there is an end record: */
     const char *end_reason, *end_why; /* "" when absent */
     bool end_clean;
     const json_t *end;            /* the record; NULL */
@@ -171,14 +171,14 @@ bool sq_window_secs(struct sq_window win, int64_t *first, int64_t *end);
 /* Sums over the seconds [first, end) of one endpoint (NULL: of all). */
 struct sq_ev_sums {
     uint64_t sent, ok, bad, late, lag_late;
-    uint64_t n;       /* requests decided: ok + bad */
-    uint64_t secs;    /* distinct seconds with a record of this endpoint, of all endpoints: the most of any */
+    uint64_t n;    /* requests decided: ok + bad */
+    uint64_t secs; /* distinct seconds with a record of this endpoint, of all endpoints: the most of any */
 };
 void sq_ev_sum(const struct sq_evidence *ev, const struct sq_ev_endpoint *ep, int64_t first, int64_t end,
                struct sq_ev_sums *out);
 /* Merge the histograms WHICH ("h", "hs", "hok") of those seconds into H (which is not reset). */
-int sq_ev_hist(const struct sq_evidence *ev, const struct sq_ev_endpoint *ep, int64_t first, int64_t end, const char *which,
-               struct sq_hist *h, struct sq_err *e);
+int sq_ev_hist(const struct sq_evidence *ev, const struct sq_ev_endpoint *ep, int64_t first, int64_t end,
+               const char *which, struct sq_hist *h, struct sq_err *e);
 /* The whole record of a second; new reference. */
 int sq_ev_second_json(const struct sq_ev_second *s, json_t **out, struct sq_err *e);
 

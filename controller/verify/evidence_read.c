@@ -1,5 +1,5 @@
-/* From lines to records. A record of a known type whose members are missing or of the wrong type counts as damaged: it is
- * left out, and the run can't pass any more (verdict.c). */
+/* From lines to records. A record of a known type whose members are missing or of the wrong type counts as damaged: it
+ * is left out, and the run can't pass any more (verdict.c). */
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
@@ -71,8 +71,8 @@ static int fault_of(struct sq_evidence *ev, const char *id, struct sq_ev_fault *
         rc = sq_ev_grow((void **)&ev->faults, &ev->priv->cap_faults, i, sizeof *ev->faults, e);
         if (rc)
             return rc;
-        ev->faults[i] = (struct sq_ev_fault){.id = sq_ev_intern(ev, id), .step = "", .uses = "", .by = "", .error = "",
-                                             .clean = true};
+        ev->faults[i] = (struct sq_ev_fault){
+            .id = sq_ev_intern(ev, id), .step = "", .uses = "", .by = "", .error = "", .clean = true};
         ev->n_faults = i + 1;
         if (!ev->faults[i].id)
             return sq_err(e, -ENOMEM, "no memory for the evidence");
@@ -113,7 +113,8 @@ static bool bad_of(const json_t *rec, uint64_t *out)
     *out = 0;
     if (json_is_integer(bad))
         return count_of(rec, "bad", out);
-    json_object_foreach (bad, key, v) {
+    json_object_foreach(bad, key, v)
+    {
         uint64_t n;
 
         if (!count_of(bad, key, &n))
@@ -240,8 +241,12 @@ static int call_of(struct sq_evidence *ev, const json_t *a, struct sq_ev_call *c
     if (n[0] < -(json_int_t)(MAX_SECONDS * 1e3) || n[0] > (json_int_t)(MAX_SECONDS * 1e3) || n[1] < SQ_EV_REQUEST ||
         n[1] > SQ_EV_CONN || n[2] < SQ_EV_ANSWERED || n[2] > SQ_EV_OPEN || n[3] < 0 || n[3] > UINT16_MAX)
         return DAMAGED;
-    *c = (struct sq_ev_call){.t_ns = n[0] * 1000000, .kind = (uint8_t)n[1], .outcome = (uint8_t)n[2],
-                             .status = (uint16_t)n[3], .dur_us = saturated(n[4]), .held_us = saturated(n[5]),
+    *c = (struct sq_ev_call){.t_ns = n[0] * 1000000,
+                             .kind = (uint8_t)n[1],
+                             .outcome = (uint8_t)n[2],
+                             .status = (uint16_t)n[3],
+                             .dur_us = saturated(n[4]),
+                             .held_us = saturated(n[5]),
                              .answer_us = saturated(json_integer_value(json_array_get(a, 8)))};
     const char *fault = json_string_value(json_array_get(a, 6));
     if (fault && fault[0]) {

@@ -1,6 +1,6 @@
-/* fallback: while a dependency is away, users still get an answer of the promised kind, and never one of a forbidden kind.
- * The probe looked at every answer (sample.m); a request without an answer does not match. The whole window counts: what
- * users see until a breaker opens, they see. */
+/* fallback: while a dependency is away, users still get an answer of the promised kind, and never one of a forbidden
+ * kind. The probe looked at every answer (sample.m); a request without an answer does not match. The whole window
+ * counts: what users see until a breaker opens, they see. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,7 +69,8 @@ static int add_second(const struct sq_ev_second *s, const char *id, struct match
     return 0;
 }
 
-static int count(const struct sq_ev_endpoint *ep, struct sq_window win, const char *id, struct matched *m, struct sq_err *e)
+static int count(const struct sq_ev_endpoint *ep, struct sq_window win, const char *id, struct matched *m,
+                 struct sq_err *e)
 {
     int64_t first, end;
     int rc = 0;
@@ -94,8 +95,8 @@ static void judge(const struct matched *m, double share, struct sq_result *r)
     char a[64], b[64], c[64];
 
     r->n = n;
-    (void)snprintf(r->observed, sizeof r->observed, "%s matched (%llu of %llu)", sq_fmt_percent(100.0 * seen, a, sizeof a),
-                   (unsigned long long)k, (unsigned long long)n);
+    (void)snprintf(r->observed, sizeof r->observed, "%s matched (%llu of %llu)",
+                   sq_fmt_percent(100.0 * seen, a, sizeof a), (unsigned long long)k, (unsigned long long)n);
     (void)snprintf(r->interval, sizeof r->interval, "[%s, %s] at 95 %%", sq_fmt_percent(100.0 * low, b, sizeof b),
                    sq_fmt_percent(100.0 * high, c, sizeof c));
     (void)sq_fmt_percent(share, b, sizeof b);
@@ -104,8 +105,8 @@ static void judge(const struct matched *m, double share, struct sq_result *r)
     else if (n == 0)
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "no request was made in a whole second of the step");
     else if (m->forbid > 0)
-        (void)sq_result_set(r, SQ_V_FAIL, "%llu of %llu answers had what no answer may have", (unsigned long long)m->forbid,
-                            (unsigned long long)n);
+        (void)sq_result_set(r, SQ_V_FAIL, "%llu of %llu answers had what no answer may have",
+                            (unsigned long long)m->forbid, (unsigned long long)n);
     else if (m->looked == 0 && k == 0)
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "no answer came, or the probe was not told what to look for");
     else if (high < share / 100.0 || (all && k < n))

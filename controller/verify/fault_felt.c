@@ -10,10 +10,11 @@
 #include "squall/units.h"
 #include "verify/result.h"
 
-/* Stamps of calls are rounded to 10 ms, and rules reach the proxy a moment before they are confirmed: calls this near to
- * the edge of a window may be on either side. */
+/* Stamps of calls are rounded to 10 ms, and rules reach the proxy a moment before they are confirmed: calls this near
+ * to the edge of a window may be on either side. */
 #define EDGE_NS (50 * SQ_MS)
-#define BYPASS 0.10 /* share of calls that went past the fault at percent 100 from which it is not the fault asked for */
+#define BYPASS                                                                                                         \
+    0.10 /* share of calls that went past the fault at percent 100 from which it is not the fault asked for */
 
 static const struct sq_param params[] = {
     {"step", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "the step whose fault is meant; \"*\": each step that has one"},
@@ -55,8 +56,7 @@ static bool felt_by(const struct sq_ev_call *c, const char *uses)
 static bool delays_connect(const struct sq_evidence *ev, const char *edge)
 {
     for (size_t i = 0; i < ev->n_events; i++)
-        if (strcmp(ev->events[i].type, "edge") == 0 &&
-            strcmp(sq_json_str_or(ev->events[i].obj, "edge", ""), edge) == 0)
+        if (strcmp(ev->events[i].type, "edge") == 0 && strcmp(sq_json_str_or(ev->events[i].obj, "edge", ""), edge) == 0)
             return sq_json_bool_or(ev->events[i].obj, "delays_connect", false);
     return false;
 }
@@ -119,8 +119,9 @@ static void judge_delay(struct tally *t, double delay, double jitter, double tol
         (void)sq_result_set(r, SQ_V_PASS, "the fault was felt: half of %llu answers were delayed by %s or more",
                             (unsigned long long)t->answered, a);
     else
-        (void)sq_result_set(r, SQ_V_FAIL, "answers were delayed by %s instead of %s: the fault is not the one asked for",
-                            a, sq_fmt_duration((int64_t)delay, b, sizeof b));
+        (void)sq_result_set(r, SQ_V_FAIL,
+                            "answers were delayed by %s instead of %s: the fault is not the one asked for", a,
+                            sq_fmt_duration((int64_t)delay, b, sizeof b));
 }
 
 static uint64_t expected_calls(const struct sq_evidence *ev, const struct sq_ev_step *s)
@@ -146,7 +147,8 @@ static void judge_tally(const struct sq_evidence *ev, const struct sq_ev_step *s
 {
     uint64_t min = (uint64_t)llabs(sq_json_int_or(p, "min_calls", 10));
     double percent = sq_param_percent(s->fault->target, "percent", 100.0);
-    double delay = (double)sq_param_ns(s->fault->with, "delay", 0), jitter = (double)sq_param_ns(s->fault->with, "jitter", 0);
+    double delay = (double)sq_param_ns(s->fault->with, "delay", 0),
+           jitter = (double)sq_param_ns(s->fault->with, "jitter", 0);
 
     r->n = t->hit;
     (void)snprintf(r->limit, sizeof r->limit, ">= %llu calls", (unsigned long long)min);

@@ -1,5 +1,5 @@
-/* recovered: once the fault is over, under a load that goes on, all is as it was: the steady state's thresholds hold for a
- * while that begins soon enough. Systems that stay broken after their trigger is gone are found only here.
+/* recovered: once the fault is over, under a load that goes on, all is as it was: the steady state's thresholds hold
+ * for a while that begins soon enough. Systems that stay broken after their trigger is gone are found only here.
  *
  * As the gate of the steady state itself, this looks at whole seconds and at what was seen, not at bounds of it: some
  * seconds of load would prove no rare error. */
@@ -20,10 +20,12 @@
 #define FEW_CALLS 20.0 /* expected ones in `hold` below which the edge is not looked at */
 
 static const struct sq_param params[] = {
-    {"after", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "the step after whose fault all must be well again; \"*\": each step"},
+    {"after", SQ_P_STRING, SQ_REQUIRED, NULL, NULL,
+     "the step after whose fault all must be well again; \"*\": each step"},
     {"within", SQ_P_DURATION, 0, "30s", NULL, "from the fault's end until all is well"},
     {"hold", SQ_P_DURATION, 0, "5s", NULL, "how long it must stay well"},
-    {"endpoint", SQ_P_STRING, 0, NULL, NULL, "the endpoint of the load; default: all of them, pooled as in the steady state"},
+    {"endpoint", SQ_P_STRING, 0, NULL, NULL,
+     "the endpoint of the load; default: all of them, pooled as in the steady state"},
     {"thresholds", SQ_P_STRINGS, 0, NULL, NULL, "what must hold; default: the steady state's thresholds"},
     SQ_PARAM_END,
 };
@@ -143,7 +145,8 @@ static bool calls_back(const struct job *j, size_t a, size_t b, bool *known)
 
 enum found { BACK, NOT_BACK, NO_LOAD, CUT_SHORT };
 
-/* Try every stretch; *at is where it holds, or where it failed last, *bad_t the threshold that did not (n_t: the calls). */
+/* Try every stretch; *at is where it holds, or where it failed last, *bad_t the threshold that did not (n_t: the
+ * calls). */
 static enum found search(const struct job *j, size_t *at, size_t *bad_t)
 {
     size_t hold = (size_t)j->hold, tried = 0, idle = 0;
@@ -240,10 +243,11 @@ static int judge(struct job *j, struct sq_result *r, struct sq_err *e)
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "the load did not go on after the fault: nothing shows a recovery");
         break;
     case CUT_SHORT:
-        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
-                            "the load ended or the next fault began %.1f s after this one's end, before it was well for "
-                            "%lld s; settle: gives it time",
-                            (double)(j->step->until_ns - j->step->win.to_ns) / 1e9, (long long)j->hold);
+        (void)sq_result_set(
+            r, SQ_V_INCONCLUSIVE,
+            "the load ended or the next fault began %.1f s after this one's end, before it was well for "
+            "%lld s; settle: gives it time",
+            (double)(j->step->until_ns - j->step->win.to_ns) / 1e9, (long long)j->hold);
         break;
     }
     return rc;

@@ -2,9 +2,9 @@
  *
  * Attempts of one request are known when calls carry a trace id (traced): they are counted per id, divided by what one
  * request makes in steady state. Most of those that were hit may carry none all the same: connects that were held or
- * refused end before a request is sent. Then only the ratio of calls to requests is known, from the fault's begin until the
- * caller's breaker opens, if it does: being open must not hide what happens before. Calls and requests are counted, not
- * sampled, so that what was seen is enough to pass; to fail, chance must be out of the question. */
+ * refused end before a request is sent. Then only the ratio of calls to requests is known, from the fault's begin until
+ * the caller's breaker opens, if it does: being open must not hide what happens before. Calls and requests are counted,
+ * not sampled, so that what was seen is enough to pass; to fail, chance must be out of the question. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -25,7 +25,8 @@ static const struct sq_param params[] = {
     {"step", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "the step during which calls fail or hang"},
     {"edge", SQ_P_STRING, 0, NULL, NULL, "the edge whose callers are judged; default: the step's own"},
     {"max_attempts", SQ_P_INT, 0, NULL, NULL, "how often one request may call, the first time included"},
-    {"amplification", SQ_P_NUMBER, 0, NULL, NULL, "how many times the steady state's calls per request the step may see"},
+    {"amplification", SQ_P_NUMBER, 0, NULL, NULL,
+     "how many times the steady state's calls per request the step may see"},
     {"min_backoff", SQ_P_DURATION, 0, NULL, NULL, "the least pause between a call's end and its repetition"},
     {"min_requests", SQ_P_INT, 0, "10", NULL, "requests whose calls were hit that it takes to judge"},
     SQ_PARAM_END,
@@ -53,7 +54,8 @@ static int by_trace(const void *x, const void *y)
     return c ? c : (a->from_ns > b->from_ns) - (a->from_ns < b->from_ns);
 }
 
-static int collect(const struct sq_evidence *ev, const char *edge, struct sq_window win, struct traces *t, struct sq_err *e)
+static int collect(const struct sq_evidence *ev, const char *edge, struct sq_window win, struct traces *t,
+                   struct sq_err *e)
 {
     const struct sq_ev_series *s;
     size_t n = sq_ev_series(ev, edge, &s), from, to;
@@ -291,8 +293,9 @@ static void judge_active(const struct view *v, const struct active *a, int64_t m
                             "about %.0f requests made %llu calls (most carry no trace id: judged by their ratio)", due,
                             (unsigned long long)a->calls);
     else
-        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "about %.0f requests made %llu calls: too few to be sure of more than %lld each",
-                            due, (unsigned long long)a->calls, (long long)max);
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "about %.0f requests made %llu calls: too few to be sure of more than %lld each", due,
+                            (unsigned long long)a->calls, (long long)max);
 }
 
 static int judge_attempts(const struct view *v, int64_t max, struct sq_result *r, struct sq_err *e)
@@ -307,10 +310,12 @@ static int judge_attempts(const struct view *v, int64_t max, struct sq_result *r
                             (unsigned long long)v->over, (unsigned long long)v->requests, (long long)max, v->most);
     else if (v->traced && 2 * v->hit > v->all_hit) {
         if (v->requests < v->min)
-            (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "only %llu requests had a call that was hit, at least %llu are wanted",
+            (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                                "only %llu requests had a call that was hit, at least %llu are wanted",
                                 (unsigned long long)v->requests, (unsigned long long)v->min);
         else
-            (void)sq_result_set(r, SQ_V_PASS, "no request called more than %lld times (%llu requests, by their trace ids)",
+            (void)sq_result_set(r, SQ_V_PASS,
+                                "no request called more than %lld times (%llu requests, by their trace ids)",
                                 (long long)max, (unsigned long long)v->requests);
     } else {
         int rc = count_active(v, &a, e);
@@ -333,21 +338,26 @@ static void judge_backoff(const struct view *v, int64_t backoff, struct sq_resul
         (void)snprintf(r->observed, sizeof r->observed, "the shortest pause was %s",
                        sq_fmt_duration(v->least_ns < 0 ? 0 : v->least_ns, b, sizeof b));
     if (!v->traced || 2 * v->hit <= v->all_hit)
-        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "most calls carry no trace id: which call repeats which can't be known");
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "most calls carry no trace id: which call repeats which can't be known");
     else if (v->fan > 1)
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
-                            "one request makes %zu calls when all is well: which call repeats which can't be known", v->fan);
+                            "one request makes %zu calls when all is well: which call repeats which can't be known",
+                            v->fan);
     else if (v->requests < v->min)
-        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "only %llu requests had a call that was hit, at least %llu are wanted",
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "only %llu requests had a call that was hit, at least %llu are wanted",
                             (unsigned long long)v->requests, (unsigned long long)v->min);
     else if (v->hasty > 0 && (double)v->hasty > 0.01 * (double)pairs)
         (void)sq_result_set(r, SQ_V_FAIL, "%llu of %llu repetitions came sooner than %s after the call before",
                             (unsigned long long)v->hasty, (unsigned long long)pairs, a);
     else if (pairs == 0 && v->overlap > 0)
-        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "calls were repeated while the first was still open: no pause to measure");
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "calls were repeated while the first was still open: no pause to measure");
     else
-        (void)sq_result_set(r, SQ_V_PASS, pairs ? "%llu repetitions, all of them %s or more after the call before"
-                                                : "no call was repeated (%llu repetitions, limit %s)",
+        (void)sq_result_set(r, SQ_V_PASS,
+                            pairs ? "%llu repetitions, all of them %s or more after the call before"
+                                  : "no call was repeated (%llu repetitions, limit %s)",
                             (unsigned long long)pairs, a);
 }
 
@@ -362,9 +372,8 @@ static int judge_view(struct view *v, const json_t *p, json_t *results, struct s
     sq_result_init(&r, v->step, v->edge);
     v->all_hit = all_hits(v);
     if (v->all_hit == 0)
-        return sq_result_add(results,
-                             sq_result_set(&r, SQ_V_INCONCLUSIVE, "no call failed or was held: nothing had to be retried"),
-                             e);
+        return sq_result_add(
+            results, sq_result_set(&r, SQ_V_INCONCLUSIVE, "no call failed or was held: nothing had to be retried"), e);
     if (max > 0) {
         rc = judge_attempts(v, max, &r, e);
         rc = rc ? rc : sq_result_add(results, &r, e);
@@ -419,7 +428,8 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
     cleanup_free const struct sq_ev_step **steps = NULL;
     size_t n = 0;
 
-    if (!json_object_get(p, "max_attempts") && !json_object_get(p, "amplification") && !json_object_get(p, "min_backoff"))
+    if (!json_object_get(p, "max_attempts") && !json_object_get(p, "amplification") &&
+        !json_object_get(p, "min_backoff"))
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "retries takes max_attempts, amplification or min_backoff");
     int rc = sq_steps_named(ev, sq_json_str_or(p, "step", "*"), &steps, &n, e);
     for (size_t i = 0; i < n && !rc; i++)

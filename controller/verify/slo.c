@@ -1,5 +1,6 @@
-/* slo: did users get what was promised while the faults were on? Judged by exact intervals: pass when the whole interval
- * is on the right side of the limit, fail when it is on the wrong one, inconclusive when the limit is inside. */
+/* slo: did users get what was promised while the faults were on? Judged by exact intervals: pass when the whole
+ * interval is on the right side of the limit, fail when it is on the wrong one, inconclusive when the limit is inside.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

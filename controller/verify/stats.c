@@ -14,7 +14,8 @@ static double log_gamma(double x)
     return lgamma_r(x, &sign);
 }
 
-/* The continued fraction of the incomplete beta function; converges in O(sqrt(max(a, b))) steps for x < (a+1)/(a+b+2). */
+/* The continued fraction of the incomplete beta function; converges in O(sqrt(max(a, b))) steps for x < (a+1)/(a+b+2).
+ */
 static double beta_fraction(double a, double b, double x)
 {
     double c = 1.0, d = 1.0 - (a + b) * x / (a + 1.0);

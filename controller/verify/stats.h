@@ -1,5 +1,5 @@
-/* The statistics behind the verdicts: exact, distribution-free intervals. Confidence is one-sided, 0.5 < conf < 1: a lower
- * and an upper bound at 95 % each make a two-sided interval at 90 %. All functions are pure and bounded in time.
+/* The statistics behind the verdicts: exact, distribution-free intervals. Confidence is one-sided, 0.5 < conf < 1: a
+ * lower and an upper bound at 95 % each make a two-sided interval at 90 %. All functions are pure and bounded in time.
  * Sources: Clopper & Pearson 1934; Hahn & Meeker, Statistical Intervals, 5.2 (order statistics); Numerical Recipes 6.2,
  * 6.4 (incomplete gamma and beta functions by continued fraction, modified Lentz). */
 #ifndef SQUALL_VERIFY_STATS_H
@@ -26,8 +26,8 @@ double sq_cp_upper(uint64_t k, uint64_t n, double conf);
 double sq_poisson_lower(uint64_t k, double conf);
 double sq_poisson_upper(uint64_t k, double conf);
 
-/* Ranks (1-based) of the order statistics of n values that bound the p-quantile (0 < p < 1): the k-th smallest is a bound
- * at that confidence. 0: none of the n is. */
+/* Ranks (1-based) of the order statistics of n values that bound the p-quantile (0 < p < 1): the k-th smallest is a
+ * bound at that confidence. 0: none of the n is. */
 uint64_t sq_rank_lower(uint64_t n, double p, double conf);
 uint64_t sq_rank_upper(uint64_t n, double p, double conf);
 

@@ -1,4 +1,5 @@
-/* Thresholds on what the probe felt, as the scenario's reader parsed them: {"metric","p","op","value"} (EVIDENCE.md). */
+/* Thresholds on what the probe felt, as the scenario's reader parsed them: {"metric","p","op","value"} (EVIDENCE.md).
+ */
 #ifndef SQUALL_VERIFY_THRESHOLD_H
 #define SQUALL_VERIFY_THRESHOLD_H
 

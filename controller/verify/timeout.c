@@ -1,5 +1,5 @@
-/* timeout: callers give up a call that takes longer than their own limit says. Watched at the edge: a call that the fault
- * held is closed by its caller in time. */
+/* timeout: callers give up a call that takes longer than their own limit says. Watched at the edge: a call that the
+ * fault held is closed by its caller in time. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,8 +26,8 @@ struct held {
     int64_t worst_ns;
 };
 
-static void count(const struct sq_evidence *ev, const struct sq_ev_step *s, const char *edge, int64_t max, int64_t grace,
-                  struct held *h)
+static void count(const struct sq_evidence *ev, const struct sq_ev_step *s, const char *edge, int64_t max,
+                  int64_t grace, struct held *h)
 {
     uint16_t fault = (uint16_t)(s->fault - ev->faults + 1);
     const struct sq_ev_series *series;
@@ -87,7 +87,8 @@ static int64_t patience(const struct sq_evidence *ev)
     int64_t least = INT64_MAX;
     const char *key;
 
-    json_object_foreach (load, key, endpoint) {
+    json_object_foreach(load, key, endpoint)
+    {
         int64_t t = sq_param_ns(json_object_get(endpoint, "request"), "timeout", INT64_MAX);
 
         least = t < least ? t : least;
@@ -97,8 +98,8 @@ static int64_t patience(const struct sq_evidence *ev)
 
 /* A caller may stop waiting without closing the connection. Then its users got their answer long before the call ended:
  * fewer than half as many users waited that long as calls did. -1: the probe can't tell. */
-static int abandoned(const struct sq_evidence *ev, const struct sq_ev_step *s, int64_t max, int64_t grace, uint64_t late,
-                     struct sq_err *e)
+static int abandoned(const struct sq_evidence *ev, const struct sq_ev_step *s, int64_t max, int64_t grace,
+                     uint64_t late, struct sq_err *e)
 {
     int64_t delay = sq_param_ns(s->fault->with, "delay", 0), first, end;
     int64_t slow = delay > 0 ? delay - delay / 10 : 2 * (max + grace);
@@ -136,7 +137,8 @@ static void judge(const struct held *h, uint64_t min, int64_t max, int witness, 
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
                             "the calls on this edge are not HTTP: how long one takes can't be seen from outside");
     else if (n < min)
-        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "only %llu calls were held for longer than %s, at least %llu are wanted",
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "only %llu calls were held for longer than %s, at least %llu are wanted",
                             (unsigned long long)n, limit, (unsigned long long)min);
     else if (h->late > 0 && (h->too_late > 0 || sq_cp_upper(h->in_time, n, CONF) < SHARE) && witness == 1)
         (void)sq_result_set(r, SQ_V_PASS,
@@ -144,7 +146,8 @@ static void judge(const struct held *h, uint64_t min, int64_t max, int witness, 
                             "waiting without closing its connections",
                             (unsigned long long)h->late, limit);
     else if (h->too_late > 0)
-        (void)sq_result_set(r, SQ_V_FAIL, "%llu of %llu callers still waited after twice the limit of %s, the longest for %s",
+        (void)sq_result_set(r, SQ_V_FAIL,
+                            "%llu of %llu callers still waited after twice the limit of %s, the longest for %s",
                             (unsigned long long)h->too_late, (unsigned long long)n, limit, worst);
     else if (share >= SHARE)
         (void)sq_result_set(r, SQ_V_PASS, "callers gave up in time: %llu of %llu within %s and its grace",

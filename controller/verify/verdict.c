@@ -36,8 +36,8 @@ static int run_check(const struct sq_evidence *ev, const json_t *entry, size_t i
     cleanup_json json_t *params = json_is_object(entry) ? json_copy((json_t *)(uintptr_t)entry) : NULL;
 
     if (!check)
-        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "the scenario asks for a check \"%s\", which this squall does not have",
-                          name);
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL,
+                          "the scenario asks for a check \"%s\", which this squall does not have", name);
     if (!params || json_object_set_new(params, "index", json_integer((json_int_t)index)))
         return sq_err(e, -ENOMEM, "no memory for a check");
     int rc = check->run(ev, params, results, e);
@@ -73,8 +73,8 @@ static void count(const json_t *results, struct tally *t)
 static void say(struct conclusion *c, const json_t *r, size_t more)
 {
     const char *step = sq_json_str_or(r, "step", ""), *subject = sq_json_str_or(r, "subject", "");
-    int n = snprintf(c->why, sizeof c->why, "%s%s%s%s%s: %s", sq_json_str_or(r, "check", ""), step[0] ? ", step " : "", step,
-                     subject[0] ? ", " : "", subject, sq_json_str_or(r, "why", ""));
+    int n = snprintf(c->why, sizeof c->why, "%s%s%s%s%s: %s", sq_json_str_or(r, "check", ""), step[0] ? ", step " : "",
+                     step, subject[0] ? ", " : "", subject, sq_json_str_or(r, "why", ""));
 
     if (more && n > 0 && (size_t)n < sizeof c->why)
         (void)snprintf(c->why + n, sizeof c->why - (size_t)n, "; and %zu more", more);
@@ -150,7 +150,8 @@ static void conclude(const struct sq_evidence *ev, const json_t *results, struct
         return;
     if (bad) {
         conclude_as(c, "inconclusive", SQ_INCONCLUSIVE,
-                    "the probe missed its own schedule, so nothing is proven (endpoint %s: %s)", bad->name, bad->void_why);
+                    "the probe missed its own schedule, so nothing is proven (endpoint %s: %s)", bad->name,
+                    bad->void_why);
     } else if (t.fail) {
         conclude_as(c, "fail", SQ_FAIL, " ");
         say(c, t.first_fail, t.fail - 1);

@@ -1,5 +1,5 @@
-/* Arbitrary bytes as an evidence log: never a crash, and whatever can be read gets a verdict, the same one twice. Half of
- * the inputs are put behind a run record with every check, so that they need not invent one. */
+/* Arbitrary bytes as an evidence log: never a crash, and whatever can be read gets a verdict, the same one twice. Half
+ * of the inputs are put behind a run record with every check, so that they need not invent one. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,17 +9,24 @@
 #include "verify/verdict.h"
 
 static const char head[] =
-    "{\"t\":0,\"type\":\"run\",\"v\":1,\"id\":\"r\",\"scenario\":{\"spec\":{\"steady_state\":{\"thresholds\":[{\"metric\":"
-    "\"error_rate\",\"op\":\"<\",\"value\":1}]},\"steps\":[{\"id\":\"s\",\"uses\":\"call/latency\",\"target\":{\"edge\":"
-    "\"e\"}},{\"id\":\"w\",\"wait\":1}],\"verify\":[{\"check\":\"fault_felt\",\"step\":\"*\",\"min_calls\":1},{\"check\":"
-    "\"slo\",\"thresholds\":[{\"metric\":\"p\",\"p\":95,\"op\":\"<\",\"value\":1000},{\"metric\":\"error_rate\",\"op\":\"<\","
-    "\"value\":1},{\"metric\":\"sent_rate\",\"op\":\">=\",\"value\":1}]},{\"check\":\"timeout\",\"step\":\"s\",\"max\":1000},"
+    "{\"t\":0,\"type\":\"run\",\"v\":1,\"id\":\"r\",\"scenario\":{\"spec\":{\"steady_state\":{\"thresholds\":[{"
+    "\"metric\":"
+    "\"error_rate\",\"op\":\"<\",\"value\":1}]},\"steps\":[{\"id\":\"s\",\"uses\":\"call/"
+    "latency\",\"target\":{\"edge\":"
+    "\"e\"}},{\"id\":\"w\",\"wait\":1}],\"verify\":[{\"check\":\"fault_felt\",\"step\":\"*\",\"min_calls\":1},{"
+    "\"check\":"
+    "\"slo\",\"thresholds\":[{\"metric\":\"p\",\"p\":95,\"op\":\"<\",\"value\":1000},{\"metric\":\"error_rate\",\"op\":"
+    "\"<\","
+    "\"value\":1},{\"metric\":\"sent_rate\",\"op\":\">=\",\"value\":1}]},{\"check\":\"timeout\",\"step\":\"s\",\"max\":"
+    "1000},"
     "{\"check\":\"retries\",\"step\":\"s\",\"max_attempts\":2,\"amplification\":1.5,\"min_backoff\":10},{\"check\":"
-    "\"circuit_breaker\",\"step\":\"s\",\"expect\":{\"open_for\":2000000000,\"probes\":2}},{\"check\":\"fallback\",\"step\":"
+    "\"circuit_breaker\",\"step\":\"s\",\"expect\":{\"open_for\":2000000000,\"probes\":2}},{\"check\":\"fallback\","
+    "\"step\":"
     "\"s\"},{\"check\":\"recovered\",\"after\":\"s\"},{\"check\":\"clean\"}]}}}\n"
     "{\"t\":0,\"type\":\"phase\",\"phase\":\"steady\",\"state\":\"begin\"}\n"
     "{\"t\":5,\"type\":\"phase\",\"phase\":\"steady\",\"state\":\"end\",\"met\":true}\n"
-    "{\"t\":6,\"type\":\"fault\",\"state\":\"applied\",\"step\":\"s\",\"fault\":\"f1\",\"uses\":\"call/latency\",\"with\":"
+    "{\"t\":6,\"type\":\"fault\",\"state\":\"applied\",\"step\":\"s\",\"fault\":\"f1\",\"uses\":\"call/"
+    "latency\",\"with\":"
     "{\"delay\":1000000}}\n"
     "{\"t\":9,\"type\":\"fault\",\"state\":\"reverted\",\"step\":\"s\",\"fault\":\"f1\",\"uses\":\"call/latency\"}\n";
 

@@ -2,15 +2,23 @@
 #include "unit/verify_rig.h"
 
 #define EDGE "checkout->payments"
-#define SPEC                                                                                                    \
-    "\"steps\":[{\"id\":\"slow\",\"uses\":\"call/latency\",\"target\":{\"edge\":\"" EDGE "\",\"percent\":100}," \
+#define SPEC                                                                                                           \
+    "\"steps\":[{\"id\":\"slow\",\"uses\":\"call/latency\",\"target\":{\"edge\":\"" EDGE "\",\"percent\":100},"        \
     "\"with\":{\"delay\":2000000000}},{\"id\":\"settle\",\"wait\":10000000000}]"
-#define PARAMS                                                                                             \
-    "{\"step\":\"slow\",\"edge\":\"" EDGE "\",\"expect\":{\"opens_within\":5000000000,\"open_for\":2000000000," \
+#define PARAMS                                                                                                         \
+    "{\"step\":\"slow\",\"edge\":\"" EDGE "\",\"expect\":{\"opens_within\":5000000000,\"open_for\":2000000000,"        \
     "\"probes\":3,\"closes_within\":10000000000,\"tolerance\":10.0}}"
 
-static const struct caller healthy = {.rate = 25, .end = 42, .from = 12, .to = 30, .delay_ms = 2000, .timeout_ms = 300,
-                                      .trip = 8, .open_ms = 2000, .probes = 1, .seed = 1};
+static const struct caller healthy = {.rate = 25,
+                                      .end = 42,
+                                      .from = 12,
+                                      .to = 30,
+                                      .delay_ms = 2000,
+                                      .timeout_ms = 300,
+                                      .trip = 8,
+                                      .open_ms = 2000,
+                                      .probes = 1,
+                                      .seed = 1};
 
 static void build(struct rig *r, const struct caller *c, unsigned load)
 {
@@ -89,8 +97,17 @@ static void pauses_and_stragglers_pass(void **state)
 {
     (void)state;
     for (uint64_t seed = 160; seed < 180; seed++) {
-        struct caller c = {.rate = 60, .end = 42, .from = 12, .to = 30, .delay_ms = 3000, .timeout_ms = 498, .trip = 6,
-                           .open_ms = 2870, .probes = 2, .workers = 4, .seed = seed};
+        struct caller c = {.rate = 60,
+                           .end = 42,
+                           .from = 12,
+                           .to = 30,
+                           .delay_ms = 3000,
+                           .timeout_ms = 498,
+                           .trip = 6,
+                           .open_ms = 2870,
+                           .probes = 2,
+                           .workers = 4,
+                           .seed = seed};
 
         expect(&c, "pass", "");
         c = healthy;
@@ -178,7 +195,8 @@ static void late_opening_fails(void **state)
     EXPECT(&r, judge_with(&r, &c, "{\"step\":\"slow\",\"expect\":{\"trip_calls\":3,\"open_for\":2000000000}}"), "fail");
     assert_non_null(strstr(rig_why(&r, 0), "3 are allowed"));
     rig_close(&r);
-    EXPECT(&r, judge_with(&r, &c, "{\"step\":\"slow\",\"expect\":{\"trip_calls\":40,\"open_for\":2000000000}}"), "pass");
+    EXPECT(&r, judge_with(&r, &c, "{\"step\":\"slow\",\"expect\":{\"trip_calls\":40,\"open_for\":2000000000}}"),
+           "pass");
     rig_close(&r);
     EXPECT(&r, judge_with(&r, &c, "{\"step\":\"slow\",\"expect\":{\"trip_calls_min\":100,\"open_for\":2000000000}}"),
            "fail");
@@ -201,8 +219,9 @@ static void little_load_is_inconclusive(void **state)
     c = healthy;
     c.trip = 0;
     EXPECT(&r,
-           judge_with(&r, &c, "{\"step\":\"slow\",\"expect\":{\"opens_within\":5000000000,\"trip_calls\":500,"
-                              "\"open_for\":2000000000}}"),
+           judge_with(&r, &c,
+                      "{\"step\":\"slow\",\"expect\":{\"opens_within\":5000000000,\"trip_calls\":500,"
+                      "\"open_for\":2000000000}}"),
            "inconclusive");
     assert_non_null(strstr(rig_why(&r, 0), "to trip it"));
     rig_close(&r);
@@ -309,8 +328,8 @@ static void half_back(void **state)
             rig_second(&r, "cart", sec, 40, 10, 0, 0, "");
         well(&r, 0, 12, 40);
         for (int t = 12000; t < 30000; t += t == 12100 ? 2400 : t < 12100 ? 10 : 2500)
-            rig_call(&r, EDGE, "checkout.0", (struct rig_call){.t_ms = t, .outcome = 2, .dur_ms = 300, .held_ms = 2000,
-                                                               .fault = "f1"});
+            rig_call(&r, EDGE, "checkout.0",
+                     (struct rig_call){.t_ms = t, .outcome = 2, .dur_ms = 300, .held_ms = 2000, .fault = "f1"});
         well(&r, 31, 50, back ? 40 : 16);
         rig_end(&r, 51);
         EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), back ? "pass" : "fail");
@@ -367,8 +386,12 @@ static void ramping_load(void **state)
         bool hit = t >= 12000 && t < 30000;
 
         rig_call(&r, EDGE, "checkout.0",
-                 (struct rig_call){.t_ms = t, .outcome = hit ? 2 : 0, .status = hit ? 0 : 200, .dur_ms = hit ? 300 : 3,
-                                   .held_ms = hit ? 2000 : 0, .fault = hit ? "f1" : NULL});
+                 (struct rig_call){.t_ms = t,
+                                   .outcome = hit ? 2 : 0,
+                                   .status = hit ? 0 : 200,
+                                   .dur_ms = hit ? 300 : 3,
+                                   .held_ms = hit ? 2000 : 0,
+                                   .fault = hit ? "f1" : NULL});
     }
     rig_end(&r, 43);
     EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "fail");

@@ -2,10 +2,11 @@
 #include "unit/verify_rig.h"
 
 #define SPEC "\"steps\":[{\"id\":\"s\",\"uses\":\"network/latency\"}]"
-#define QDISC(dev, kind, handle) "{\"dev\":\"" dev "\",\"kind\":\"" kind "\",\"handle\":\"" handle "\",\"parent\":\"root\"}"
-#define STATE(qdiscs, cgroups, bpf, stopped, faults, journal)                                                         \
-    "{\"qdiscs\":[" qdiscs "],\"cgroups\":[" cgroups "],\"bpf\":[" bpf "],\"stopped\":[" stopped "],\"faults\":[" faults \
-    "],\"journal\":" journal ",\"unread\":[]}"
+#define QDISC(dev, kind, handle)                                                                                       \
+    "{\"dev\":\"" dev "\",\"kind\":\"" kind "\",\"handle\":\"" handle "\",\"parent\":\"root\"}"
+#define STATE(qdiscs, cgroups, bpf, stopped, faults, journal)                                                          \
+    "{\"qdiscs\":[" qdiscs "],\"cgroups\":[" cgroups "],\"bpf\":[" bpf "],\"stopped\":[" stopped                       \
+    "],\"faults\":[" faults "],\"journal\":" journal ",\"unread\":[]}"
 #define CALM STATE(QDISC("eth0", "fq", "0:"), "\"/squall-p-1\"", "", "", "", "0")
 
 static const char *judge(struct rig *r, bool private_one, const char *before, const char *after, const char *end)
@@ -30,23 +31,33 @@ static void judged(void **state)
         bool shared;
     } cases[] = {
         {calm, calm, ok, "pass", "as it was before", false},
-        {calm, STATE(QDISC("eth0", "fq", "0:") "," QDISC("eth1", "netem", "5c1a:"), "", "", "", "", "0"), ok, "fail", "eth1", false},
+        {calm, STATE(QDISC("eth0", "fq", "0:") "," QDISC("eth1", "netem", "5c1a:"), "", "", "", "", "0"), ok, "fail",
+         "eth1", false},
         {calm, STATE(QDISC("eth0", "netem", "8001:"), "", "", "", "", "0"), ok, "pass", "others changed", false},
-        {STATE(QDISC("eth9", "fq", "1:"), "", "", "", "", "0"), STATE("", "", "", "", "", "0"), ok, "inconclusive", "eth9", false},
-        {calm, STATE("", "\"/squall-p-1\",\"/squall-p-1/run/checkout.0\"", "", "", "", "0"), ok, "fail", "checkout.0", false},
-        {calm, STATE("", "", "{\"link\":7,\"program\":\"sq_connect4\",\"cgroup\":1}", "", "", "0"), ok, "fail", "BPF link 7", false},
-        {calm, STATE("", "", "{\"link\":7,\"program\":\"sq_connect4\",\"cgroup\":1}", "", "", "0"), ok, "inconclusive", "", true},
-        {calm, STATE("", "", "", "{\"pid\":5,\"instance\":\"payments.0\",\"how\":\"stopped\"}", "", "0"), ok, "fail", "payments.0", true},
-        {calm, STATE("", "", "", "", "{\"run\":\"r1\",\"fault\":\"f1\",\"uses\":\"x\"}", "0"), ok, "fail", "fault f1", true},
-        {calm, STATE("", "", "", "", "{\"run\":\"r2\",\"fault\":\"f8\",\"uses\":\"x\"}", "0"), ok, "inconclusive", "fault f8", true},
+        {STATE(QDISC("eth9", "fq", "1:"), "", "", "", "", "0"), STATE("", "", "", "", "", "0"), ok, "inconclusive",
+         "eth9", false},
+        {calm, STATE("", "\"/squall-p-1\",\"/squall-p-1/run/checkout.0\"", "", "", "", "0"), ok, "fail", "checkout.0",
+         false},
+        {calm, STATE("", "", "{\"link\":7,\"program\":\"sq_connect4\",\"cgroup\":1}", "", "", "0"), ok, "fail",
+         "BPF link 7", false},
+        {calm, STATE("", "", "{\"link\":7,\"program\":\"sq_connect4\",\"cgroup\":1}", "", "", "0"), ok, "inconclusive",
+         "", true},
+        {calm, STATE("", "", "", "{\"pid\":5,\"instance\":\"payments.0\",\"how\":\"stopped\"}", "", "0"), ok, "fail",
+         "payments.0", true},
+        {calm, STATE("", "", "", "", "{\"run\":\"r1\",\"fault\":\"f1\",\"uses\":\"x\"}", "0"), ok, "fail", "fault f1",
+         true},
+        {calm, STATE("", "", "", "", "{\"run\":\"r2\",\"fault\":\"f8\",\"uses\":\"x\"}", "0"), ok, "inconclusive",
+         "fault f8", true},
         {calm, STATE("", "", "", "", "", "2"), ok, "fail", "undo records", false},
         {calm, calm, "\"clean\":false,\"left\":[\"qdisc on eth1\"]", "fail", "qdisc on eth1", false},
         {calm, NULL, ok, "inconclusive", "no snapshot after", false},
         {NULL, calm, ok, "inconclusive", "no snapshot before", false},
         {NULL, NULL, ok, "inconclusive", "no snapshot", false},
         {calm, calm, NULL, "inconclusive", "no end", false},
-        {calm, "{\"qdiscs\":[],\"stopped\":[],\"faults\":[],\"journal\":0,\"unread\":[\"bpf\",\"cgroups\"]}", ok, "inconclusive", "could not be read", false},
-        {"{\"stopped\":[],\"faults\":[],\"journal\":0}", "{\"stopped\":[],\"faults\":[],\"journal\":0}", ok, "pass", "", false}, /* no root */
+        {calm, "{\"qdiscs\":[],\"stopped\":[],\"faults\":[],\"journal\":0,\"unread\":[\"bpf\",\"cgroups\"]}", ok,
+         "inconclusive", "could not be read", false},
+        {"{\"stopped\":[],\"faults\":[],\"journal\":0}", "{\"stopped\":[],\"faults\":[],\"journal\":0}", ok, "pass", "",
+         false}, /* no root */
     };
 
     (void)state;

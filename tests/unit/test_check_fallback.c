@@ -13,7 +13,8 @@ static void build(struct rig *r, unsigned per_s, unsigned bad, unsigned match, u
         bool on = sec >= 5 && sec < 15;
         char m[160];
 
-        (void)snprintf(m, sizeof m, "\"m\":{\"4\":{\"n\":%u,\"match\":%u,\"forbid\":%u},\"1\":{\"n\":9,\"match\":0,\"forbid\":9}}",
+        (void)snprintf(m, sizeof m,
+                       "\"m\":{\"4\":{\"n\":%u,\"match\":%u,\"forbid\":%u},\"1\":{\"n\":9,\"match\":0,\"forbid\":9}}",
                        per_s - (on ? bad : 0), on ? match : 0, on ? forbid : 0);
         rig_second(r, "cart", sec, per_s - (on ? bad : 0), 5, on ? bad : 0, 3000, m);
     }
@@ -25,9 +26,8 @@ static void judged(void **state)
         unsigned per_s, bad, match, forbid;
         const char *want;
     } cases[] = {
-        {60, 0, 60, 0, "pass"},         {60, 1, 59, 0, "inconclusive"}, {60, 3, 57, 0, "fail"},
-        {60, 0, 60, 1, "fail"},         {60, 0, 0, 0, "fail"},          {3, 0, 3, 0, "inconclusive"},
-        {60, 60, 0, 0, "inconclusive"}, {3, 0, 0, 0, "fail"},
+        {60, 0, 60, 0, "pass"}, {60, 1, 59, 0, "inconclusive"}, {60, 3, 57, 0, "fail"},         {60, 0, 60, 1, "fail"},
+        {60, 0, 0, 0, "fail"},  {3, 0, 3, 0, "inconclusive"},   {60, 60, 0, 0, "inconclusive"}, {3, 0, 0, 0, "fail"},
     };
 
     (void)state;
@@ -50,8 +50,9 @@ static void edges(void **state)
     EXPECT(&r, rig_check(&r, "fallback", PARAMS), "inconclusive");
     assert_non_null(strstr(rig_why(&r, 0), "about 299"));
     EXPECT(&r, rig_check(&r, "fallback", "{\"step\":\"s\",\"index\":4,\"min_share\":100}"), "pass"); /* all 30 of 30 */
-    EXPECT(&r, rig_check(&r, "fallback", "{\"step\":\"s\",\"index\":1,\"min_share\":50}"), "fail");  /* forbidden ones */
-    EXPECT(&r, rig_check(&r, "fallback", "{\"step\":\"s\",\"index\":7,\"min_share\":50}"), "inconclusive"); /* not looked at */
+    EXPECT(&r, rig_check(&r, "fallback", "{\"step\":\"s\",\"index\":1,\"min_share\":50}"), "fail"); /* forbidden ones */
+    EXPECT(&r, rig_check(&r, "fallback", "{\"step\":\"s\",\"index\":7,\"min_share\":50}"),
+           "inconclusive"); /* not looked at */
     EXPECT(&r, rig_check(&r, "fallback", "{\"step\":\"s\",\"endpoint\":\"other\",\"index\":4}"), "inconclusive");
     rig_close(&r);
     build(&r, 60, 0, 60, 0);

@@ -2,8 +2,7 @@
 #include "unit/verify_rig.h"
 
 #define EDGE "a->b"
-#define SPEC                                                                                                 \
-    "\"steps\":[{\"id\":\"s\",\"uses\":\"%s\",\"target\":{\"edge\":\"" EDGE "\",\"percent\":100}}]"
+#define SPEC "\"steps\":[{\"id\":\"s\",\"uses\":\"%s\",\"target\":{\"edge\":\"" EDGE "\",\"percent\":100}}]"
 #define PARAMS "{\"step\":\"s\",\"min_calls\":10,\"tolerance\":20}"
 
 static void open_step(struct rig *r, const char *uses, const char *more)
@@ -16,7 +15,8 @@ static void open_step(struct rig *r, const char *uses, const char *more)
     rig_fault(r, "f1", "s", uses, 10, 20, more);
 }
 
-#define LATENCY "\"target\":{\"edge\":\"" EDGE "\",\"percent\":100.0},\"with\":{\"delay\":2000000000,\"jitter\":200000000}"
+#define LATENCY                                                                                                        \
+    "\"target\":{\"edge\":\"" EDGE "\",\"percent\":100.0},\"with\":{\"delay\":2000000000,\"jitter\":200000000}"
 
 /* N calls in the fault, each as C but for its time. */
 static void calls(struct rig *r, int n, struct rig_call c)
@@ -41,7 +41,7 @@ static void latency(void **state)
         {30, 0, 1200, 0, "fail", "instead of"},
         {30, 0, 3000, 0, "fail", "instead of"},
         {30, 0, 2000, 2, "pass", "gave up while they were held"}, /* given up while held */
-        {30, 0, 0, 2, "fail", "only 0 of them were harmed"},       /* marked, but not held */
+        {30, 0, 0, 2, "fail", "only 0 of them were harmed"},      /* marked, but not held */
         {9, 0, 2000, 0, "inconclusive", "only 9 calls"},
         {0, 0, 2000, 0, "inconclusive", "only 0 calls"},
         {30, 30, 2000, 0, "inconclusive", "bypasses the edge"},
@@ -53,9 +53,13 @@ static void latency(void **state)
         struct rig r;
 
         open_step(&r, "call/latency", LATENCY);
-        calls(&r, cases[i].n, (struct rig_call){.outcome = cases[i].outcome, .status = cases[i].outcome ? 0 : 200,
-                                                .dur_ms = cases[i].outcome ? 300 : cases[i].held + 3,
-                                                .held_ms = cases[i].held, .fault = "f1", .answer_ms = 2});
+        calls(&r, cases[i].n,
+              (struct rig_call){.outcome = cases[i].outcome,
+                                .status = cases[i].outcome ? 0 : 200,
+                                .dur_ms = cases[i].outcome ? 300 : cases[i].held + 3,
+                                .held_ms = cases[i].held,
+                                .fault = "f1",
+                                .answer_ms = 2});
         calls(&r, cases[i].past, (struct rig_call){.status = 200, .dur_ms = 3});
         EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), cases[i].want);
         if (!strstr(rig_why(&r, 0), cases[i].words))
@@ -148,7 +152,8 @@ static void not_applied(void **state)
 
     (void)state;
     rig_open(&r, "\"steps\":[{\"id\":\"s\",\"uses\":\"call/error\"},{\"id\":\"t\",\"uses\":\"call/error\"}]");
-    rig_line(&r, "{\"t\":3,\"type\":\"fault\",\"state\":\"failed\",\"step\":\"s\",\"uses\":\"call/error\",\"error\":\"no BPF\"}");
+    rig_line(&r, "{\"t\":3,\"type\":\"fault\",\"state\":\"failed\",\"step\":\"s\",\"uses\":\"call/"
+                 "error\",\"error\":\"no BPF\"}");
     EXPECT(&r, rig_check(&r, "fault_felt", "{\"step\":\"*\"}"), "inconclusive");
     assert_non_null(strstr(rig_why(&r, 0), "no BPF"));
     assert_int_equal(json_array_size(r.results), 2);
@@ -159,9 +164,12 @@ static void not_applied(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(latency),          cmocka_unit_test(connect_is_delayed_too),
-        cmocka_unit_test(percent_spares_some), cmocka_unit_test(errors_and_holes),
-        cmocka_unit_test(read_back),        cmocka_unit_test(not_applied),
+        cmocka_unit_test(latency),
+        cmocka_unit_test(connect_is_delayed_too),
+        cmocka_unit_test(percent_spares_some),
+        cmocka_unit_test(errors_and_holes),
+        cmocka_unit_test(read_back),
+        cmocka_unit_test(not_applied),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,10 +2,11 @@
 #include "unit/verify_rig.h"
 
 #define EDGE "a->b"
-#define SPEC                                                                                                          \
-    "\"steady_state\":{\"for\":1,\"thresholds\":[{\"metric\":\"p\",\"p\":95,\"op\":\"<\",\"value\":100000000},"         \
+#define SPEC                                                                                                           \
+    "\"steady_state\":{\"for\":1,\"thresholds\":[{\"metric\":\"p\",\"p\":95,\"op\":\"<\",\"value\":100000000},"        \
     "{\"metric\":\"error_rate\",\"op\":\"<\",\"value\":1}]},"                                                          \
-    "\"steps\":[{\"id\":\"s\",\"uses\":\"call/latency\",\"target\":{\"edge\":\"" EDGE "\"}},{\"id\":\"t\",\"uses\":\"x/y\"}]"
+    "\"steps\":[{\"id\":\"s\",\"uses\":\"call/latency\",\"target\":{\"edge\":\"" EDGE                                  \
+    "\"}},{\"id\":\"t\",\"uses\":\"x/y\"}]"
 #define PARAMS "{\"after\":\"s\",\"within\":10000000000,\"hold\":5000000000}"
 
 struct story {
@@ -43,7 +44,7 @@ static void judged(void **state)
         {{25, 20, 40, 60, 500, 0}, "pass", "4.5 s after the fault"},
         {{30, 20, 40, 60, 500, 0}, "pass", "9.5 s"},
         {{31, 20, 40, 60, 500, 0}, "fail", "p95"},
-        {{99, 20, 36, 60, 500, 0}, "fail", "p95"}, /* the load went on for just long enough */
+        {{99, 20, 36, 60, 500, 0}, "fail", "p95"},        /* the load went on for just long enough */
         {{99, 20, 40, 60, 10, 3}, "fail", "error rate"},  /* stays sick */
         {{20, 99, 40, 60, 500, 0}, "fail", "calls/s on"}, /* users are well, but nothing is called any more */
         {{20, 24, 40, 60, 500, 0}, "pass", ""},
@@ -126,8 +127,8 @@ static void own_thresholds(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(flapping), cmocka_unit_test(worthless),
-                                       cmocka_unit_test(own_thresholds)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(flapping),
+                                       cmocka_unit_test(worthless), cmocka_unit_test(own_thresholds)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

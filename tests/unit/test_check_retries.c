@@ -29,8 +29,17 @@ static void expect(const struct caller *c, const char *params, const char *want,
     rig_close(&r);
 }
 
-static const struct caller base = {.rate = 25, .end = 32, .from = 12, .to = 27, .delay_ms = 2000, .timeout_ms = 200,
-                                   .trip = 12, .open_ms = 2000, .attempts = 3, .backoff_ms = 150, .traced = true,
+static const struct caller base = {.rate = 25,
+                                   .end = 32,
+                                   .from = 12,
+                                   .to = 27,
+                                   .delay_ms = 2000,
+                                   .timeout_ms = 200,
+                                   .trip = 12,
+                                   .open_ms = 2000,
+                                   .attempts = 3,
+                                   .backoff_ms = 150,
+                                   .traced = true,
                                    .seed = 3};
 
 static void attempts(void **state)
@@ -142,8 +151,12 @@ static void fan_out(void **state)
 
             for (int k = 0; k < (hit ? 2 * tries : 2); k++)
                 rig_call(&r, EDGE, "checkout.0",
-                         (struct rig_call){.t_ms = (int)i * 50 + k * 10, .outcome = hit ? 2 : 0, .dur_ms = 5, .trace = i + 1,
-                                           .fault = hit ? "f1" : NULL, .status = hit ? 0 : 200});
+                         (struct rig_call){.t_ms = (int)i * 50 + k * 10,
+                                           .outcome = hit ? 2 : 0,
+                                           .dur_ms = 5,
+                                           .trace = i + 1,
+                                           .fault = hit ? "f1" : NULL,
+                                           .status = hit ? 0 : 200});
         }
         for (int sec = 0; sec < 32; sec++)
             rig_second(&r, "cart", sec, 20, 10, 0, 0, "");
@@ -180,8 +193,9 @@ static void nothing_to_judge(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(attempts), cmocka_unit_test(untraced), cmocka_unit_test(amplification), cmocka_unit_test(held_connects),
-        cmocka_unit_test(backoff),  cmocka_unit_test(fan_out),  cmocka_unit_test(nothing_to_judge),
+        cmocka_unit_test(attempts),         cmocka_unit_test(untraced), cmocka_unit_test(amplification),
+        cmocka_unit_test(held_connects),    cmocka_unit_test(backoff),  cmocka_unit_test(fan_out),
+        cmocka_unit_test(nothing_to_judge),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,14 +1,14 @@
 /* slo: passes, fails, or says how much it lacks. */
 #include "unit/verify_rig.h"
 
-#define SPEC                                                                                                \
-    "\"steps\":[{\"id\":\"one\",\"uses\":\"call/latency\"},{\"id\":\"rest\",\"wait\":1},{\"id\":\"two\"," \
+#define SPEC                                                                                                           \
+    "\"steps\":[{\"id\":\"one\",\"uses\":\"call/latency\"},{\"id\":\"rest\",\"wait\":1},{\"id\":\"two\","              \
     "\"uses\":\"process/kill\"}]"
 #define P95(ms) "{\"metric\":\"p\",\"p\":95,\"op\":\"<\",\"value\":" #ms "000000}"
 #define ERRORS(percent) "{\"metric\":\"error_rate\",\"op\":\"<\",\"value\":" #percent "}"
 
-/* 10 s calm, 10 s fault "one" [10.3, 20.4), 5 s calm, 10 s fault "two" [25, 35). PER_S requests a second of 20 ms; in the
- * faults BAD of them fail after BAD_MS. */
+/* 10 s calm, 10 s fault "one" [10.3, 20.4), 5 s calm, 10 s fault "two" [25, 35). PER_S requests a second of 20 ms; in
+ * the faults BAD of them fail after BAD_MS. */
 static void build(struct rig *r, unsigned per_s, unsigned bad, double bad_ms)
 {
     rig_open(r, SPEC);
@@ -63,7 +63,8 @@ static void error_rates(void **state)
     EXPECT(&r, rig_check(&r, "slo", "{\"step\":\"one\",\"thresholds\":[" ERRORS(0.1) "]}"), "inconclusive");
     assert_non_null(strstr(rig_why(&r, 0), "about 2995"));
     EXPECT(&r, rig_check(&r, "slo", "{\"step\":\"one\",\"thresholds\":[" ERRORS(1) "]}"), "pass");
-    EXPECT(&r, rig_check(&r, "slo", "{\"step\":\"one\",\"confidence\":99.9,\"thresholds\":[" ERRORS(1) "]}"), "inconclusive");
+    EXPECT(&r, rig_check(&r, "slo", "{\"step\":\"one\",\"confidence\":99.9,\"thresholds\":[" ERRORS(1) "]}"),
+           "inconclusive");
     EXPECT(&r,
            rig_check(&r, "slo",
                      "{\"step\":\"one\",\"thresholds\":[{\"metric\":\"error_rate\",\"op\":\"<=\",\"value\":0}]}"),
@@ -87,10 +88,12 @@ static void pooled_and_rates(void **state)
     EXPECT(&r, rig_check(&r, "slo", "{\"step\":\"one\",\"thresholds\":[" ERRORS(0.1) "]}"), "inconclusive");
     EXPECT(&r, rig_check(&r, "slo", "{\"step\":\"*\",\"thresholds\":[" ERRORS(0.1) "]}"), "pass");
     assert_int_equal(sq_json_int_or(json_array_get(r.results, 0), "n", 0), 19 * 200);
-    const char *rate = "{\"step\":\"*\",\"thresholds\":[{\"metric\":\"sent_rate\",\"op\":\">=\",\"value\":199}," P95(500) "]}";
+    const char *rate =
+        "{\"step\":\"*\",\"thresholds\":[{\"metric\":\"sent_rate\",\"op\":\">=\",\"value\":199}," P95(500) "]}";
     EXPECT(&r, rig_check(&r, "slo", rate), "pass");
     assert_int_equal(json_array_size(r.results), 2);
-    EXPECT(&r, rig_check(&r, "slo", "{\"thresholds\":[{\"metric\":\"sent_rate\",\"op\":\">=\",\"value\":201}]}"), "fail");
+    EXPECT(&r, rig_check(&r, "slo", "{\"thresholds\":[{\"metric\":\"sent_rate\",\"op\":\">=\",\"value\":201}]}"),
+           "fail");
     rig_close(&r);
 }
 
@@ -110,8 +113,8 @@ static void each_endpoint(void **state)
     EXPECT(&r, rig_check(&r, "slo", "{\"step\":\"one\",\"thresholds\":[" P95(500) "]}"), "pass");
     assert_string_equal(rig_verdict(&r, 1), "fail"); /* a pool of both would hide it at p80 */
     EXPECT(&r, rig_check(&r, "slo", "{\"step\":\"one\",\"endpoint\":\"ill\",\"thresholds\":[" P95(500) "]}"), "fail");
-    EXPECT(&r,
-           rig_check(&r, "slo", "{\"thresholds\":[{\"metric\":\"sent_rate\",\"op\":\">=\",\"value\":115}]}"), "pass");
+    EXPECT(&r, rig_check(&r, "slo", "{\"thresholds\":[{\"metric\":\"sent_rate\",\"op\":\">=\",\"value\":115}]}"),
+           "pass");
     assert_int_equal(json_array_size(r.results), 1); /* the rate is all endpoints' together */
     EXPECT(&r, rig_check(&r, "slo", "{\"endpoint\":\"absent\",\"thresholds\":[" P95(500) "]}"), "inconclusive");
     rig_close(&r);

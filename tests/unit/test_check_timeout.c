@@ -2,8 +2,8 @@
 #include "unit/verify_rig.h"
 
 #define EDGE "checkout->payments"
-#define SPEC                                                                                                   \
-    "\"load\":{\"cart\":{\"request\":{\"timeout\":3000000000}}},"                                              \
+#define SPEC                                                                                                           \
+    "\"load\":{\"cart\":{\"request\":{\"timeout\":3000000000}}},"                                                      \
     "\"steps\":[{\"id\":\"s\",\"uses\":\"%s\",\"target\":{\"edge\":\"" EDGE "\",\"percent\":100}}]"
 #define PARAMS "{\"step\":\"s\",\"edge\":\"" EDGE "\",\"max\":300000000,\"grace\":50000000}"
 
@@ -24,8 +24,10 @@ static void calls(struct rig *r, int n, double dur, int outcome)
     static int at;
 
     for (int i = 0; i < n; i++)
-        rig_call(r, EDGE, "c.0", (struct rig_call){.t_ms = 10100 + at++ * 37 % 7000, .outcome = outcome, .dur_ms = dur,
-                                                   .held_ms = 2000, .fault = "f1"});
+        rig_call(
+            r, EDGE, "c.0",
+            (struct rig_call){
+                .t_ms = 10100 + at++ * 37 % 7000, .outcome = outcome, .dur_ms = dur, .held_ms = 2000, .fault = "f1"});
 }
 
 /* Users: N a second, SLOW of them after SLOW_MS. */
@@ -41,8 +43,9 @@ static void judged(void **state)
         int good, late, awful; /* given up after 301 ms, 400 ms; answered after 2 s */
         const char *want;
     } cases[] = {
-        {20, 0, 0, "pass"}, {200, 1, 0, "pass"}, {4, 0, 0, "inconclusive"}, {0, 0, 0, "inconclusive"},
-        {20, 1, 0, "inconclusive"}, {18, 4, 0, "fail"}, {0, 20, 0, "fail"}, {200, 0, 1, "fail"}, {0, 0, 20, "fail"},
+        {20, 0, 0, "pass"},        {200, 1, 0, "pass"},        {4, 0, 0, "inconclusive"},
+        {0, 0, 0, "inconclusive"}, {20, 1, 0, "inconclusive"}, {18, 4, 0, "fail"},
+        {0, 20, 0, "fail"},        {200, 0, 1, "fail"},        {0, 0, 20, "fail"},
     };
 
     (void)state;
@@ -111,7 +114,8 @@ static void other_faults(void **state)
     EXPECT(&r, rig_check(&r, "timeout", PARAMS), "inconclusive");
     rig_close(&r);
     open_step(&r, "call/latency", LATENCY); /* whole connections tell nothing */
-    rig_call(&r, EDGE, "c.0", (struct rig_call){.t_ms = 11000, .kind = 2, .dur_ms = 8000, .held_ms = 2000, .fault = "f1"});
+    rig_call(&r, EDGE, "c.0",
+             (struct rig_call){.t_ms = 11000, .kind = 2, .dur_ms = 8000, .held_ms = 2000, .fault = "f1"});
     EXPECT(&r, rig_check(&r, "timeout", PARAMS), "inconclusive");
     assert_non_null(strstr(rig_why(&r, 0), "not HTTP"));
     rig_close(&r);
@@ -122,7 +126,8 @@ static void other_faults(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(abandoned), cmocka_unit_test(other_faults)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(abandoned),
+                                       cmocka_unit_test(other_faults)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

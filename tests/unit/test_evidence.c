@@ -4,9 +4,10 @@
 
 #include "unit/verify_rig.h"
 
-#define SPEC                                                                                                          \
+#define SPEC                                                                                                           \
     "\"steps\":[{\"id\":\"slow\",\"name\":\"S\",\"uses\":\"call/latency\",\"target\":{\"edge\":\"a->b\"}},"            \
-    "{\"id\":\"rest\",\"wait\":5000000000},{\"id\":\"kill\",\"uses\":\"process/kill\"},{\"id\":\"never\",\"uses\":\"x/y\"}]"
+    "{\"id\":\"rest\",\"wait\":5000000000},{\"id\":\"kill\",\"uses\":\"process/"                                       \
+    "kill\"},{\"id\":\"never\",\"uses\":\"x/y\"}]"
 
 static void whole_log(void **state)
 {
@@ -16,14 +17,16 @@ static void whole_log(void **state)
     rig_open(&r, SPEC);
     rig_steady(&r, 1, 5, true);
     rig_call(&r, "a->b", "a.1", (struct rig_call){.t_ms = 700, .dur_ms = 3, .status = 200});
-    rig_call(&r, "a->b", "a.0", (struct rig_call){.t_ms = 6200, .dur_ms = 400, .outcome = 2, .held_ms = 2000, .fault = "f1",
-                                                   .trace = 0xabc});
+    rig_call(
+        &r, "a->b", "a.0",
+        (struct rig_call){.t_ms = 6200, .dur_ms = 400, .outcome = 2, .held_ms = 2000, .fault = "f1", .trace = 0xabc});
     rig_call(&r, "a->b", "a.0", (struct rig_call){.t_ms = 6100, .dur_ms = 3, .status = 200});
     rig_fault(&r, "f1", "slow", "call/latency", 6, 8, "\"with\":{\"delay\":2000000000}");
     rig_line(&r, "{\"t\":8,\"type\":\"phase\",\"phase\":\"wait\",\"step\":\"rest\",\"state\":\"begin\"}");
     rig_line(&r, "{\"t\":13,\"type\":\"phase\",\"phase\":\"wait\",\"step\":\"rest\",\"state\":\"end\"}");
     rig_fault(&r, "f2", "kill", "process/kill", 14, 15, "");
-    rig_line(&r, "{\"t\":15,\"type\":\"fault\",\"state\":\"failed\",\"step\":\"never\",\"uses\":\"x/y\",\"error\":\"no such thing\"}");
+    rig_line(&r, "{\"t\":15,\"type\":\"fault\",\"state\":\"failed\",\"step\":\"never\",\"uses\":\"x/y\",\"error\":\"no "
+                 "such thing\"}");
     rig_line(&r, "{\"t\":15,\"type\":\"of the future\",\"x\":[1,2]}");
     for (int sec = 16; sec > 0; sec--)
         rig_second(&r, "cart", sec, 10, 5, sec == 7, 300, "");
@@ -34,7 +37,8 @@ static void whole_log(void **state)
     const struct sq_evidence *ev = r.ev;
     assert_string_equal(ev->id, "r-1");
     assert_int_equal(ev->n_steps, 4);
-    const struct sq_ev_step *slow = sq_ev_step(ev, "slow"), *rest = sq_ev_step(ev, "rest"), *kill = sq_ev_step(ev, "kill");
+    const struct sq_ev_step *slow = sq_ev_step(ev, "slow"), *rest = sq_ev_step(ev, "rest"),
+                            *kill = sq_ev_step(ev, "kill");
     assert_true(slow->ran && slow->win.from_ns == 6 * SQ_S && slow->win.to_ns == 8 * SQ_S);
     assert_int_equal(slow->until_ns, 14 * SQ_S);
     assert_string_equal(slow->edge, "a->b");
@@ -160,7 +164,14 @@ static void damage_is_counted(void **state)
 
 static void refused(void **state)
 {
-    static const char *const no[] = {"", "\n\n", "junk\n", "{}\n", "{\"t\":0,\"type\":\"note\"}\n", "\x7f" "ELF\n", "{\"t\":0,\"type\":\"ru"};
+    static const char *const no[] = {"",
+                                     "\n\n",
+                                     "junk\n",
+                                     "{}\n",
+                                     "{\"t\":0,\"type\":\"note\"}\n",
+                                     "\x7f"
+                                     "ELF\n",
+                                     "{\"t\":0,\"type\":\"ru"};
     struct sq_evidence *ev;
     struct sq_err e;
 
@@ -214,7 +225,7 @@ static void from_a_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_log), cmocka_unit_test(windows), cmocka_unit_test(torn_anywhere),
+        cmocka_unit_test(whole_log),         cmocka_unit_test(windows), cmocka_unit_test(torn_anywhere),
         cmocka_unit_test(damage_is_counted), cmocka_unit_test(refused), cmocka_unit_test(from_a_file),
     };
 

@@ -15,12 +15,12 @@
 static void special_functions(void **state)
 {
     (void)state;
-    NEAR(sq_beta_inc(1, 1, 0.3), 0.3, 1e-14);            /* uniform */
-    NEAR(sq_beta_inc(2, 1, 0.3), 0.09, 1e-14);           /* x^2 */
+    NEAR(sq_beta_inc(1, 1, 0.3), 0.3, 1e-14);  /* uniform */
+    NEAR(sq_beta_inc(2, 1, 0.3), 0.09, 1e-14); /* x^2 */
     NEAR(sq_beta_inc(1, 3, 0.2), 1 - 0.8 * 0.8 * 0.8, 1e-14);
-    NEAR(sq_beta_inc(0.5, 0.5, 0.5), 0.5, 1e-14);        /* arcsine law, symmetric */
+    NEAR(sq_beta_inc(0.5, 0.5, 0.5), 0.5, 1e-14); /* arcsine law, symmetric */
     NEAR(sq_beta_inc(5e5, 5e5, 0.5), 0.5, 1e-9);
-    NEAR(sq_gamma_inc(1, 2), 1 - exp(-2), 1e-14);        /* exponential */
+    NEAR(sq_gamma_inc(1, 2), 1 - exp(-2), 1e-14); /* exponential */
     NEAR(sq_gamma_inc(3, 1), 1 - exp(-1) * 2.5, 1e-14);
     NEAR(sq_gamma_inc(0.5, 1.0), erf(1.0), 1e-14);
     assert_true(sq_beta_inc(3, 4, 0) == 0 && sq_beta_inc(3, 4, 1) == 1 && sq_gamma_inc(3, 0) == 0);
@@ -80,7 +80,7 @@ static void requests_that_prove(void **state)
     assert_int_equal(sq_trials_to_decide(0, 100, 0.001, 0.95), 2995);
     assert_int_equal(sq_trials_to_decide(0, 0, 0.05, 0.95), 59);
     assert_int_equal(sq_trials_to_decide(1, 1000, 0.001, 0.95), 0); /* exactly on the limit: never */
-    uint64_t n = sq_trials_to_decide(5, 1000, 0.001, 0.95); /* refuted already */
+    uint64_t n = sq_trials_to_decide(5, 1000, 0.001, 0.95);         /* refuted already */
     assert_in_range(n, 2, 1000);
 }
 
@@ -156,9 +156,9 @@ static void rate_ratio(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(special_functions), cmocka_unit_test(distributions), cmocka_unit_test(clopper_pearson),
+        cmocka_unit_test(special_functions),   cmocka_unit_test(distributions),  cmocka_unit_test(clopper_pearson),
         cmocka_unit_test(requests_that_prove), cmocka_unit_test(poisson_bounds), cmocka_unit_test(ranks),
-        cmocka_unit_test(quantiles), cmocka_unit_test(rate_ratio),
+        cmocka_unit_test(quantiles),           cmocka_unit_test(rate_ratio),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

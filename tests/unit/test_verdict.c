@@ -5,8 +5,9 @@
 #include "unit/verify_rig.h"
 
 #define STEPS "\"steps\":[{\"id\":\"s\",\"uses\":\"process/kill\"}]"
-#define SLO(ms) \
-    "{\"check\":\"slo\",\"step\":\"s\",\"thresholds\":[{\"metric\":\"p\",\"p\":95,\"op\":\"<\",\"value\":" #ms "000000}]}"
+#define SLO(ms)                                                                                                        \
+    "{\"check\":\"slo\",\"step\":\"s\",\"thresholds\":[{\"metric\":\"p\",\"p\":95,\"op\":\"<\",\"value\":" #ms         \
+    "000000}]}"
 
 /* 20 ms answers, 9 whole seconds of the step with PER_S requests. */
 static void build(struct rig *r, const char *verify, unsigned per_s, const char *end)
@@ -34,8 +35,8 @@ static void expect(struct rig *r, const char *want, int exit_code, const char *w
         fail_msg("%s", e.msg);
     if (strcmp(sq_json_str_or(v, "verdict", "?"), want) != 0 || sq_json_int_or(v, "exit", -1) != exit_code ||
         !strstr(sq_json_str_or(v, "why", ""), words))
-        fail_msg("%s (%lld) instead of %s: %s", sq_json_str_or(v, "verdict", "?"), (long long)sq_json_int_or(v, "exit", -1),
-                 want, sq_json_str_or(v, "why", ""));
+        fail_msg("%s (%lld) instead of %s: %s", sq_json_str_or(v, "verdict", "?"),
+                 (long long)sq_json_int_or(v, "exit", -1), want, sq_json_str_or(v, "why", ""));
     json_decref(v);
     rig_close(r);
 }
@@ -177,8 +178,10 @@ static void long_names(void **state)
     for (int i = 0; i < 300; i++)
         (void)strcat(name, "\xe2\x82\xac");
     for (int shift = 0; shift < 4; shift++) {
-        (void)snprintf(spec, sizeof spec, "\"steps\":[{\"id\":\"%.*s%s\",\"uses\":\"x/y\"}],\"verify\":[{\"check\":\"recovered\","
-                       "\"after\":\"*\",\"thresholds\":[{\"metric\":\"error_rate\",\"op\":\"<\",\"value\":1}]}]", shift, "aaaa", name);
+        (void)snprintf(spec, sizeof spec,
+                       "\"steps\":[{\"id\":\"%.*s%s\",\"uses\":\"x/y\"}],\"verify\":[{\"check\":\"recovered\","
+                       "\"after\":\"*\",\"thresholds\":[{\"metric\":\"error_rate\",\"op\":\"<\",\"value\":1}]}]",
+                       shift, "aaaa", name);
         rig_open(&r, spec);
         rig_line(&r, "{\"t\":26,\"type\":\"end\"," DONE "}");
         expect(&r, "inconclusive", 3, "recovered");
@@ -188,8 +191,9 @@ static void long_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(by_checks), cmocka_unit_test(by_end),  cmocka_unit_test(by_evidence), cmocka_unit_test(unknown_check),
-        cmocka_unit_test(the_table), cmocka_unit_test(written), cmocka_unit_test(long_names),
+        cmocka_unit_test(by_checks),     cmocka_unit_test(by_end),    cmocka_unit_test(by_evidence),
+        cmocka_unit_test(unknown_check), cmocka_unit_test(the_table), cmocka_unit_test(written),
+        cmocka_unit_test(long_names),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* Builds evidence for the tests of checks: text in, struct sq_evidence out, so that the reader is on the way too. Also a
- * small model of a caller with a breaker, a timeout and workers, which makes the calls such a caller would make. */
+/* Builds evidence for the tests of checks: text in, struct sq_evidence out, so that the reader is on the way too. Also
+ * a small model of a caller with a breaker, a timeout and workers, which makes the calls such a caller would make. */
 #ifndef TESTS_UNIT_VERIFY_RIG_H
 #define TESTS_UNIT_VERIFY_RIG_H
 
@@ -47,8 +47,9 @@ static inline void rig_open(struct rig *r, const char *spec)
     memset(r, 0, sizeof *r);
     r->f = open_memstream(&r->text, &r->len);
     assert_non_null(r->f);
-    rig_line(r, "{\"t\":0,\"type\":\"run\",\"v\":1,\"id\":\"r-1\",\"name\":\"rig\",\"start\":\"2026-01-01T00:00:00.000Z\","
-                "\"start_mono_ns\":1,\"squall\":\"0\",\"host\":\"h\",\"seed\":1,\"scenario\":{\"spec\":{%s}}}",
+    rig_line(r,
+             "{\"t\":0,\"type\":\"run\",\"v\":1,\"id\":\"r-1\",\"name\":\"rig\",\"start\":\"2026-01-01T00:00:00.000Z\","
+             "\"start_mono_ns\":1,\"squall\":\"0\",\"host\":\"h\",\"seed\":1,\"scenario\":{\"spec\":{%s}}}",
              spec);
 }
 
@@ -63,13 +64,15 @@ static inline void rig_steady(struct rig *r, double from, double to, bool met)
 static inline void rig_fault(struct rig *r, const char *id, const char *step, const char *uses, double from, double to,
                              const char *more)
 {
-    rig_line(r, "{\"t\":%.6f,\"type\":\"fault\",\"state\":\"applied\",\"step\":\"%s\",\"fault\":\"%s\",\"uses\":\"%s\"%s%s}",
-             from, step, id, uses, more[0] ? "," : "", more);
+    rig_line(
+        r, "{\"t\":%.6f,\"type\":\"fault\",\"state\":\"applied\",\"step\":\"%s\",\"fault\":\"%s\",\"uses\":\"%s\"%s%s}",
+        from, step, id, uses, more[0] ? "," : "", more);
     if (to > from)
-        rig_line(r,
-                 "{\"t\":%.6f,\"type\":\"fault\",\"state\":\"reverted\",\"step\":\"%s\",\"fault\":\"%s\",\"uses\":\"%s\","
-                 "\"by\":\"request\",\"clean\":true,\"left\":[]}",
-                 to, step, id, uses);
+        rig_line(
+            r,
+            "{\"t\":%.6f,\"type\":\"fault\",\"state\":\"reverted\",\"step\":\"%s\",\"fault\":\"%s\",\"uses\":\"%s\","
+            "\"by\":\"request\",\"clean\":true,\"left\":[]}",
+            to, step, id, uses);
 }
 
 /* One second: OK good requests of latency MS, BAD ones of latency BAD_MS. MORE: further members. */
@@ -85,10 +88,11 @@ static inline void rig_second(struct rig *r, const char *endpoint, int sec, unsi
         sq_hist_record(h, (int64_t)(bad_ms * 1e6));
     json_t *j = sq_hist_to_json(h);
     char *text = json_dumps(j, JSON_COMPACT);
-    rig_line(r,
-             "{\"t\":%d.5,\"type\":\"sample\",\"sec\":%d,\"endpoint\":\"%s\",\"sent\":%u,\"ok\":%u,\"bad\":{\"status\":%u},"
-             "\"late\":0,\"lag_late\":0,\"h\":%s%s%s}",
-             sec + 1, sec, endpoint, ok + bad, ok, bad, text, more[0] ? "," : "", more);
+    rig_line(
+        r,
+        "{\"t\":%d.5,\"type\":\"sample\",\"sec\":%d,\"endpoint\":\"%s\",\"sent\":%u,\"ok\":%u,\"bad\":{\"status\":%u},"
+        "\"late\":0,\"lag_late\":0,\"h\":%s%s%s}",
+        sec + 1, sec, endpoint, ok + bad, ok, bad, text, more[0] ? "," : "", more);
     free(text);
     json_decref(j);
     sq_hist_free(h);
@@ -109,11 +113,12 @@ static inline void rig_call(struct rig *r, const char *edge, const char *instanc
 
     if (c.trace)
         (void)snprintf(trace, sizeof trace, "%032x", c.trace);
-    rig_line(r,
-             "{\"t\":%.6f,\"type\":\"calls\",\"edge\":\"%s\",\"instance\":\"%s\",\"calls\":[[%d,%d,%d,%d,%.0f,%.0f,\"%s\","
-             "\"%s\",%.0f]]}",
-             (c.t_ms + c.dur_ms) / 1e3, edge, instance, (c.t_ms + 5) / 10 * 10, c.kind, c.outcome, c.status,
-             c.dur_ms * 1e3, c.held_ms * 1e3, c.fault ? c.fault : "", trace, c.answer_ms * 1e3);
+    rig_line(
+        r,
+        "{\"t\":%.6f,\"type\":\"calls\",\"edge\":\"%s\",\"instance\":\"%s\",\"calls\":[[%d,%d,%d,%d,%.0f,%.0f,\"%s\","
+        "\"%s\",%.0f]]}",
+        (c.t_ms + c.dur_ms) / 1e3, edge, instance, (c.t_ms + 5) / 10 * 10, c.kind, c.outcome, c.status, c.dur_ms * 1e3,
+        c.held_ms * 1e3, c.fault ? c.fault : "", trace, c.answer_ms * 1e3);
 }
 
 static inline void rig_end(struct rig *r, double t)
@@ -173,38 +178,38 @@ static inline void rig_close(struct rig *r)
     memset(r, 0, sizeof *r);
 }
 
-#define EXPECT(r, verdict, want)                                                                       \
-    do {                                                                                               \
-        const char *got_ = (verdict);                                                                  \
-        if (strcmp(got_, want) != 0)                                                                   \
-            fail_msg("%s instead of %s: %s (observed: %s)", got_, want, rig_why((r), 0),               \
-                     sq_json_str_or(json_array_get((r)->results, 0), "observed", ""));                 \
+#define EXPECT(r, verdict, want)                                                                                       \
+    do {                                                                                                               \
+        const char *got_ = (verdict);                                                                                  \
+        if (strcmp(got_, want) != 0)                                                                                   \
+            fail_msg("%s instead of %s: %s (observed: %s)", got_, want, rig_why((r), 0),                               \
+                     sq_json_str_or(json_array_get((r)->results, 0), "observed", ""));                                 \
     } while (0)
 
 /* ---- a caller ---- */
 
 struct caller {
-    double rate;                    /* requests a second that want to call */
-    bool even;                      /* at even times instead of by chance */
-    double end, from, to;           /* seconds: of the load, the fault's window */
-    double delay_ms, timeout_ms;    /* timeout 0: none */
-    bool refuse;                    /* the fault refuses calls instead of delaying them */
-    unsigned hit_percent;           /* 0: all */
-    unsigned trip;                  /* consecutive failures that open the breaker; 0: no breaker */
-    double open_ms, grow;           /* grow: each open time is that much longer; 0: 1 */
-    unsigned probes;                /* at a time while half-open */
-    bool never_closes, opens_once;  /* opens_once: the first trial call closes it, whatever comes of it */
-    bool abandons;                  /* stops waiting without closing the connection */
-    unsigned workers;               /* 0: as many as needed */
-    unsigned attempts;              /* 0: 1 */
-    bool inside;                    /* retries are inside the breaker: it sees the first attempt only */
+    double rate;                   /* requests a second that want to call */
+    bool even;                     /* at even times instead of by chance */
+    double end, from, to;          /* seconds: of the load, the fault's window */
+    double delay_ms, timeout_ms;   /* timeout 0: none */
+    bool refuse;                   /* the fault refuses calls instead of delaying them */
+    unsigned hit_percent;          /* 0: all */
+    unsigned trip;                 /* consecutive failures that open the breaker; 0: no breaker */
+    double open_ms, grow;          /* grow: each open time is that much longer; 0: 1 */
+    unsigned probes;               /* at a time while half-open */
+    bool never_closes, opens_once; /* opens_once: the first trial call closes it, whatever comes of it */
+    bool abandons;                 /* stops waiting without closing the connection */
+    unsigned workers;              /* 0: as many as needed */
+    unsigned attempts;             /* 0: 1 */
+    bool inside;                   /* retries are inside the breaker: it sees the first attempt only */
     double backoff_ms;
     bool traced, blind; /* blind: calls that were hit end before they could send their trace id */
     uint64_t seed;
 };
 
 struct sim_req {
-    double due;      /* ms: when it may call (again) */
+    double due; /* ms: when it may call (again) */
     unsigned trace, tried;
 };
 
@@ -269,10 +274,17 @@ static inline void sim_emit(struct rig *r, const char *edge, const char *instanc
     double dur = answered ? (c->abandons ? call->natural : call->result) - call->start : call->result - call->start;
 
     rig_call(r, edge, instance,
-             (struct rig_call){.t_ms = (int)call->start, .kind = c->refuse && hit ? 1 : 0,
-                               .outcome = answered ? 0 : c->refuse ? 1 : 2, .status = answered ? 200 : 0, .dur_ms = dur,
-                               .held_ms = hit && !c->refuse ? c->delay_ms : 0, .fault = hit ? "f1" : NULL,
-                               .trace = c->traced && !(hit && c->blind) ? call->req.trace : 0, .answer_ms = 2});
+             (struct rig_call){.t_ms = (int)call->start,
+                               .kind = c->refuse && hit ? 1 : 0,
+                               .outcome = answered    ? 0
+                                          : c->refuse ? 1
+                                                      : 2,
+                               .status = answered ? 200 : 0,
+                               .dur_ms = dur,
+                               .held_ms = hit && !c->refuse ? c->delay_ms : 0,
+                               .fault = hit ? "f1" : NULL,
+                               .trace = c->traced && !(hit && c->blind) ? call->req.trace : 0,
+                               .answer_ms = 2});
 }
 
 /* Writes the calls that C makes on EDGE, and (INSTANCE's) nothing else. */
