@@ -21,6 +21,7 @@
 
 #define READY_NS (10 * SQ_S)
 #define POLL_MS 15
+#define LEAVING_NS SQ_S /* between the end of its directory and its own */
 
 struct sq_private {
     uv_loop_t *loop;
@@ -31,7 +32,7 @@ struct sq_private {
     bool running, ready, asking, freed, ending;
     int status, sig;
     pid_t pid;
-    int64_t deadline;
+    int64_t deadline, gone_ns;
     sq_private_ready *done;
     void *arg;
     void (*on_exit)(void *arg, int status, int sig);
@@ -288,7 +289,11 @@ static void check_end(struct sq_private *p)
     /* A keeper may stay for the life of a seccomp filter that only it can answer for; its directory is gone by then,
      * and nothing is owed any more. */
     bool locked = sq_private_alive(p->dir), there = p->running && access(p->dir, F_OK) == 0;
-    if ((there || locked) && sq_mono_ns() < p->deadline) {
+    int64_t now = sq_mono_ns();
+    if (!there && !locked && !p->gone_ns)
+        p->gone_ns = now;
+    bool leaving = p->running && !there && !locked && now - p->gone_ns < LEAVING_NS;
+    if ((there || locked || leaving) && now < p->deadline) {
         uv_timer_start(&p->timer, on_tick, POLL_MS, 0);
         return;
     }
