@@ -14,6 +14,7 @@
 
 #include "keeper.h"
 #include "squall/cleanup.h"
+#include "squall/guard.h"
 
 /* Ids are handed out one by one, from a random start (kernel/seccomp.c, init_listener): what a dead squalld had
  * received but not answered lies close to the last one that it noted. */
@@ -131,19 +132,15 @@ static void answer(struct listener *li)
 {
     for (int i = 0; i < AT_ONCE; i++) {
         struct pollfd p = {.fd = li->fd, .events = POLLIN};
-        if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLIN)) /* RECV alone would block */
+        if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLIN))
             return;
-        union {
-            struct seccomp_notif notif;
-            char room[512]; /* for a later kernel's, which may be longer */
-        } req;
-        memset(&req, 0, sizeof(req)); /* the kernel insists */
-        if (ioctl(li->fd, SECCOMP_IOCTL_NOTIF_RECV, &req) < 0)
-            return; /* ENOENT: the caller died meanwhile */
-        (void)resume(li->fd, req.notif.id);
+        struct seccomp_notif n;
+        if (sq_notif_recv(li->fd, &n) < 0)
+            return; /* the caller died meanwhile, or the proxy, which answers too, was faster */
+        (void)resume(li->fd, n.id);
         if (!li->scanned) {
             li->scanned = true; /* one that squalld never noted an id for: this one is as near */
-            scan(li->fd, req.notif.id);
+            scan(li->fd, n.id);
         }
     }
 }

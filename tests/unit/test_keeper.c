@@ -2,6 +2,7 @@
  * and is killed in the middle of a call. No call of the application may fail or hang. */
 #include <errno.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <setjmp.h>
@@ -262,11 +263,108 @@ static void hanging(void **state)
     killed_in_a_call(*state, true);
 }
 
+/* ---- another one answers, too ---- */
+
+#define RACES 1000
+
+/* Each call waits until the one who answers has gone round since: it would wait for ever if that one did. */
+static void racing_application(struct stage *s, int sock)
+{
+    int fd = own_filter();
+    if (fd < 0)
+        _exit(9);
+    send_fd(sock, "x", 1, fd);
+    (void)close(fd);
+    for (int i = 0; i < RACES; i++) {
+        if (syscall(SYS_sethostname, NULL, -1L) == 0 || (errno != EINVAL && errno != EPERM))
+            _exit(1);
+        int64_t now = sq_mono_ns();
+        while (SQ_GET(s->page->keeper_beat) <= now)
+            usleep(100);
+    }
+    _exit(0);
+}
+
+/* As the proxy does (or a launcher that kept a copy of its listener). It may wait: it is killed in the end. */
+static void rival(int listener)
+{
+    for (;;) {
+        struct seccomp_notif req;
+        memset(&req, 0, sizeof(req));
+        struct seccomp_notif_resp resp = {.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
+        if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &req) == 0) {
+            resp.id = req.id;
+            (void)ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &resp);
+        }
+    }
+}
+
+static void answer_all(struct stage *s, int listener)
+{
+    struct sq_listeners *l = sq_listeners_new(s->page->seen);
+    struct sq_keeper_msg m = {.key = 77, .slot = 3, .add = 1};
+    send_fd(s->pair[1], &m, sizeof(m), listener);
+    (void)close(listener);
+    (void)sq_listeners_receive(l, s->pair[0]);
+    while (sq_listeners_count(l) > 0) { /* until the application's end */
+        struct pollfd pfd[1];
+        unsigned n = sq_listeners_poll(l, pfd, 1, true);
+        if (poll(pfd, n, 5) > 0)
+            sq_listeners_serve(l, pfd, n, true);
+        SQ_PUT(s->page->keeper_beat, sq_mono_ns());
+    }
+    sq_listeners_free(l);
+    _exit(0);
+}
+
+/* Between "there is one" and taking it another may have taken it: nobody may wait for the next one then. */
+static void a_rival_does_not_block(void **state)
+{
+    struct stage *s = *state;
+    int sp[2], st = 0, gone = 0;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sp), 0);
+    pid_t app = fork();
+    if (app == 0)
+        racing_application(s, sp[1]);
+    (void)close(sp[1]);
+    int listener = receive_fd(sp[0]);
+    (void)close(sp[0]);
+    if (listener < 0) {
+        (void)waitpid(app, NULL, 0);
+        skip();
+    }
+    pid_t other = fork();
+    if (other == 0)
+        rival(listener);
+    pid_t keeper = fork();
+    if (keeper == 0)
+        answer_all(s, listener);
+    (void)close(listener);
+    int64_t most = 0, end = sq_mono_ns() + 30 * SQ_S;
+    SQ_PUT(s->page->keeper_beat, sq_mono_ns());
+    while (gone == 0 && sq_mono_ns() < end && most < SQ_STALE_NS) {
+        int64_t old = sq_mono_ns() - SQ_GET(s->page->keeper_beat);
+        most = old > most ? old : most;
+        usleep(10000);
+        gone = waitpid(keeper, &st, WNOHANG);
+    }
+    (void)kill(keeper, SIGKILL);
+    (void)kill(other, SIGKILL);
+    (void)kill(app, SIGKILL);
+    (void)waitpid(other, NULL, 0);
+    (void)waitpid(app, NULL, 0);
+    if (gone != keeper)
+        (void)waitpid(keeper, &st, 0);
+    assert_int_equal(gone, keeper);
+    assert_true(WIFEXITED(st) && WEXITSTATUS(st) == 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(killed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(hanging, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_rival_does_not_block, set_up, tear_down),
     };
     return cmocka_run_group_tests_name("keeper", tests, NULL, NULL);
 }

@@ -1,0 +1,16 @@
+/* A guard around a system call that should return at once but could wait for ever, because others hold the same object:
+ * SECCOMP_IOCTL_NOTIF_RECV when another holder of the listener was faster (poll said that there is one), connect on a
+ * socket whose O_NONBLOCK its owner can take away again. Both end with EINTR, then; so the guard is a signal. */
+#ifndef SQUALL_GUARD_H
+#define SQUALL_GUARD_H
+
+struct seccomp_notif;
+
+/* SIGALRM, handled by doing nothing, every 20 ms until the end. Do not nest. Uses the process's ITIMER_REAL. */
+void sq_guard_begin(void);
+void sq_guard_end(void);
+
+/* RECV into *n (zeroed here). 0, or -errno: -EINTR or -ENOENT when there is none after all. Never waits long. */
+int sq_notif_recv(int listener, struct seccomp_notif *n);
+
+#endif
