@@ -17,6 +17,8 @@
 
 #include "squall/cleanup.h"
 
+#define NOBODYS ((uid_t)-2) /* a uid that is no user's, and not the overflow uid either */
+
 struct job {
     const struct sq_peer *peer;
     int (*fn)(void *arg);
@@ -42,22 +44,31 @@ size_t sq_peer_groups(const struct sq_peer *peer, gid_t *groups)
     return n > 0 ? (size_t)n : 1;
 }
 
+/* Rights come from the effective uid. Who may send us a signal is decided by our real and saved one (kill(2)): were
+ * those the peer's too, it could end all of squalld through this thread. Where nobody's uid is not mapped (a container
+ * with few users), they have to be. */
+static int become(uid_t u)
+{
+    uid_t r = 0, eu = 0, s = 0;
+    if (syscall(SYS_setresuid, NOBODYS, u, NOBODYS) < 0 && (errno != EINVAL || syscall(SYS_setresuid, u, u, u) < 0))
+        return errno;
+    if (syscall(SYS_getresuid, &r, &eu, &s) < 0 || eu != u || r != s || (r != u && r != NOBODYS))
+        return EPERM;
+    return 0;
+}
+
 /* Raw system calls: glibc's wrappers would change the credentials of every thread. */
 static int drop(const struct job *j)
 {
-    uid_t u = j->peer->uid;
     gid_t g = j->peer->gid;
-    if (syscall(SYS_setgroups, j->ngroups, j->groups) < 0 || syscall(SYS_setresgid, g, g, g) < 0 ||
-        syscall(SYS_setresuid, u, u, u) < 0)
+    if (syscall(SYS_setgroups, j->ngroups, j->groups) < 0 || syscall(SYS_setresgid, g, g, g) < 0)
         return errno;
+    int r = become(j->peer->uid);
+    if (r)
+        return r;
     struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct none[2] = {{0}};
-    if (syscall(SYS_capset, &h, none) < 0)
-        return errno;
-    uid_t r = 0, eu = 0, s = 0;
-    if (syscall(SYS_getresuid, &r, &eu, &s) < 0 || r != u || eu != u || s != u)
-        return EPERM;
-    return 0;
+    return syscall(SYS_capset, &h, none) < 0 ? errno : 0;
 }
 
 static void *run(void *p)
