@@ -116,15 +116,32 @@ static int resolve(struct sq_fault *f, struct sq_err *e)
 
 /* ---- the record ---- */
 
-static int add_process(struct group *g, pid_t pid, uint64_t start, struct sq_err *e)
+static int probe(void *arg)
+{
+    return sq_pidfd_signal(*(const int *)arg, 0);
+}
+
+static int denied(const struct sq_fault *f, pid_t pid, const char *cmd, struct sq_err *e)
+{
+    sq_err_cls(e, SQ_C_DENIED, -EPERM, "uid %u may not stop process %d (%s)", (unsigned)f->peer.uid, (int)pid, cmd);
+    sq_err_hint(e, "it belongs to another user: ask as that user or as root");
+    return -EPERM;
+}
+
+/* The undo has our rights, not the peer's: what the peer may not signal must not even get into a record. */
+static int add_process(struct sq_fault *f, struct group *g, pid_t pid, uint64_t start, struct sq_err *e)
 {
     struct sq_proc p;
     cleanup_close int fd = sq_proc_pidfd(pid, start, e);
     if (fd < 0)
         return fd;
     int r = sq_proc_read(pid, &p, e);
+    if (r == 0)
+        r = sq_run_as(&f->peer, probe, &fd, e);
+    if (r == -EPERM)
+        return denied(f, pid, g->v->cmd, e);
     if (r < 0)
-        return r;
+        return sq_err_sys(e, r, "cannot stop process %d (%s)", (int)pid, g->v->cmd);
     struct one *v = realloc(g->p, (g->n + 1) * sizeof *v);
     if (!v)
         return sq_err(e, -ENOMEM, "out of memory");
@@ -148,9 +165,11 @@ static int add_tree(struct sq_fault *f, struct group *g, struct sq_err *e)
         return sq_err(e, -E2BIG, "%s has %zu processes and no cgroup: at most %d can be paused", g->v->instance, n,
                       MAX_TREE);
     for (size_t i = 0; i < n; i++)
-        if (m[i].pid != g->v->pid)
-            (void)add_process(g, m[i].pid, m[i].start, NULL); /* it may have ended meanwhile */
-    return 0;
+        if (m[i].pid != g->v->pid && r == 0 && add_process(f, g, m[i].pid, m[i].start, e) == -EPERM)
+            r = -EPERM; /* anything else: it may have ended meanwhile */
+    if (r == 0)
+        sq_err_clear(e);
+    return r;
 }
 
 static json_t *processes(const struct group *g)
@@ -168,7 +187,7 @@ static int describe(struct sq_fault *f, struct group *g, json_t *records, struct
     if (g->freezer) {
         r = sq_cgroup_frozen(v->cgroup, &g->was, e);
     } else {
-        r = add_process(g, v->pid, v->start, e);
+        r = add_process(f, g, v->pid, v->start, e);
         if (r == 0 && v->instance[0])
             r = add_tree(f, g, e);
     }
@@ -208,9 +227,7 @@ static int stop_one(struct sq_fault *f, const struct sq_victim *v, struct one *p
 {
     int r = p->was ? 0 : sq_run_as(&f->peer, stop, &p->pidfd, e);
     if (r == -EPERM) {
-        sq_err_cls(e, SQ_C_DENIED, r, "uid %u may not stop process %d (%s)", (unsigned)f->peer.uid, (int)p->pid,
-                   v->cmd);
-        sq_err_hint(e, "it belongs to another user: ask as that user or as root");
+        r = denied(f, p->pid, v->cmd, e);
     } else if (r == -ESRCH) {
         sq_err_cls(e, SQ_C_NOTFOUND, r, "process %d (%s) ended before it could be stopped", (int)p->pid, v->cmd);
     } else if (r < 0) {
