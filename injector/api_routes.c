@@ -53,14 +53,24 @@ static int status_of(enum sq_class cls)
     return 500;
 }
 
+/* What came from outside may be in the text, or have been cut within a character: let nothing that is no UTF-8 keep an
+ * error from being told. */
+static json_t *text_of(const char *s)
+{
+    json_t *j = json_string(s);
+    cleanup_free char *plain = j ? NULL : strdup(s);
+    for (char *p = plain; p && *p; p++)
+        if (*p & 0x80)
+            *p = '?';
+    return j || !plain ? j : json_string(plain);
+}
+
 char *sq_api_error(const struct sq_err *e, int *status, size_t *len)
 {
     const char *name = e->code ? strerrorname_np(-e->code) : NULL;
     *status = status_of(e->cls);
-    /* What came from outside may be in the message: let nothing that is no UTF-8 keep the error from being told. */
-    cleanup_json json_t *msg = json_string(e->msg), *hint = json_string(e->hint);
-    cleanup_json json_t *o = json_pack("{s:{s:O,s:O,s:s}}", "error", "message", msg ? msg : json_null(), "hint",
-                                       hint ? hint : json_null(), "errno", name ? name : "");
+    cleanup_json json_t *o = json_pack("{s:{s:o,s:o,s:s}}", "error", "message", text_of(e->msg), "hint",
+                                       text_of(e->hint), "errno", name ? name : "");
     char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     *len = text ? strlen(text) : 0;
     return text;
@@ -227,7 +237,7 @@ static void post_edges(struct request *q)
 {
     struct sq_err e = {0};
     json_t *a = NULL;
-    int rc = sq_edge_declare(q->eng->intercept, q->run->id, q->peer->uid, q->body, &a, &e);
+    int rc = sq_edge_declare(q->eng->intercept, q->run->id, q->run->uid, q->body, &a, &e);
     result(q, rc, 201, a, &e);
 }
 
