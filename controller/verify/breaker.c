@@ -11,6 +11,7 @@
 
 #define PROMPT_NS (100 * SQ_MS) /* a caller that was stuck calls again this soon */
 #define STAMP_NS (20 * SQ_MS)   /* two stamps, each rounded to 10 ms */
+#define STALL_NS (200 * SQ_MS)  /* so long may a process be kept from running, or collect garbage */
 #define SATURATED 0.75          /* of the most calls ever under way */
 #define ONE_CALL 0.9            /* of the calls in steady state are a request's first: one request makes one call */
 
@@ -287,7 +288,7 @@ static int find_silences(const struct sq_evidence *ev, struct sq_breaker *b, str
         bool last = i + 1 == b->n;
         int64_t to = last ? b->end_ns : b->calls[i + 1].from_ns;
 
-        if (sq_breaker_expected(b, b->calls[i].from_ns, to) < SQ_SILENCE ||
+        if (to - b->calls[i].from_ns < STALL_NS || sq_breaker_expected(b, b->calls[i].from_ns, to) < SQ_SILENCE ||
             stuck(b, ends, most, b->calls[i].from_ns, to, last))
             continue;
         int rc = add_silence(b, i, b->calls[i].from_ns, to, last, &cap, e);

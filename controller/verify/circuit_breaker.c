@@ -14,12 +14,13 @@
 #include "verify/result.h"
 #include "verify/stats.h"
 
-#define STAMP_NS (20 * SQ_MS) /* two stamps, each rounded to 10 ms */
-#define LEAD_NS SQ_S          /* a silence that began this long before the fault's stamp is still its doing */
-#define EDGE_NS (50 * SQ_MS)  /* trial calls this near to the fault's end may already have met a healthy dependency */
-#define ENOUGH_CALLS 20       /* in steady state, to know an instance's rate */
-#define BACK 0.9              /* share of the steady rate at which calls are back */
-#define BACK_CALLS 30.0       /* calls expected in the stretch that shows it */
+#define STAMP_NS (20 * SQ_MS)  /* two stamps, each rounded to 10 ms */
+#define LEAD_NS SQ_S           /* a silence that began this long before the fault's stamp is still its doing */
+#define QUIET_NS (500 * SQ_MS) /* the least silence that counts where none is asked for */
+#define EDGE_NS (50 * SQ_MS)   /* trial calls this near to the fault's end may already have met a healthy dependency */
+#define ENOUGH_CALLS 20        /* in steady state, to know an instance's rate */
+#define BACK 0.9               /* share of the steady rate at which calls are back */
+#define BACK_CALLS 30.0        /* calls expected in the stretch that shows it */
 
 static const struct sq_param params[] = {
     {"step", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "the step during which the dependency fails or hangs"},
@@ -114,7 +115,7 @@ static void say_limit(const struct expect *x, char *buf, size_t len)
 
 static int64_t least_silence(const struct expect *x)
 {
-    return (int64_t)((double)x->open_for * (1.0 - x->tolerance));
+    return x->open_for ? (int64_t)((double)x->open_for * (1.0 - x->tolerance)) : QUIET_NS;
 }
 
 static bool judge_load(struct view *v)
@@ -209,7 +210,8 @@ static const struct sq_silence *find_opening(const struct view *v)
             continue;
         if (s->to_ns - s->from_ns + STAMP_NS >= least_silence(v->x) || s->from_ns < w.from_ns - LEAD_NS)
             return s;
-        first = first ? first : s;
+        if (!first && v->x->open_for && harmed(v->b, w.from_ns, s->from_ns + 1) > 0)
+            first = s;
     }
     return first;
 }
@@ -294,7 +296,9 @@ static void judge_open(struct view *v)
         part(v, SQ_V_INCONCLUSIVE, "the load ended %s after it opened: whether it stays open for %s is not seen", a,
              dur(v->x->open_for, d));
     else
-        part(v, SQ_V_FAIL, "it was open for %s only, %s are wanted", a, dur(v->x->open_for, d));
+        part(v, SQ_V_FAIL, "it was open for %s only, %s are wanted: %llu calls reached the failing dependency", a,
+             dur(v->x->open_for, d),
+             (unsigned long long)reached_in(v->series, v->step->win.from_ns, v->step->win.to_ns));
 }
 
 /* ---- trying again while the fault lasts ---- */

@@ -349,6 +349,37 @@ static void half_back(void **state)
     rig_close(&r);
 }
 
+/* At a thousand calls a second, a stall of some milliseconds is no open breaker; nor is one of 300 ms. */
+static void stalls(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_open(&r, SPEC);
+    rig_steady(&r, 0, 10, true);
+    rig_fault(&r, "f1", "slow", "call/latency", 12, 20, "\"hit\":[],\"readback\":{}");
+    for (int sec = 0; sec < 32; sec++)
+        rig_second(&r, "cart", sec, 1000, 10, 0, 0, "");
+    for (int t = 0; t < 32000; t++) {
+        bool hit = t >= 12000 && t < 20000;
+
+        if (t % 1000 < 300 && t % 3000 < 1000) /* the load generator or the caller hangs */
+            continue;
+        rig_call(&r, EDGE, "checkout.0",
+                 (struct rig_call){.t_ms = t,
+                                   .outcome = hit ? 2 : 0,
+                                   .status = hit ? 0 : 200,
+                                   .dur_ms = hit ? 100 : 3,
+                                   .fault = hit ? "f1" : NULL});
+    }
+    rig_end(&r, 33);
+    EXPECT(&r, rig_check(&r, "circuit_breaker", "{\"step\":\"slow\",\"expect\":{\"opens_within\":5000000000}}"),
+           "fail");
+    assert_non_null(strstr(rig_why(&r, 0), "never opened"));
+    EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "fail");
+    rig_close(&r);
+}
+
 /* Each instance by itself: two good breakers pass, one bad one is named. */
 static void per_instance(void **state)
 {
@@ -423,6 +454,7 @@ int main(void)
         cmocka_unit_test(healthy_variants_pass),
         cmocka_unit_test(pauses_and_stragglers_pass),
         cmocka_unit_test(half_back),
+        cmocka_unit_test(stalls),
         cmocka_unit_test(no_breaker_fails),
         cmocka_unit_test(never_closes_fails),
         cmocka_unit_test(short_open_time_fails),
