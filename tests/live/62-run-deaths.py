@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """squalld, its keeper, both, squall itself: killed or stopped while a fault is on. Nothing of the run stays."""
+import json
 import os
 import signal
 import time
 
-from run_lib import Place, check, state_of
+from run_lib import SHOP, Place, check, state_of
 
 LONG = "[{id: pause, uses: process/pause, target: {service: payments}, duration: 60s}]"
 
@@ -35,6 +36,22 @@ for what, pick, sig in (("squalld killed", lambda w, k: [w], signal.SIGKILL),
             os.kill(v, sig)
         infrastructure(p, proc, what, 12)
         check(state_of(pid) in (None, "Z"), f"{what}: the service lives ({state_of(pid)})")
+
+# The proxy killed: calls go direct, and a run without its instrument is no run.
+with Place() as p:
+    caller = f"""    checkout:
+      command: [{json.dumps(SHOP)}, checkout, --port, "${{port}}", --payments, "127.0.0.1:{p.port}"]
+      port: {p.port + 1}
+      ready: {{http: /healthz, within: 10s}}"""
+    proc = p.start("run", p.scenario("[{id: slow, uses: call/latency, target: {edge: checkout->payments}, with: {delay: 1s}, "
+                                     "duration: 60s}]", more=caller,
+                                     edges="  edges: {checkout->payments: {from: checkout, to: [service:payments]}}"))
+    p.wait_record("fault", state="applied")
+    proxies = [pid for pid, cmd in p.processes().items() if "proxy" in cmd]
+    check(len(proxies) == 1, f"proxies: {p.processes()}")
+    os.kill(proxies[0], signal.SIGKILL)
+    infrastructure(p, proc, "proxy killed", 12)
+    check("proxy" in p.end()["why"], p.end()["why"])
 
 # squall killed: at the lease's end and 2 s at most everything is gone.
 with Place() as p:
