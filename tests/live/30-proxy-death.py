@@ -68,13 +68,13 @@ def orphaned(how):
     else:
         rig.sock.shutdown(socket.SHUT_RDWR)
         rig.sock.close()
-    assert read_answer(hole) and time.monotonic() - died < 0.3
+    assert read_answer(hole) and time.monotonic() - died < 0.6
     os.set_blocking(r, False)
     assert os.read(r, 1) == b"", "the link is still held"
     redirected = socket.create_connection((host, rig.edges[1][0]))  # it was on its way
-    assert get(redirected)[1] < 0.3
+    assert get(redirected)[1] < 0.6
     read_answer(slow)
-    assert 0.7 <= time.monotonic() - t < 0.9, time.monotonic() - t
+    assert 0.7 <= time.monotonic() - t < 1.4, time.monotonic() - t
     time.sleep(max(0, died + 1.4 - time.monotonic()))
     try:
         socket.create_connection((host, rig.edges[1][0]))
@@ -82,7 +82,7 @@ def orphaned(how):
     except ConnectionRefusedError:
         pass
     for s in (slow, hole, idle, late, redirected):
-        assert get(s)[1] < 0.3
+        assert get(s)[1] < 0.6
     idle_tcp.sendall(b"still there")
     assert idle_tcp.recv(100) == b"still there"
     for s in (slow, hole, idle, late, redirected):

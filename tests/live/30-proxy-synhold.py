@@ -42,11 +42,11 @@ def connects_are_delayed_exactly():
             s, t = start(rig, srv.addr, drawn=2, epoch=2)
             took.append(wait_connected(s, t))
             (_, answer) = get(s)
-            assert want <= answer < want + 0.2, answer
+            assert want <= answer < want + 1, answer
             s.close()
             c = rig.take(1)[0]
             assert (c.kind, c.outcome, c.fault) == (REQUEST, ANSWERED, "f1"), c
-            assert 2 * want * 1e9 <= c.held < (2 * want + 0.2) * 1e9 and c.dur >= c.held, c
+            assert 2 * want * 1e9 <= c.held < (2 * want + 1) * 1e9 and c.dur >= c.held, c
         got = statistics.median(took)
         assert want <= got < want + (0.002 if os.getloadavg()[0] < 3 else 0.05), (want, took)
     rig.quit()
@@ -60,7 +60,7 @@ def many_at_once():
     open_ = [start(rig, srv.addr, drawn=2, epoch=1) for _ in range(200)]
     for s, t in open_:
         took = wait_connected(s, t)
-        assert 0.3 <= took < 0.8, took
+        assert 0.3 <= took < 2, took
         s.close()
     rig.quit()
 
@@ -72,7 +72,7 @@ def retransmissions_are_not_new_connects():
     rig.rules(1, [rule("latency", delay=1500 * MS)], epoch=1)
     s, t = start(rig, srv.addr, drawn=2, epoch=1)
     took = wait_connected(s, t)
-    assert 1.5 <= took < 1.7, took
+    assert 1.5 <= took < 2.4, took
     s.close()
     rig.quit()
 
@@ -82,8 +82,8 @@ def a_spared_connect_passes_at_once():
     rig.edge(1)
     rig.rules(1, [rule("latency", delay=1500 * MS, percent=50.0)], epoch=1)
     s, t = start(rig, srv.addr, drawn=1, epoch=1)
-    assert wait_connected(s, t) < 0.5
-    assert get(s)[1] < 0.5
+    assert wait_connected(s, t) < 1
+    assert get(s)[1] < 1
     s.close()
     assert rig.take(1)[0].fault == ""
     rig.quit()
@@ -132,7 +132,7 @@ def black_holed_connects_heal():
     time.sleep(0.5)
     assert not select.select([], [s], [], 0)[1]
     rig.rules(1, [], epoch=2)
-    assert wait_connected(s, t) < 0.8
+    assert wait_connected(s, t) < 0.95
     assert get(s)[0] == b"HTTP/1.1 200 OK"
     s.close()
     rig.quit()
@@ -147,11 +147,11 @@ def held_connects_keep_their_due_time():
     time.sleep(0.05)
     rig.rules(1, [], epoch=2)
     b, u = start(rig, srv.addr, drawn=2, epoch=1)
-    assert wait_connected(b, u) < 0.4
+    assert wait_connected(b, u) < 0.9
     rig.sock.shutdown(socket.SHUT_RDWR)
     rig.sock.close()
     took = wait_connected(a, t)
-    assert 1.3 <= took < 1.5, took
+    assert 1.3 <= took < 2.2, took
     assert get(a)[0] == get(b)[0] == b"HTTP/1.1 200 OK"
     a.close()
     b.close()

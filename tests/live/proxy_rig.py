@@ -278,12 +278,19 @@ def reset_within(s, seconds=2):
         return False
 
 
+def too_long(sig, frame):
+    raise AssertionError("it takes too long")
+
+
 def main(tests):
     failed = 0
+    signal.signal(signal.SIGALRM, too_long)
     for t in tests:
         t0 = time.monotonic()
         try:
+            signal.alarm(25)
             t()
+            signal.alarm(0)
             print("ok   %s (%.2f s)" % (t.__name__, time.monotonic() - t0), flush=True)
         except Exception as e:  # noqa: BLE001 - the next test may still tell more
             import traceback
