@@ -3,7 +3,6 @@
  * owner. When the run ends the command lives on: it only leaves our cgroup. */
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -141,6 +140,11 @@ static int adopt(struct sq_services *s, const struct token *t, const struct ucre
     int r = sq_proc_read(who->pid, &p, e);
     if (r < 0 || pidfd < 0)
         return sq_err_sys(e, pidfd < 0 ? pidfd : r, "cannot watch the launcher %d", (int)who->pid);
+    /* Who connected may have left the socket to a child: the number is another process's by now, or a set-user-ID
+     * program is. Neither is ours to move and to freeze. */
+    if (p.ruid != who->uid || p.euid != who->uid || p.suid != who->uid)
+        return sq_err_cls(e, SQ_C_DENIED, -EPERM, "process %d (%s) is not a launcher of uid %u's", (int)who->pid,
+                          p.comm, (unsigned)who->uid);
     struct svc *i = svc_new(s, t->run, t->service, s->exec->counter++, &peer);
     if (!i)
         return sq_err(e, -ENOMEM, "out of memory");
@@ -222,8 +226,10 @@ static void on_connect(void *p)
 
 /* ---- the socket ---- */
 
-static int listen_at(const char *path, struct sq_err *e)
+/* Open to whom the directory is open to: the group that may use the API. */
+static int listen_at(const char *path, const char *dir, struct sq_err *e)
 {
+    struct stat st;
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     memcpy(a.sun_path, path, strlen(path) + 1);
     cleanup_close int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -233,10 +239,8 @@ static int listen_at(const char *path, struct sq_err *e)
     mode_t old = umask(0177);
     int r = bind(fd, (struct sockaddr *)&a, sizeof a) < 0 ? -errno : 0;
     (void)umask(old);
-    struct group *g = geteuid() == 0 ? getgrnam("squall") : NULL;
-    if (r == 0 && g && lchown(path, 0, g->gr_gid) < 0)
-        r = -errno;
-    if (r == 0 && chmod(path, 0660) < 0)
+    bool group = geteuid() == 0 && stat(dir, &st) == 0 && (st.st_mode & S_IXGRP);
+    if (r == 0 && group && (lchown(path, (uid_t)-1, st.st_gid) < 0 || chmod(path, 0660) < 0))
         r = -errno;
     if (r == 0 && listen(fd, 16) < 0)
         r = -errno;
@@ -251,7 +255,7 @@ static int need_socket(struct sq_services *s, struct sq_err *e)
     if (!x)
         return sq_err(e, -ENOMEM, "out of memory");
     int n = snprintf(x->path, sizeof x->path, "%s/launch.sock", sq_engine_dir(s->eng));
-    int fd = n > 0 && (size_t)n < sizeof x->path ? listen_at(x->path, e)
+    int fd = n > 0 && (size_t)n < sizeof x->path ? listen_at(x->path, sq_engine_dir(s->eng), e)
                                                  : sq_err(e, -ENAMETOOLONG, "the path of launch.sock is too long");
     if (fd >= 0) {
         x->listener = watch_fd(s, fd, on_connect, s);

@@ -180,12 +180,35 @@ static json_t *processes(const struct group *g)
     return a;
 }
 
+struct members {
+    const struct sq_fault *f;
+    struct sq_err *e;
+};
+
+/* kill(2), told from the outside: the freezer asks nobody for the right to. */
+static int is_the_peers(pid_t pid, void *arg)
+{
+    const struct members *m = arg;
+    uid_t uid = m->f->peer.uid;
+    struct sq_proc p;
+    if (sq_proc_read(pid, &p, NULL) < 0 || p.ruid == uid || p.suid == uid)
+        return 0;
+    return denied(m->f, pid, p.comm, m->e);
+}
+
+static int describe_cgroup(struct sq_fault *f, struct group *g, struct sq_err *e)
+{
+    struct members m = {f, e};
+    int r = f->peer.uid ? sq_cgroup_each(g->v->cgroup, is_the_peers, &m) : 0;
+    return r < 0 ? r : sq_cgroup_frozen(g->v->cgroup, &g->was, e);
+}
+
 static int describe(struct sq_fault *f, struct group *g, json_t *records, struct sq_err *e)
 {
     const struct sq_victim *v = g->v;
     int r = 0;
     if (g->freezer) {
-        r = sq_cgroup_frozen(v->cgroup, &g->was, e);
+        r = describe_cgroup(f, g, e);
     } else {
         r = add_process(f, g, v->pid, v->start, e);
         if (r == 0 && v->instance[0])
