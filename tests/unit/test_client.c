@@ -136,7 +136,7 @@ static int start(void **state)
     snprintf(s->path, sizeof(s->path), "%s/api.sock", s->dir);
     snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", s->path);
     s->fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    if (bind(s->fd, (struct sockaddr *)&sa, sizeof(sa)) || listen(s->fd, 16))
+    if (bind(s->fd, (struct sockaddr *)&sa, sizeof(sa)) || listen(s->fd, 128))
         return -1;
     *state = s;
     return pthread_create(&s->thread, NULL, serve, s);
@@ -252,7 +252,7 @@ static void on_done(void *arg, int status, json_t *body, const struct sq_err *e)
     if (n->again) {
         struct sq_client *c = n->again;
         n->again = NULL;
-        sq_client_call(c, "GET", "/v1/ok", NULL, SQ_S, on_done, n);
+        sq_client_call(c, "GET", "/v1/ok", NULL, 10 * SQ_S, on_done, n);
     }
 }
 
@@ -265,7 +265,7 @@ static void many_side_by_side(void **state)
     assert_int_equal(uv_loop_init(&loop), 0);
     assert_int_equal(sq_client_new(&loop, s->path, &c, NULL), 0);
     n.again = c;
-    sq_client_call(c, "GET", "/v1/hang", NULL, 300 * SQ_MS, on_done, &n); /* must not hold up the others */
+    sq_client_call(c, "GET", "/v1/hang", NULL, 3 * SQ_S, on_done, &n); /* must not hold up the others */
     for (int i = 0; i < 20; i++)
         sq_client_call(c, "GET", "/v1/ok", NULL, 5 * SQ_S, on_done, &n);
     assert_int_equal(sq_client_busy(c), 21);
@@ -278,7 +278,7 @@ static void many_side_by_side(void **state)
     assert_int_equal(n.failed, 1);
     assert_int_equal(n.code, -ETIMEDOUT);
     unsigned before = s->connections;
-    sq_client_call(c, "GET", "/v1/ok", NULL, SQ_S, on_done, &n);
+    sq_client_call(c, "GET", "/v1/ok", NULL, 10 * SQ_S, on_done, &n);
     while (n.done < 23)
         uv_run(&loop, UV_RUN_ONCE);
     assert_int_equal(s->connections, before); /* kept alive */
@@ -318,7 +318,7 @@ static void closing_cancels(void **state)
     n = (struct seen){0};
     assert_int_equal(sq_client_new(&loop, s->path, &c, NULL), 0);
     sq_client_call(c, "GET", path, NULL, SQ_S, on_done, &n);
-    sq_client_call(c, "GET", "/v1/ok", NULL, SQ_S, on_done, &n);
+    sq_client_call(c, "GET", "/v1/ok", NULL, 10 * SQ_S, on_done, &n);
     assert_int_equal(n.done, 0);
     while (n.done < 2)
         uv_run(&loop, UV_RUN_ONCE);
