@@ -8,6 +8,7 @@
 #include <grp.h>
 #include <jansson.h>
 #include <linux/filter.h>
+#include <linux/keyctl.h>
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -195,6 +196,10 @@ static void drop_rights(const struct launcher *l)
         fail(l, EPROTO, "the injector's order names no user");
     if (setgroups(n, g) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
         fail(l, errno, "cannot become uid %u", (unsigned)uid);
+    /* The session keyring is inherited, and whoever has it may read what is linked into it: root's keys, where an
+     * administrator started squalld by hand (session-keyring(7)). */
+    if (uid != 0 && syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS && errno != EPERM)
+        fail(l, errno, "cannot leave the session keyring");
     uid_t r, ef, s;
     if (getresuid(&r, &ef, &s) < 0 || r != uid || ef != uid || s != uid || (uid != 0 && setuid(0) == 0))
         fail(l, EPERM, "cannot become uid %u for good", (unsigned)uid);

@@ -1,8 +1,10 @@
 #!/usr/bin/python3
 """What a member of the group may not do through a squalld that runs as root: move, freeze or continue a process of
-root's. The member is nobody, the group is nogroup."""
+root's, or read its keys. The member is nobody, the group is nogroup."""
+import ctypes
 import json
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -15,6 +17,7 @@ import time
 import injector_lib as lib
 
 NOBODY = 65534
+NR_KEYCTL, NR_ADD_KEY = {"x86_64": (250, 248)}.get(platform.machine(), (219, 217))
 
 
 def as_nobody(fn):
@@ -110,6 +113,40 @@ def a_set_user_id_program_is_no_launcher(sock, suid):
     assert "/squall-" not in where.split("0::", 1)[1], where
 
 
+def keyctl(*args):
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    return libc.syscall(NR_KEYCTL, *args)
+
+
+READ_KEY = f"""
+import ctypes
+libc = ctypes.CDLL(None)
+libc.syscall.restype = ctypes.c_long
+print("key", libc.syscall({NR_KEYCTL}, 10, -3, b"user", b"squall-secret", 0))
+"""
+
+
+def a_service_has_not_roots_keys(sock):
+    """squalld was started in a session of root's with a key in its keyring (main)."""
+
+    def peer():
+        run = ask(sock, "POST", "runs", {"name": "x"})[1]["run"]
+        ask(sock, "POST", f"runs/{run}/services", {"name": "k", "command": ["/usr/bin/python3", "-c", READ_KEY]})
+
+        def tails():
+            events = ask(sock, "GET", f"runs/{run}/events?after=0")[1]["events"]
+            return [e["tail"] for e in events if e.get("state") == "exited"]
+
+        lib.until("the service has ended", tails)
+        said = tails()
+        ask(sock, "DELETE", f"runs/{run}")
+        return said
+
+    said = as_nobody(peer)
+    assert said == ["key -1"], said
+
+
 def main():
     if os.geteuid() != 0:
         print("skip: needs root")
@@ -122,6 +159,8 @@ def main():
     shutil.copy("/bin/sleep", suid)
     os.chmod(suid, stat.S_ISUID | 0o755)
     args = [lib.SQUALLD, "--dir", os.path.join(run, "squalld"), "--group", "nogroup"]
+    if keyctl(1, b"squall-test") >= 0:
+        ctypes.CDLL(None).syscall(NR_ADD_KEY, b"user", b"squall-secret", b"x", 1, -3)
     squalld = subprocess.Popen(args, env=dict(os.environ, SQUALL_RUN_DIR=run))
     sock = os.path.join(run, "squalld", "api.sock")
     try:
@@ -130,6 +169,8 @@ def main():
         print("ok   pause_leaves_roots_process_alone")
         a_set_user_id_program_is_no_launcher(sock, suid)
         print("ok   a_set_user_id_program_is_no_launcher")
+        a_service_has_not_roots_keys(sock)
+        print("ok   a_service_has_not_roots_keys")
     finally:
         squalld.terminate()
         squalld.wait(20)
