@@ -21,6 +21,7 @@ libnl-3-dev           pc libnl-3.0
 libnl-route-3-dev     pc libnl-route-3.0
 libbpf-dev            pc libbpf
 libcap-ng-dev         pc libcap-ng
+libpcre2-dev          pc libpcre2-8
 node-llhttp           file /usr/share/llhttp/llhttp.c
 '
 check="$build"'

@@ -5,7 +5,6 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
-#include <regex.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,15 +15,16 @@
 #include "engine.h"
 #include "service.h"
 #include "squall/cleanup.h"
+#include "squall/clock.h"
 #include "squall/json.h"
+#include "squall/pattern.h"
 #include "squall/proc.h"
 #include "squall/units.h"
 
 #define MAX_MATCHES 4096
 #define MAX_ANCESTORS 128
 #define MAX_LISTENERS 64
-#define MAX_PATTERN 512
-#define MAX_REPEAT 1000 /* product of all {n,m} bounds of a pattern: glibc's regcomp expands them */
+#define MATCHING_NS SQ_S
 #define CMDLINE_MAX 131072
 
 enum how { BY_SERVICE, BY_PID, BY_PATTERN, BY_PORT };
@@ -32,9 +32,9 @@ enum how { BY_SERVICE, BY_PID, BY_PATTERN, BY_PORT };
 struct scan {
     struct sq_fault *f;
     enum how how;
-    regex_t re;
-    bool have_re;
-    char *cmdline; /* CMDLINE_MAX, scratch */
+    struct sq_pattern *pattern;
+    int64_t deadline; /* of all matching for one request: the loop stands still meanwhile */
+    char *cmdline;    /* CMDLINE_MAX, scratch */
     const char *want_instance;
     unsigned long inodes[MAX_LISTENERS];
     size_t ninodes;
@@ -131,9 +131,11 @@ static int add(struct scan *s, const struct sq_proc *p, const char *instance, co
     return 0;
 }
 
-static bool matches_pattern(const struct scan *s, pid_t pid)
+/* 1, 0, or -ETIMEDOUT. */
+static int matches_pattern(const struct scan *s, pid_t pid)
 {
-    return sq_proc_cmdline(pid, s->cmdline, CMDLINE_MAX) == 0 && regexec(&s->re, s->cmdline, 0, NULL, 0) == 0;
+    return sq_proc_cmdline(pid, s->cmdline, CMDLINE_MAX) == 0 ? sq_pattern_match(s->pattern, s->cmdline, s->deadline)
+                                                              : 0;
 }
 
 /* Does PID hold one of the listening sockets? */
@@ -162,14 +164,26 @@ static bool listens(struct scan *s, pid_t pid)
     return found;
 }
 
+static int too_slow(struct scan *s)
+{
+    sq_err_cls(s->e, SQ_C_INPUT, -ETIMEDOUT, "the pattern takes more than a second to look for");
+    sq_err_hint(s->e, "write it without nested repetitions, or name a pid, a port or a service");
+    return -ETIMEDOUT;
+}
+
 static int consider(pid_t pid, void *arg)
 {
     struct scan *s = arg;
     struct sq_proc p;
     if (pid <= 1 || sq_proc_read(pid, &p, NULL) < 0 || is_dead(&p) || is_kthread(&p))
         return 0;
-    if (s->how == BY_PATTERN && (is_family(s, pid) || !matches_pattern(s, pid)))
-        return 0;
+    if (s->how == BY_PATTERN) {
+        int r = is_family(s, pid) ? 0 : matches_pattern(s, pid);
+        if (r < 0)
+            return too_slow(s);
+        if (r == 0)
+            return 0;
+    }
     if (s->how == BY_PORT && !listens(s, pid))
         return 0;
     if (is_squall(s, &p)) {
@@ -226,49 +240,15 @@ static int gather_pid(struct scan *s)
     return add(s, &p, NULL, NULL);
 }
 
-/* Patterns come from a peer with fewer rights than ours: keep glibc's matcher away from what blows it up. */
-static int sane_pattern(const char *p, struct sq_err *e)
-{
-    if (!*p || strlen(p) > MAX_PATTERN)
-        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "a pattern has 1 to %d characters", MAX_PATTERN);
-    unsigned long product = 1;
-    for (; *p; p++) {
-        if (*p == '\\' && isdigit((unsigned char)p[1]))
-            return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "a pattern may not refer back (\\%c)", p[1]);
-        if (*p == '\\' && p[1]) {
-            p++;
-        } else if (*p == '{') {
-            unsigned long most = 1;
-            for (const char *q = p + 1; *q && *q != '}'; q++)
-                if (isdigit((unsigned char)*q) && !isdigit((unsigned char)q[-1])) {
-                    unsigned long v = strtoul(q, NULL, 10);
-                    most = v > most ? v : most;
-                }
-            product *= most > MAX_REPEAT ? MAX_REPEAT + 1 : most;
-            if (product > MAX_REPEAT)
-                return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "the repetitions {n,m} of a pattern multiply to more than %d",
-                                  MAX_REPEAT);
-        }
-    }
-    return 0;
-}
-
 static int gather_pattern(struct scan *s)
 {
     const char *pattern = sq_json_str_or(s->f->target, "pattern", "");
     int r;
-    if (!s->have_re) {
-        r = sane_pattern(pattern, s->e);
+    if (!s->pattern) {
+        r = sq_pattern_compile(pattern, &s->pattern, s->e);
         if (r < 0)
             return r;
-        int re = regcomp(&s->re, pattern, REG_EXTENDED | REG_NOSUB);
-        if (re) {
-            char why[128];
-            (void)regerror(re, &s->re, why, sizeof why);
-            return sq_err_cls(s->e, SQ_C_INPUT, -EINVAL, "the pattern \"%s\" is not a regular expression: %s", pattern,
-                              why);
-        }
-        s->have_re = true;
+        s->deadline = sq_mono_ns() + MATCHING_NS;
         s->cmdline = malloc(CMDLINE_MAX);
         if (!s->cmdline)
             return sq_err(s->e, -ENOMEM, "out of memory");
@@ -354,7 +334,10 @@ static int pin(struct scan *s, struct sq_victim *v)
     cleanup_close int fd = sq_proc_pidfd(v->pid, v->start, NULL);
     if (fd < 0)
         return -EAGAIN;
-    if (s->how == BY_PATTERN && !matches_pattern(s, v->pid))
+    int match = s->how == BY_PATTERN ? matches_pattern(s, v->pid) : 1;
+    if (match < 0)
+        return too_slow(s);
+    if (match == 0)
         return -EAGAIN;
     if (s->how == BY_PORT && !listens(s, v->pid))
         return -EAGAIN;
@@ -481,8 +464,7 @@ int sq_target_resolve(struct sq_fault *f, struct sq_victim **out, size_t *n, str
     }
     if (r == -EAGAIN)
         sq_err(e, r, "the processes that match come and go too fast to pick one");
-    if (s->have_re)
-        regfree(&s->re);
+    sq_pattern_free(s->pattern);
     free(s->cmdline);
     free(s->v);
     return r;

@@ -3,13 +3,13 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "squall/cleanup.h"
 #include "squall/json.h"
+#include "squall/pattern.h"
 #include "squall/units.h"
 
 #define MAX_LABEL 160
@@ -80,45 +80,14 @@ void sq_norm_no_such(struct sq_norm *c, struct sq_pos at, const char *what, cons
     sq_diag_error(c->d, at, hint, "there is no %s \"%.60s\"", what, name);
 }
 
-/* glibc expands x{1,99} into copies, and those of copies multiply: 1000 in all are plenty for a command line. */
-static bool is_modest(const char *text)
-{
-    double copies = 1;
-
-    for (const char *p = strchr(text, '{'); p; p = strchr(p + 1, '{')) {
-        const char *q = p + 1;
-        long most = 1;
-
-        while (isdigit((unsigned char)*q) || *q == ',') {
-            char *end;
-            long v = *q == ',' ? 1 : strtol(q, &end, 10);
-
-            most = v > most ? v : most;
-            q = *q == ',' ? q + 1 : end;
-        }
-        copies *= (double)most;
-    }
-    return copies <= 1000;
-}
-
 void sq_norm_regex(struct sq_norm *c, const char *label, struct sq_pos at, const char *text)
 {
-    char why[128];
-    regex_t re;
-    int r;
+    struct sq_pattern *pattern = NULL;
+    struct sq_err e = {0};
 
-    if (!*text || strlen(text) > 1024 || !is_modest(text)) {
-        sq_diag_error(c->d, at, NULL, "%s: a pattern has 1 to 1024 characters and asks for at most 1000 repetitions",
-                      label);
-        return;
-    }
-    r = regcomp(&re, text, REG_EXTENDED | REG_NOSUB);
-    if (r == 0) {
-        regfree(&re);
-        return;
-    }
-    (void)regerror(r, &re, why, sizeof why);
-    sq_diag_error(c->d, at, "an extended regular expression, regex(7)", "%s: the pattern is not valid: %s", label, why);
+    if (sq_pattern_compile(text, &pattern, &e) < 0)
+        sq_diag_error(c->d, at, "a regular expression as for grep -E", "%s: %s", label, e.msg);
+    sq_pattern_free(pattern);
 }
 
 char *sq_norm_path(const char *base, const char *path)
