@@ -205,6 +205,15 @@ static void drop_rights(const struct launcher *l)
         fail(l, EPERM, "cannot become uid %u for good", (unsigned)uid);
 }
 
+static long try_filter(const struct sock_fprog *prog, unsigned long flags)
+{
+    long fd = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, prog);
+
+    if (fd < 0 && errno == EINVAL) /* before Linux 5.19 */
+        fd = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, prog);
+    return fd;
+}
+
 /* The last thing before "ready": from here on connect(2) and sendto(2) with an address would wait for the supervisor,
  * so only sendmsg, recvmsg and execve follow. */
 static void load_filter(const struct launcher *l)
@@ -213,9 +222,10 @@ static void load_filter(const struct launcher *l)
         fail(l, errno, "cannot set no_new_privs");
     struct sock_fprog prog = {.len = (unsigned short)(l->filter_len / sizeof(struct sock_filter)), .filter = l->filter};
     unsigned long flags = SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    long fd = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, &prog);
-    if (fd < 0 && errno == EINVAL) /* before Linux 5.19 */
-        fd = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &prog);
+    long fd = try_filter(&prog, flags);
+    /* Root without CAP_SYS_ADMIN, as in a container: as an ordinary user. */
+    if (fd < 0 && errno == EACCES && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
+        fd = try_filter(&prog, flags);
     if (fd < 0)
         fail(l, errno,
              errno == EBUSY ? "calls are already intercepted by another seccomp supervisor"

@@ -60,10 +60,11 @@ class Host:
 
     def left(self, but=()):
         """What of any fault or run is still there, as a list of sentences; empty is clean."""
-        found = [f"process {pid} {comm} ({state})" for pid, (comm, state) in self.processes().items() if pid not in but]
+        processes = self.processes()
+        found = [f"process {pid} {comm} ({state})" for pid, (comm, state) in processes.items() if pid not in but]
         if os.path.isdir(self.run_dir):
             found += [f"directory {d}" for d in os.listdir(self.run_dir)]
-        found += bpf_programs() + cgroups()
+        found += bpf_programs(processes) + cgroups()
         return found
 
     def close(self):
@@ -75,16 +76,18 @@ class Host:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
-def bpf_programs():
-    """Only what this test machine's Squall could have loaded: tests run one at a time."""
+def bpf_programs(own=()):
+    """Programs of Squall that nobody holds, or that one of the processes OWN holds; another Squall's are its own affair."""
     tool = shutil.which("bpftool") or "/usr/sbin/bpftool"
     if os.geteuid() != 0 or not os.path.exists(tool):
         return []
     got = subprocess.run([tool, "-j", "prog", "show"], capture_output=True, text=True)
     try:
-        return [f"BPF program {p['name']}" for p in json.loads(got.stdout) if p.get("name", "").startswith("sq_")]
+        found = [p for p in json.loads(got.stdout) if p.get("name", "").startswith("sq_")]
     except ValueError:
         return []
+    return [f"BPF program {p['name']}" for p in found
+            if not p.get("pids") or any(holder["pid"] in own for holder in p["pids"])]
 
 
 def cgroup2():
@@ -97,10 +100,18 @@ def cgroup2():
 
 
 def cgroups():
+    """Cgroups of Squall without a process in them: left behind. (Those with one are named by their processes.)"""
     top = cgroup2()
-    if not top:
-        return []
-    return [f"cgroup {os.path.join(d, n)}" for d, names, _ in os.walk(top) for n in names if n.startswith("squall-")]
+    found = []
+    for d, names, _ in os.walk(top) if top else ():
+        for n in names:
+            try:
+                with open(os.path.join(d, n, "cgroup.events")) as f:
+                    if n.startswith("squall-") and "populated 0" in f.read():
+                        found.append(f"cgroup {os.path.join(d, n)}")
+            except OSError:
+                pass
+    return found
 
 
 def wait_clean(host, seconds, but=()):

@@ -19,7 +19,7 @@ static int write_reports(const struct sq_args *a, struct sq_term *t, const struc
 {
     const char *format = sq_args_value(a, "format"), *output = sq_args_value(a, "output");
     const struct sq_report *report = format ? sq_report_find(format) : NULL;
-    struct sq_report_in in = {.ev = ev, .colour = t->color_out && !output};
+    struct sq_report_in in = {.ev = ev, .width = t->tty ? (unsigned)t->width : 0, .colour = t->color_out && !output};
     cleanup_json json_t *verdict = NULL;
     int r = sq_verify(ev, &verdict, e);
 

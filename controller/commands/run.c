@@ -114,7 +114,10 @@ static int judge(const struct sq_args *a, const struct sq_term *t, const json_t 
     if (rc) {
         code = sq_term_fail(t, &e);
     } else {
-        struct sq_report_in in = {.ev = ev, .verdict = verdict, .colour = t->color_out && !sq_args_has(a, "no-color")};
+        struct sq_report_in in = {.ev = ev,
+                                  .verdict = verdict,
+                                  .width = t->tty ? (unsigned)t->width : 0,
+                                  .colour = t->color_out && !sq_args_has(a, "no-color")};
         code = (int)sq_json_int_or(verdict, "exit", SQ_INFRA);
         int failed = write_reports(a, t, doc, res->dir, &in);
         if (failed && code == SQ_PASS)

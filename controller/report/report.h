@@ -13,7 +13,8 @@
 struct sq_report_in {
     const struct sq_evidence *ev;
     const json_t *verdict; /* verdict.json of EVIDENCE.md */
-    bool colour;           /* only the terminal's format looks at it */
+    bool colour;           /* these two only the terminal's format looks at */
+    unsigned width;        /* columns; 0: 100 */
 };
 
 struct sq_report {

@@ -49,7 +49,7 @@ static void wrap(FILE *out, const char *text, unsigned indent, unsigned width)
     (void)fputc('\n', out);
 }
 
-static void one_check(FILE *out, const json_t *c, bool colour)
+static void one_check(FILE *out, const json_t *c, bool colour, unsigned width)
 {
     const char *verdict = sq_verdict_of(c), *subject = sq_json_str_or(c, "subject", ""),
                *step = sq_json_str_or(c, "step", "");
@@ -60,7 +60,7 @@ static void one_check(FILE *out, const json_t *c, bool colour)
     (void)fprintf(out, "  %s%-12s%s ", paint(colour, verdict), verdict, colour ? "\033[0m" : "");
     plain(out, name);
     (void)fputs("\n               ", out);
-    wrap(out, sq_json_str_or(c, "why", ""), 15, 110);
+    wrap(out, sq_json_str_or(c, "why", ""), 15, width);
 }
 
 static void number(FILE *out, double v, const char *unit)
@@ -89,6 +89,7 @@ static int write_terminal(FILE *out, const struct sq_report_in *in, struct sq_er
     const struct sq_evidence *ev = in->ev;
     const json_t *list = json_object_get(in->verdict, "checks"), *c;
     const char *verdict = sq_verdict_of(in->verdict);
+    unsigned width = in->width == 0 ? 100 : in->width > 120 ? 120 : in->width < 40 ? 40 : in->width;
     cleanup_free struct sq_phase_row *rows = NULL;
     size_t n = 0, i;
     int r = sq_phase_rows(ev, &rows, &n, e);
@@ -99,11 +100,11 @@ static int write_terminal(FILE *out, const struct sq_report_in *in, struct sq_er
     if (n > 0)
         phases(out, rows, n);
     (void)fputc('\n', out);
-    json_array_foreach(list, i, c) one_check(out, c, in->colour);
+    json_array_foreach(list, i, c) one_check(out, c, in->colour, width);
     (void)fprintf(out, "\n%s%s%s ", paint(in->colour, verdict), verdict, in->colour ? "\033[0m" : "");
     plain(out, ev->name);
     (void)fputs(": ", out);
-    wrap(out, sq_json_str_or(in->verdict, "why", ""), 2, 110);
+    wrap(out, sq_json_str_or(in->verdict, "why", ""), 2, width);
     return 0;
 }
 

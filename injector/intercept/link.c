@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -24,6 +26,7 @@
 #include "squall/units.h"
 
 #define NOBODY 65534
+#define PROXY_FILES 65536
 #define SEND_NS SQ_S
 #define ACK_NS SQ_S
 
@@ -32,6 +35,11 @@ extern char **environ;
 /* Between fork and exec: system calls only. */
 static void drop_privileges(void)
 {
+    struct rlimit files = {PROXY_FILES, PROXY_FILES};
+
+    (void)setrlimit(RLIMIT_NOFILE, &files); /* a connection is two; best effort: fs.nr_open may be lower */
+    for (unsigned long cap = 0; cap < 64; cap++)
+        (void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
     if (syscall(SYS_setgroups, 0, NULL) < 0 || syscall(SYS_setresgid, NOBODY, NOBODY, NOBODY) < 0 ||
         syscall(SYS_setresuid, NOBODY, NOBODY, NOBODY) < 0)
         _exit(126);
