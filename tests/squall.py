@@ -77,7 +77,7 @@ class Host:
 
 
 def bpf_programs(own=()):
-    """Programs of Squall that nobody holds, or that one of the processes OWN holds; another Squall's are its own affair."""
+    """Programs of Squall, while no proxy but one of the processes OWN lives: another Squall's are its own affair."""
     tool = shutil.which("bpftool") or "/usr/sbin/bpftool"
     if os.geteuid() != 0 or not os.path.exists(tool):
         return []
@@ -86,8 +86,19 @@ def bpf_programs(own=()):
         found = [p for p in json.loads(got.stdout) if p.get("name", "").startswith("sq_")]
     except ValueError:
         return []
-    return [f"BPF program {p['name']}" for p in found
-            if not p.get("pids") or any(holder["pid"] in own for holder in p["pids"])]
+    return [f"BPF program {p['name']}" for p in found] if found and not foreign_proxies(own) else []
+
+
+def foreign_proxies(own):
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/comm") as f:
+                if f.read().strip() == "squall-proxy" and int(pid) not in own:
+                    found.append(int(pid))
+        except OSError:
+            pass
+    return found
 
 
 def cgroup2():
