@@ -19,7 +19,7 @@ struct checkout {
     uint64_t timeout_ms;
     unsigned attempts;
     bool no_breaker, empty_fallback;
-    bool same_again; /* a retry storm does not care whom it hits */
+    bool storm; /* retries ask neither the breaker nor whom they hit */
 };
 
 struct cart {
@@ -62,9 +62,10 @@ static void attempt(struct cart *cart)
 
     for (k = 0; k < co->n; k++) {
         i = (co->next + k) % co->n;
-        if (cart->tried[i] && !co->same_again)
+        if (cart->tried[i] && !co->storm)
             continue;
-        if (co->no_breaker || shop_breaker_allows(&co->breaker[i], uv_now(co->loop)))
+        if (co->no_breaker || (co->storm && cart->attempts > 0) ||
+            shop_breaker_allows(&co->breaker[i], uv_now(co->loop)))
             break;
     }
     if (k == co->n) {
@@ -117,7 +118,7 @@ static int break_it(struct checkout *co, const char *how)
         co->timeout_ms = 0;
     } else if (strcmp(how, "retry-storm") == 0) {
         co->attempts = STORM_ATTEMPTS;
-        co->same_again = true;
+        co->storm = true;
     } else if (strcmp(how, "empty-fallback") == 0) {
         co->empty_fallback = true;
     } else {
