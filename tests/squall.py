@@ -179,9 +179,9 @@ class Api(http.client.HTTPConnection):
 class Injector:
     """A private squalld of a test's own."""
 
-    def __init__(self, host):
+    def __init__(self, host, name=None):
         self.host = host
-        self.dir = os.path.join(host.run_dir, "p-test%d" % time.monotonic_ns())
+        self.dir = os.path.join(host.run_dir, name or "p-test%d" % time.monotonic_ns())
         self.proc = subprocess.Popen([SQUALLD, "--private", "--dir", self.dir], env=host.env, cwd=ROOT)
         self.api = Api(os.path.join(self.dir, "api.sock"))
         end = time.monotonic() + 15
