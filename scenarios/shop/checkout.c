@@ -19,7 +19,7 @@ struct checkout {
     uint64_t timeout_ms;
     unsigned attempts;
     bool no_breaker, empty_fallback;
-    bool storm; /* retries ask neither the breaker nor whom they hit */
+    bool storm; /* asks neither the breaker nor whom it hits */
 };
 
 struct cart {
@@ -64,7 +64,7 @@ static void attempt(struct cart *cart)
         i = (co->next + k) % co->n;
         if (cart->tried[i] && !co->storm)
             continue;
-        if (co->no_breaker || (co->storm && cart->attempts > 0) ||
+        if (co->no_breaker || co->storm ||
             shop_breaker_allows(&co->breaker[i], uv_now(co->loop)))
             break;
     }
