@@ -131,7 +131,8 @@ static void *serve(void *arg)
 
 static int start(void **state)
 {
-    struct server *s = calloc(1, sizeof(*s));
+    static struct server the_server; /* its connections' threads may outlive the tests */
+    struct server *s = &the_server;
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
     signal(SIGPIPE, SIG_IGN);
     strcpy(s->dir, "/tmp/squall-test-XXXXXX");
@@ -154,7 +155,6 @@ static int stop(void **state)
     close(s->fd);
     unlink(s->path);
     rmdir(s->dir);
-    free(s);
     return 0;
 }
 
