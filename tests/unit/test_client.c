@@ -139,7 +139,7 @@ static int start(void **state)
     if (!mkdtemp(s->dir))
         return -1;
     snprintf(s->path, sizeof(s->path), "%s/api.sock", s->dir);
-    snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", s->path);
+    snprintf(sa.sun_path, sizeof(sa.sun_path), "%.100s", s->path);
     s->fd = socket(AF_UNIX, SOCK_STREAM, 0);
     if (bind(s->fd, (struct sockaddr *)&sa, sizeof(sa)) || listen(s->fd, 128))
         return -1;
