@@ -56,7 +56,6 @@ static void overlay_root(const char *share)
     must(mount("sysfs", "sys", "sysfs", 0, NULL) == 0, "sysfs");
     must(mount("devtmpfs", "dev", "devtmpfs", 0, NULL) == 0, "devtmpfs");
     must(mount("tmpfs", "run", "tmpfs", 0, NULL) == 0, "run");
-    must(mount("tmpfs", "tmp", "tmpfs", 0, NULL) == 0, "tmp");
     must(mkdir("run/share", 0755) == 0, "share");
     must(mount("none", "run/share", "hostfs", 0, share) == 0, share);
     must(mount("cgroup2", "sys/fs/cgroup", "cgroup2", 0, NULL) == 0, "cgroup2");
