@@ -145,7 +145,8 @@ static void taken(struct keeper *k, int wstatus)
     k->taker = 0;
     if (WIFEXITED(wstatus) && WEXITSTATUS(wstatus) == 0) {
         k->tries = 0;
-        if (k->phase == TAKING_FAULTS)
+        bool owed = sq_journal_reload(k->o->journal, NULL) < 0 || sq_journal_held(k->o->journal) > 0;
+        if (k->phase == TAKING_FAULTS && owed) /* only services are left */
             k->phase = WAITING;
         else
             part(k, SQ_INFRA);

@@ -35,7 +35,7 @@ static double percent_of(uint32_t probability32)
     return (double)probability32 / (double)UINT32_MAX * 100.0;
 }
 
-int sq_netem_put(struct nl_msg *msg, const struct sq_netem *n, struct sq_err *e)
+int sq_netem_put(struct nl_msg *msg, const struct sq_netem *n, bool change, struct sq_err *e)
 {
     struct tc_netem_qopt q = {
         .latency = ticks(n->delay),
@@ -52,7 +52,7 @@ int sq_netem_put(struct nl_msg *msg, const struct sq_netem *n, struct sq_err *e)
         return sq_err(e, -EMSGSIZE, "the netlink message is too small");
     options = nla_nest_start(msg, TCA_OPTIONS);
     if (!options || nlmsg_append(msg, &q, sizeof q, NLMSG_ALIGNTO) < 0 ||
-        (corr.delay_corr && nla_put(msg, TCA_NETEM_CORR, sizeof corr, &corr) < 0))
+        ((change || corr.delay_corr) && nla_put(msg, TCA_NETEM_CORR, sizeof corr, &corr) < 0))
         return sq_err(e, -EMSGSIZE, "the netlink message is too small");
     nla_nest_end(msg, options);
     return 0;

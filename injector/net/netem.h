@@ -24,8 +24,9 @@ struct sq_netem {
 
 /* Packets that fit the delay at 1 Gbit/s of small packets, so that a delay never turns into hidden loss. */
 uint32_t sq_netem_limit(const struct sq_netem *n);
-/* Append TCA_KIND and TCA_OPTIONS. -EMSGSIZE when the message is too small. */
-int sq_netem_put(struct nl_msg *msg, const struct sq_netem *n, struct sq_err *e);
+/* Append TCA_KIND and TCA_OPTIONS. CHANGE: for a netem that exists, which keeps what a message leaves out, so that
+ * zeros are sent too. -EMSGSIZE when the message is too small. */
+int sq_netem_put(struct nl_msg *msg, const struct sq_netem *n, bool change, struct sq_err *e);
 /* From TCA_OPTIONS of a dump. -EBADMSG when it is no netem. */
 int sq_netem_parse(const struct nlattr *options, struct sq_netem *n, struct sq_err *e);
 /* Is GOT what ASKED becomes in the kernel (to one tick, and one part in 2^31 of a probability)? Fills E with the first

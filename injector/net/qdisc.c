@@ -145,7 +145,7 @@ static int put_netem(int ifindex, const struct sq_netem *n, int flags, struct sq
 
     if (!msg)
         return sq_err(e, -ENOMEM, "out of memory");
-    r = sq_netem_put(msg, n, e);
+    r = sq_netem_put(msg, n, !(flags & NLM_F_CREATE), e);
     if (r < 0) {
         nlmsg_free(msg);
         return r;

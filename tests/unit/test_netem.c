@@ -21,7 +21,7 @@ static struct nlattr *encode(struct nl_msg *msg, const struct sq_netem *n, char 
     struct nlattr *tb[TCA_MAX + 1];
 
     assert_int_equal(nlmsg_append(msg, &tc, sizeof tc, NLMSG_ALIGNTO), 0);
-    assert_int_equal(sq_netem_put(msg, n, NULL), 0);
+    assert_int_equal(sq_netem_put(msg, n, false, NULL), 0);
     assert_int_equal(nlmsg_parse(nlmsg_hdr(msg), sizeof tc, tb, TCA_MAX, NULL), 0);
     assert_string_equal(nla_get_string(tb[TCA_KIND]), "netem");
     for (int i = 0; i < nla_len(tb[TCA_OPTIONS]); i++)
@@ -99,7 +99,7 @@ static void junk_is_refused(void **state)
     struct sq_netem n = {.delay = SQ_NETEM_MAX_NS + 1};
 
     (void)state;
-    assert_int_equal(sq_netem_put(msg, &n, NULL), -ERANGE);
+    assert_int_equal(sq_netem_put(msg, &n, false, NULL), -ERANGE);
     assert_int_equal(sq_netem_parse(NULL, &n, NULL), -EBADMSG);
     nlmsg_free(msg);
 }

@@ -123,8 +123,10 @@ inj.proc.wait(10)
 inj = Injector(host)
 run = inj.api.call("POST", "/v1/runs", {"name": "vm", "lease": "60s"}, 201)["run"]
 apply({"delay": "20ms"})
-for pid in host.by_name("squalld", "squall-keeper"):
-    os.kill(pid, signal.SIGKILL)
+both = host.by_name("squalld", "squall-keeper")
+for sig in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that neither sees the other die
+    for pid in both:
+        os.kill(pid, sig)
 inj.proc.wait(10)
 want("nobody is left to take it back", root_qdisc()["kind"] == "netem")
 subprocess.run([SQUALLD, "sweep"], env=host.env, timeout=20, check=True)
