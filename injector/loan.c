@@ -106,6 +106,22 @@ static int normalize(struct sq_fault *f, const json_t *target, const json_t *wit
     return rc < 0 ? rc : sq_spec_normalize(f->spec->name, f->spec->with, with, &f->with, e);
 }
 
+/* What this host can do does not change while we live, and finding out is slow: a BPF program is loaded. */
+static int check_kind(struct sq_engine *eng, const struct sq_fault_ops *ops, struct sq_err *e)
+{
+    size_t n, i = 0;
+    const struct sq_fault_entry *kinds = sq_fault_kinds(&n);
+    while (i < n && kinds[i].ops != ops)
+        i++;
+    uint64_t bit = UINT64_C(1) << (i % 64);
+    if (!ops->check || (eng->able & bit))
+        return 0;
+    int rc = ops->check(eng, e);
+    if (rc == 0)
+        eng->able |= bit;
+    return rc;
+}
+
 /* A fault that is known whom it would hit, and has touched nothing. *out is freed with live_free. */
 static int prepare(struct sq_run *run, const struct sq_peer *peer, const json_t *def, struct sq_live **out,
                    struct sq_err *e)
@@ -130,8 +146,8 @@ static int prepare(struct sq_run *run, const struct sq_peer *peer, const json_t 
     rc = find_kind(uses, f, e);
     if (!rc)
         rc = normalize(f, json_object_get(def, "target"), l->given, e);
-    if (!rc && f->ops->check)
-        rc = f->ops->check(run->eng, e);
+    if (!rc)
+        rc = check_kind(run->eng, f->ops, e);
     if (!rc && f->ops->resolve)
         rc = f->ops->resolve(f, e);
     if (rc < 0) {

@@ -69,6 +69,7 @@ struct sq_engine {
     struct sq_services *services;
     struct sq_run *runs; /* live, ending, and ended less than SQ_KEPT_NS ago; newest first */
     uint64_t n_runs, n_faults;
+    uint64_t able; /* a bit for each fault kind, in the order of kinds.def, whose check has passed */
     uv_timer_t timer;
     bool timer_open;
     bool stopping;
