@@ -32,10 +32,10 @@ procps                cmd ps
 iproute2              cmd ip
 nginx-light           cmd nginx
 nodejs                cmd node
-npm                   cmd npm
 user-mode-linux       cmd linux.uml
 '
 all="$check"'
+npm                   cmd npm
 wrk                   cmd wrk
 strace                cmd strace
 clang-format          cmd clang-format
