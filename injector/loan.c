@@ -140,10 +140,15 @@ static int prepare(struct sq_run *run, const struct sq_peer *peer, const json_t 
     f->hit = json_array();
     const json_t *with = json_object_get(def, "with");
     l->given = with && !json_is_null(with) ? json_deep_copy(with) : json_object();
-    snprintf(l->step, sizeof(l->step), "%s", sq_json_str_or(def, "step", ""));
+    const char *step = sq_json_str_or(def, "step", "");
+    int cut = snprintf(l->step, sizeof(l->step), "%s", step);
     /* By the number within the run, so that the same seed and scenario choose the same on every injector. */
     sq_rng_seed(&f->rng, run->seed + (run->n_faults + 1) * UINT64_C(0x9e3779b97f4a7c15));
-    rc = find_kind(uses, f, e);
+    rc = cut < (int)sizeof(l->step)
+             ? 0
+             : sq_err_cls(e, SQ_C_INPUT, -EINVAL, "a step's name has at most %zu bytes", sizeof(l->step) - 1);
+    if (!rc)
+        rc = find_kind(uses, f, e);
     if (!rc)
         rc = normalize(f, json_object_get(def, "target"), l->given, e);
     if (!rc)
