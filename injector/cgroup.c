@@ -28,27 +28,6 @@ static void nap(int64_t ns)
     (void)nanosleep(&t, NULL);
 }
 
-/* Read a small file of cgroupfs or proc whole; the text is cut at len - 1. */
-static ssize_t slurp(const char *path, char *buf, size_t len)
-{
-    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    size_t used = 0;
-    while (used < len - 1) {
-        ssize_t n = read(fd, buf + used, len - 1 - used);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        used += (size_t)n;
-    }
-    buf[used] = '\0';
-    return (ssize_t)used;
-}
-
 static int put(const char *dir, const char *file, const char *value, struct sq_err *e)
 {
     char path[PATH_MAX];
@@ -139,7 +118,7 @@ int sq_cgroup_of(pid_t pid, char *buf, size_t len, struct sq_err *e)
         (void)snprintf(path, sizeof path, "/proc/%d/cgroup", (int)pid);
     else
         (void)snprintf(path, sizeof path, "/proc/self/cgroup");
-    ssize_t n = slurp(path, text, sizeof text);
+    ssize_t n = sq_proc_slurp(path, text, sizeof text);
     if (n < 0)
         return sq_err_sys(e, (int)n, "cannot read %s", path);
     char *save = NULL;
@@ -278,7 +257,7 @@ static int event_flag(const char *path, const char *key, bool *on, struct sq_err
     int r = sq_path_join(file, sizeof file, path, "cgroup.events", e);
     if (r < 0)
         return r;
-    ssize_t n = slurp(file, text, sizeof text);
+    ssize_t n = sq_proc_slurp(file, text, sizeof text);
     if (n < 0)
         return sq_err_sys(e, (int)n, "cannot read %s", file);
     size_t len = strlen(key);

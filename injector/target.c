@@ -469,3 +469,15 @@ int sq_target_resolve(struct sq_fault *f, struct sq_victim **out, size_t *n, str
     free(s->v);
     return r;
 }
+
+int sq_target_check(struct sq_engine *eng, struct sq_err *e)
+{
+    (void)eng;
+    cleanup_close int fd = sq_pidfd_open(getpid());
+    if (fd < 0) {
+        sq_err_cls(e, SQ_C_UNSUPPORTED, fd, "this kernel has no pidfd_open: %s", strerror(-fd));
+        sq_err_hint(e, "Linux 5.3 has it; a container's seccomp profile may forbid it");
+        return fd;
+    }
+    return 0;
+}

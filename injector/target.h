@@ -11,15 +11,17 @@
 struct sq_victim {
     pid_t pid;
     uint64_t start;
-    int pidfd;          /* owned */
-    char instance[80];  /* "payments.0", or "" */
-    char cgroup[512];   /* the instance's own cgroup directory, or "" */
+    int pidfd;         /* owned */
+    char instance[80]; /* "payments.0", or "" */
+    char cgroup[512];  /* the instance's own cgroup directory, or "" */
     char cmd[256];
 };
 
 /* f->target normalized; the seeded choice of `count` among the matches is recorded in f->hit (all matches there have
  * "chosen": true or false). The array is malloc'd; free with sq_victims_free. */
 int sq_target_resolve(struct sq_fault *f, struct sq_victim **out, size_t *n, struct sq_err *e);
+/* Can processes be pinned here (pidfds)? The `check` of every kind that acts on processes. */
+int sq_target_check(struct sq_engine *eng, struct sq_err *e);
 void sq_victims_free(struct sq_victim *v, size_t n);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "commands/begin.h"
 #include "commands/command.h"
+#include "commands/load.h"
 #include "report/report.h"
 #include "run/executor.h"
 #include "scenario/scenario.h"
@@ -28,39 +29,6 @@ static const struct sq_option options[] = {
     {"keep-logs", 0, NULL, "keep what the private injector said, even when all went well", SQ_COMPLETE_NONE, NULL},
     {NULL, 0, NULL, NULL, SQ_COMPLETE_NONE, NULL},
 };
-
-static int load(const struct sq_args *a, const struct sq_term *t, json_t **doc)
-{
-    struct sq_vars vars = {0};
-    struct sq_err e = {0};
-    struct sq_diags d;
-    int code = SQ_PASS;
-    for (size_t i = 0; i < a->n_given && !e.code; i++)
-        if (strcmp(a->given[i].option->name, "var") == 0)
-            (void)sq_vars_add(&vars, a->given[i].value, &e);
-    if (e.code) {
-        sq_vars_free(&vars);
-        return sq_term_fail(t, &e);
-    }
-    sq_diags_init(&d, a->argv[0]);
-    (void)sq_scenario_check(&vars, doc, &d);
-    for (size_t i = 0; i < d.n; i++) {
-        char where[4200];
-        const struct sq_diag *g = &d.list[i];
-        if (g->warning && sq_args_has(a, "quiet"))
-            continue;
-        (void)fprintf(t->err, "%s%s%s%s%s\n", sq_diag_where(&d, g, where, sizeof(where)),
-                      sq_term_err(t, g->warning ? SQ_YELLOW : SQ_RED), g->warning ? "warning: " : "",
-                      sq_term_err(t, SQ_PLAIN), g->msg);
-        if (g->hint[0])
-            (void)fprintf(t->err, "%s  hint: %s%s\n", sq_term_err(t, SQ_DIM), g->hint, sq_term_err(t, SQ_PLAIN));
-    }
-    if (d.errors)
-        code = d.cls == SQ_C_INTERNAL ? SQ_INFRA : SQ_USAGE;
-    sq_diags_free(&d);
-    sq_vars_free(&vars);
-    return code;
-}
 
 /* One more copy of a report: from an option, else from the scenario's spec.report. */
 static int copy_to(const struct sq_args *a, const json_t *doc, const char *format, const struct sq_report_in *in,
@@ -184,7 +152,7 @@ static int run_main(const struct sq_args *a, struct sq_term *t)
             return sq_term_usage(t, "an integer below 2^53, as a run's evidence has it",
                                  "run: \"%.40s\" can't be a seed", text);
     }
-    int code = load(a, t, &doc);
+    int code = sq_load_scenario(a, t, a->argv[0], sq_args_has(a, "quiet"), &doc);
     if (code == SQ_PASS)
         code = sq_begin(t);
     return code ? code : execute(a, t, doc, seed);

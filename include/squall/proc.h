@@ -25,6 +25,8 @@ int sq_proc_pidfd(pid_t pid, uint64_t start, struct sq_err *e);
 int sq_pidfd_open(pid_t pid);                    /* -errno */
 int sq_pidfd_signal(int pidfd, int sig);         /* -errno */
 int sq_pidfd_getfd(int pidfd, int fd);           /* -errno */
+/* At most len-1 bytes of a small file of proc or cgroupfs, NUL-terminated. Returns how many, or -errno. */
+ssize_t sq_proc_slurp(const char *path, char *buf, size_t len);
 /* The command line, arguments joined by spaces, at most len-1 bytes; the comm in brackets for kernel threads. */
 int sq_proc_cmdline(pid_t pid, char *buf, size_t len);
 /* Call fn for each process; stop when it returns non-zero and return that. */

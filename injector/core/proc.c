@@ -19,8 +19,7 @@
 #define SYS_pidfd_getfd 438
 #endif
 
-/* At most len-1 bytes of a file, NUL-terminated. Returns how many, or -errno. */
-static ssize_t slurp(const char *path, char *buf, size_t len)
+ssize_t sq_proc_slurp(const char *path, char *buf, size_t len)
 {
     cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
     size_t got = 0;
@@ -47,7 +46,7 @@ const char *sq_boot_id(void)
     static char id[40];
 
     if (!id[0]) {
-        if (slurp("/proc/sys/kernel/random/boot_id", id, sizeof id) < 0)
+        if (sq_proc_slurp("/proc/sys/kernel/random/boot_id", id, sizeof id) < 0)
             id[0] = '\0';
         id[strcspn(id, "\n")] = '\0';
     }
@@ -101,13 +100,13 @@ int sq_proc_read(pid_t pid, struct sq_proc *p, struct sq_err *e)
     p->pid = pid;
     p->ruid = p->euid = p->suid = (uid_t)-1;
     (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    if (slurp(path, text, sizeof text) <= 0)
+    if (sq_proc_slurp(path, text, sizeof text) <= 0)
         return sq_err_cls(e, SQ_C_NOTFOUND, -ESRCH, "there is no process %d", (int)pid);
     r = parse_stat(text, p);
     if (r < 0)
         return sq_err_sys(e, r, "cannot understand %s", path);
     (void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
-    if (slurp(path, text, sizeof text) > 0)
+    if (sq_proc_slurp(path, text, sizeof text) > 0)
         parse_uids(text, p);
     return 0;
 }
@@ -152,7 +151,7 @@ int sq_proc_cmdline(pid_t pid, char *buf, size_t len)
     ssize_t n;
 
     (void)snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
-    n = slurp(path, buf, len);
+    n = sq_proc_slurp(path, buf, len);
     if (n < 0)
         return -ESRCH;
     while (n > 0 && buf[n - 1] == '\0')
@@ -197,7 +196,7 @@ bool sq_proc_has_env(pid_t pid, const char *name, const char *value)
     if (!env)
         return false;
     (void)snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
-    n = slurp(path, env, MOST);
+    n = sq_proc_slurp(path, env, MOST);
     for (ssize_t i = 0; i < n; i += (ssize_t)strlen(env + i) + 1)
         if (strncmp(env + i, name, want) == 0 && env[i + (ssize_t)want] == '=' &&
             strcmp(env + i + want + 1, value) == 0)

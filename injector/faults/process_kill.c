@@ -42,18 +42,6 @@ struct kill {
     size_t n;
 };
 
-static int check(struct sq_engine *eng, struct sq_err *e)
-{
-    (void)eng;
-    cleanup_close int fd = sq_pidfd_open(getpid());
-    if (fd < 0) {
-        sq_err_cls(e, SQ_C_UNSUPPORTED, fd, "this kernel has no pidfd_open: %s", strerror(-fd));
-        sq_err_hint(e, "Linux 5.3 has it; a container's seccomp profile may forbid it");
-        return fd;
-    }
-    return 0;
-}
-
 static int signal_of(const struct sq_fault *f)
 {
     return (int)sq_json_int_or(f->with, "signal", SIGKILL);
@@ -221,7 +209,7 @@ static void release(struct sq_fault *f)
 }
 
 const struct sq_fault_ops sq_ops_process_kill = {
-    .check = check,
+    .check = sq_target_check,
     .resolve = resolve,
     .undo = undo,
     .apply = apply,

@@ -62,18 +62,6 @@ struct pause {
     size_t n;
 };
 
-static int check(struct sq_engine *eng, struct sq_err *e)
-{
-    (void)eng;
-    cleanup_close int fd = sq_pidfd_open(getpid());
-    if (fd < 0) {
-        sq_err_cls(e, SQ_C_UNSUPPORTED, fd, "this kernel has no pidfd_open: %s", strerror(-fd));
-        sq_err_hint(e, "Linux 5.3 has it; a container's seccomp profile may forbid it");
-        return fd;
-    }
-    return 0;
-}
-
 static void forget(struct pause *p)
 {
     for (size_t i = 0; p->g && i < p->n; i++) {
@@ -429,7 +417,7 @@ static void release(struct sq_fault *f)
 }
 
 const struct sq_fault_ops sq_ops_process_pause = {
-    .check = check,
+    .check = sq_target_check,
     .resolve = resolve,
     .undo = undo,
     .apply = apply,
