@@ -36,6 +36,7 @@ struct daemon {
     uv_poll_t keeper;
     uv_signal_t sig[3];
     struct sq_watch watch;
+    int64_t stopped; /* when everything was taken back; 0: not yet */
     bool ending;
     bool alone; /* the keeper is dead */
     int status;
@@ -53,9 +54,17 @@ static void api_closed(void *arg)
     (void)arg; /* the last handle: uv_run returns */
 }
 
+static void watch_keeper(struct daemon *d, int64_t now);
+
+/* Not before the keeper has shown that it lives: it has the directory to remove, and a stopped one would stay for ever
+ * with nobody left to see it. */
 static void close_rest(uv_timer_t *t)
 {
     struct daemon *d = t->data;
+    sq_engine_beat(d->eng);
+    watch_keeper(d, sq_mono_ns());
+    if (!d->alone && SQ_GET(d->o->page->keeper_beat) <= d->stopped)
+        return;
     sq_api_free(SQ_TAKE(d->api), api_closed, d);
     uv_close((uv_handle_t *)&d->beat, NULL);
     uv_close((uv_handle_t *)&d->keeper, NULL);
@@ -70,8 +79,9 @@ static void engine_stopped(void *arg)
         d->status = SQ_UNCLEAN; /* and not orderly: the keeper tries again */
     else
         SQ_PUT(d->o->page->orderly, 1);
+    d->stopped = sq_mono_ns();
     /* Who waits for an answer (DELETE, halt) still gets it. */
-    uv_timer_start(&d->beat, close_rest, LAST_ANSWERS_MS, 0);
+    uv_timer_start(&d->beat, close_rest, LAST_ANSWERS_MS, BEAT_MS);
 }
 
 static void end(struct daemon *d, int status)

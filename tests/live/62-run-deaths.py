@@ -53,6 +53,16 @@ with Place() as p:
     infrastructure(p, proc, "proxy killed", 12)
     check("proxy" in p.end()["why"], p.end()["why"])
 
+# The keeper stops so late that squalld sees it only after everything is taken back.
+with Place() as p:
+    proc = p.start("run", p.scenario("[{id: pause, uses: process/pause, target: {service: payments}, duration: 1s}]"))
+    p.wait_record("fault", state="applied")
+    keeper = p.injector_pids()[1]
+    os.kill(keeper, signal.SIGSTOP)
+    out, err = proc.communicate(timeout=30)
+    check(proc.returncode in (0, 3), f"keeper stopped late: exit {proc.returncode}\n{out}{err}")
+    check(p.end()["clean"] is True and not p.leftovers(), f"keeper stopped late: {p.end()} {p.leftovers()}")
+
 # squall killed: at the lease's end and 2 s at most everything is gone.
 with Place() as p:
     proc, pid, worker, keeper = begin(p)
