@@ -41,12 +41,12 @@ LIBS_C := -lcurl -lyaml -luv -ljansson -lpcre2-8 -lpthread -lm $(if $(LLHTTP_SYS
 # Rooms. Each sees only the headers of the rooms it may use.
 CORE := $(wildcard injector/core/*.c)
 FAULTS := $(filter-out injector/faults/kinds.c,$(wildcard injector/faults/*.c))
-INJ := $(wildcard injector/*.c injector/faults/*.c injector/net/*.c injector/intercept/[!_]*.c injector/proxy/*.c)
+INJ := $(wildcard injector/*.c injector/faults/*.c injector/net/*.c injector/packet/*.c injector/intercept/[!_]*.c injector/proxy/*.c)
 INJ := $(filter-out %.bpf.c,$(INJ))
 CTL := $(wildcard controller/*.c controller/*/*.c)
 SHOP := $(wildcard scenarios/shop/*.c)
-BPF := $(wildcard injector/intercept/*.bpf.c)
-SKEL := $(BPF:injector/intercept/%.bpf.c=$(BUILD)/bpf/%.skel.h)
+BPF := $(wildcard injector/*/*.bpf.c)
+SKEL := $(patsubst %.bpf.c,$(BUILD)/bpf/%.skel.h,$(notdir $(BPF)))
 
 obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
 CORE_OBJ := $(call obj,$(CORE)) $(patsubst injector/faults/%.c,$(BUILD)/spec/%.o,$(FAULTS))
@@ -77,7 +77,8 @@ $(BUILD)/tests/%.o: tests/%.c $(SKEL)
 $(BUILD)/llhttp/%.o: $(LLHTTP_DIR)/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -O2 -g -fPIE $(SAN) -w $(LLHTTP_INC) -c -o $@ $<
-$(BUILD)/bpf/%.bpf.o: injector/intercept/%.bpf.c $(wildcard injector/proxy/wire.h injector/intercept/*.h)
+vpath %.bpf.c injector/intercept injector/net injector/packet
+$(BUILD)/bpf/%.bpf.o: %.bpf.c $(wildcard injector/proxy/wire.h injector/intercept/*.h injector/net/*.h injector/packet/*.h)
 	@mkdir -p $(@D)
 	$(Q)$(CLANG) -target bpf -mcpu=v3 -ffreestanding -O2 -g -Wall -Iinclude -Iinjector -I/usr/include/$(shell uname -m)-linux-gnu -c -o $@ $<
 $(BUILD)/bpf/%.skel.h: $(BUILD)/bpf/%.bpf.o
@@ -165,7 +166,7 @@ run-fuzz: $(FUZZERS)
 lint:
 	@./deps.sh all
 	@cppcheck --quiet --enable=warning,portability --inline-suppr --error-exitcode=1 --suppress=missingIncludeSystem \
-	    --include=tests/lint/cppcheck.h -i injector/intercept/edge.bpf.c -Iinclude -Iinjector -Icontroller \
+	    --include=tests/lint/cppcheck.h $(addprefix -i ,$(BPF)) -Iinclude -Iinjector -Icontroller \
 	    injector controller scenarios
 	@$(MAKE) --no-print-directory compile_commands.json
 	@clang-tidy --quiet -p . $(filter-out %.bpf.c,$(CORE) $(INJ) $(CTL) $(SHOP))

@@ -1,0 +1,49 @@
+/* One fault of the packet backend as a pure function of time: what happens to a packet that arrives at NOW. No I/O, no
+ * clock, no allocation. The models are netem's (net/sched/sch_netem.c), from the same parameters, with a seeded
+ * generator. A packet that several faults match passes their stages in the order of their bits; the due time of one is
+ * the arrival at the next. */
+#ifndef SQUALL_STAGE_H
+#define SQUALL_STAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "net/impair.h"
+#include "squall/rng.h"
+
+struct sq_stage_counts {
+    uint64_t packets, bytes, dropped, marked, duplicated, corrupted, reordered, overlimit;
+};
+
+/* Opaque to callers; embedded, so that a device has its stages in one array. */
+struct sq_pstage {
+    struct sq_impair im; /* tables owned */
+    struct sq_rng rng;
+    uint32_t delay_last, loss_last, dup_last, corrupt_last, reorder_last; /* correlated generators' memory */
+    uint32_t counter;                                                     /* since the last reordered packet */
+    int loss_state;
+    int64_t rate_free_at; /* when the link is free again */
+    int64_t last_due;     /* of the latest packet, for rate and for reorder's head insertion */
+    int64_t slot_next;
+    uint32_t slot_packets_left;
+    int64_t slot_bytes_left;
+    uint32_t held; /* packets now held for this stage (kept by the device), against the limit */
+    struct sq_stage_counts n;
+};
+
+struct sq_verdict_packet {
+    bool drop, mark; /* mark: set ECN CE (only if the packet is ECN-capable; the device tells by `ect`) */
+    bool corrupt;
+    bool duplicate; /* a second copy passes the stage, too, with dup off, as netem does */
+    int64_t due;    /* ns; >= now */
+};
+
+void sq_pstage_init(struct sq_pstage *s, struct sq_impair *take, uint64_t seed); /* takes over the tables */
+void sq_pstage_clear(struct sq_pstage *s);
+/* New parameters for a stage at work: the generators' memory and the link's state stay. */
+void sq_pstage_change(struct sq_pstage *s, struct sq_impair *take);
+/* LEN: bytes on the wire (of a GSO packet: all of it, with the headers of its SEGS segments). ECT: it may be marked. */
+void sq_pstage_pass(struct sq_pstage *s, int64_t now, uint32_t len, uint32_t segs, bool ect,
+                    struct sq_verdict_packet *v);
+
+#endif
