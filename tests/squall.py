@@ -59,9 +59,11 @@ class Host:
         return [pid for pid, (comm, _) in self.processes().items() if comm in names]
 
     def left(self, but=()):
-        """What of any fault or run is still there, as a list of sentences; empty is clean."""
+        """What of any fault or run is still there, as a list of sentences; empty is clean. BUT: pids and names of processes
+        that may be there."""
         processes = self.processes()
-        found = [f"process {pid} {comm} ({state})" for pid, (comm, state) in processes.items() if pid not in but]
+        found = [f"process {pid} {comm} ({state})" for pid, (comm, state) in processes.items()
+                 if pid not in but and comm not in but]
         if os.path.isdir(self.run_dir):
             found += [f"directory {d}" for d in os.listdir(self.run_dir)]
         found += bpf_programs(processes) + cgroups()
@@ -83,7 +85,7 @@ def bpf_programs(own=()):
         return []
     got = subprocess.run([tool, "-j", "prog", "show"], capture_output=True, text=True)
     try:
-        found = [p for p in json.loads(got.stdout) if p.get("name", "").startswith("sq_")]
+        found = [p for p in json.loads(got.stdout) if p.get("name", "").startswith(("sq_connect", "sq_peer", "sq_getpeer"))]
     except ValueError:
         return []
     return [f"BPF program {p['name']}" for p in found] if found and not foreign_proxies(own) else []

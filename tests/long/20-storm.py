@@ -41,7 +41,7 @@ def storm(number, rng):
         if finishing and (not hit):
             run.wait(60)
         # A proxy that drains holds no fault: it may take a moment longer (the last wait below is for it, too).
-        left = wait_clean(host, 3.0, frozen + finishing + host.by_name("squall-proxy"))
+        left = wait_clean(host, 3.0, frozen + finishing + ["squall-proxy"])
         if finishing:
             try:
                 run.wait(20)
