@@ -13,17 +13,26 @@ struct sq_mask {
     __u64 w[SQ_CLASSIFY_FAULTS / 64];
 };
 
+/* The one entry of the map `n_rules`: what is looked at before any rule. */
+struct sq_classify_head {
+    __u32 n;           /* rules 0..n-1 may be in use */
+    __u32 l3;          /* packets of this device have no Ethernet header */
+    struct sq_mask on; /* faults that are switched on: one write makes all rules of a fault count, or none */
+};
+
 /* One group. Sets are numbers that key the prefix tries; 0: any. */
 struct sq_rule {
-    __u32 fault;  /* bit number */
-    __u32 flags;  /* SQ_RULE_* */
-    __u32 hosts;  /* set in `prefixes`; 0: any */
-    __u32 ports;  /* set in `ports`, the other side's */
-    __u32 locals; /* set in `ports`, ours */
-    __u8 protocol;
-    __s8 dscp;    /* -1: any */
-    __s16 vlan;   /* -1: any */
-    __u64 cgroup; /* 0: any */
+    __u32 fault;   /* bit number */
+    __u32 flags;   /* SQ_RULE_* */
+    __u32 hosts;   /* set in `prefixes`; 0: any */
+    __u32 ports;   /* set in `ports`, the other side's */
+    __u32 locals;  /* set in `ports`, ours */
+    __u8 protocol; /* IPPROTO_ICMP stands for ICMPv6, too; 0: any */
+    __s8 dscp;     /* -1: any */
+    __s16 vlan;    /* either tag of the packet's two outer ones; -1: any */
+    __u64 cgroup;  /* the socket's cgroup is this one or below it; 0: any */
+    __u32 level;   /* of that cgroup below the root: its ancestor test */
+    __u32 pad;
 };
 #define SQ_RULE_ON 1u
 #define SQ_RULE_EXCEPT 2u
@@ -45,5 +54,8 @@ struct sq_port_key {
 struct sq_classify_count {
     __u64 packets, bytes;
 };
+
+/* What net/classid.bpf.c makes of the fault BIT: a class of our qdisc (SQ_QDISC_HANDLE), 5c1a:100 for bit 0. */
+#define SQ_CLASSID(bit) (0x5c1a0100u + (bit))
 
 #endif

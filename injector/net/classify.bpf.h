@@ -1,0 +1,404 @@
+/* Which faults mean this packet: one pass over the rules of net/classify.h. Included by programs of type sched_cls; it
+ * brings its maps along (`rules`, `n_rules`, `prefixes`, `ports`, `counts`: see struct sq_classify_maps; `frags` is its
+ * own). Helpers that Linux 5.8 has, no BTF of the kernel. Directions are the target's view: on egress "host" is the
+ * destination, on ingress the source, at whatever hook the program is.
+ *
+ * What it sees: IPv4 with options, IPv6 with up to 8 extension headers, VLAN tags in the skb and up to two in the
+ * frame. A later fragment has the ports of its first one, if that was seen here before it. What is no IP packet (ARP)
+ * matches only rules without any condition. A packet of a socket belongs to the cgroup that the socket was made in. */
+#ifndef SQUALL_CLASSIFY_BPF_H
+#define SQUALL_CLASSIFY_BPF_H
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "net/classify.h"
+
+#define SQ_EXTENSIONS 8 /* IPv6 extension headers that are looked through */
+#define SQ_FRAGMENTS 8192
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, SQ_CLASSIFY_RULES);
+    __type(key, __u32);
+    __type(value, struct sq_rule);
+} rules SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct sq_classify_head);
+} n_rules SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(max_entries, 1 << 19);
+    __type(key, struct sq_prefix_key);
+    __type(value, __u8);
+} prefixes SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(max_entries, 1 << 19);
+    __type(key, struct sq_port_key);
+    __type(value, __u8);
+} ports SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, SQ_CLASSIFY_FAULTS);
+    __type(key, __u32);
+    __type(value, struct sq_classify_count);
+} counts SEC(".maps");
+
+struct sq_fragment_key {
+    __u32 src[4], dst[4];
+    __u32 id, protocol;
+};
+struct sq_fragment {
+    __be16 sport, dport;
+};
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, SQ_FRAGMENTS);
+    __type(key, struct sq_fragment_key);
+    __type(value, struct sq_fragment);
+} frags SEC(".maps");
+
+struct sq_seen {
+    __u32 src[4], dst[4]; /* IPv4 as ::ffff:a.b.c.d */
+    __be16 sport, dport;
+    __u32 family; /* 4, 6; 0: no IP */
+    __u32 protocol;
+    __u32 dscp;
+    __u32 has_ports;
+    __s32 vlan[2]; /* -1: none */
+    __u32 level;   /* `cgroup` is the socket's cgroup at this level; 0: not asked yet */
+    __u64 cgroup;
+};
+
+static __always_inline int sq_protocol_has_ports(__u32 protocol)
+{
+    return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP || protocol == IPPROTO_DCCP ||
+           protocol == IPPROTO_UDPLITE;
+}
+
+/* LATER: a fragment that is not the first; MORE: one that is not the last. */
+static __always_inline void sq_see_ports(struct __sk_buff *skb, struct sq_seen *s, __u32 off, __u32 id, int later,
+                                         int more)
+{
+    struct sq_fragment got = {};
+
+    if (!sq_protocol_has_ports(s->protocol))
+        return;
+    if (!later) {
+        if (bpf_skb_load_bytes(skb, off, &got, sizeof got) < 0)
+            return;
+        s->has_ports = 1;
+    }
+    if (later || more) {
+        struct sq_fragment_key key = {.id = id, .protocol = s->protocol};
+        const struct sq_fragment *first;
+
+        __builtin_memcpy(key.src, s->src, sizeof key.src);
+        __builtin_memcpy(key.dst, s->dst, sizeof key.dst);
+        if (!later) {
+            bpf_map_update_elem(&frags, &key, &got, BPF_ANY);
+        } else {
+            first = bpf_map_lookup_elem(&frags, &key);
+            if (!first)
+                return;
+            got = *first;
+            s->has_ports = 1;
+        }
+    }
+    s->sport = got.sport;
+    s->dport = got.dport;
+}
+
+static __always_inline void sq_see_ipv4(struct __sk_buff *skb, struct sq_seen *s, __u32 off)
+{
+    struct iphdr ip;
+    __u32 frag;
+
+    if (bpf_skb_load_bytes(skb, off, &ip, sizeof ip) < 0 || ip.version != 4 || ip.ihl < 5)
+        return;
+    s->family = 4;
+    s->src[2] = s->dst[2] = bpf_htonl(0xffff);
+    s->src[3] = ip.saddr;
+    s->dst[3] = ip.daddr;
+    s->protocol = ip.protocol;
+    s->dscp = ip.tos >> 2;
+    frag = bpf_ntohs(ip.frag_off);
+    sq_see_ports(skb, s, off + ip.ihl * 4u, ip.id, (frag & 0x1fff) != 0, (frag & 0x2000) != 0);
+}
+
+static __always_inline void sq_see_ipv6(struct __sk_buff *skb, struct sq_seen *s, __u32 off)
+{
+    struct ipv6hdr ip;
+    __u32 next, id = 0, frag = 0;
+
+    if (bpf_skb_load_bytes(skb, off, &ip, sizeof ip) < 0 || ip.version != 6)
+        return;
+    s->family = 6;
+    __builtin_memcpy(s->src, &ip.saddr, sizeof s->src);
+    __builtin_memcpy(s->dst, &ip.daddr, sizeof s->dst);
+    s->dscp = (__u32)(ip.priority << 2 | ip.flow_lbl[0] >> 6);
+    next = ip.nexthdr;
+    off += sizeof ip;
+    for (int i = 0; i < SQ_EXTENSIONS; i++) {
+        struct {
+            __u8 next, len;
+            __be16 frag;
+            __be32 id;
+        } ext;
+
+        if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_FRAGMENT && next != IPPROTO_DSTOPTS &&
+            next != IPPROTO_AH && next != IPPROTO_MH && next != 139 && next != 140)
+            break;
+        if (bpf_skb_load_bytes(skb, off, &ext, sizeof ext) < 0)
+            break;
+        if (next == IPPROTO_FRAGMENT) {
+            frag = bpf_ntohs(ext.frag);
+            id = ext.id;
+            off += 8;
+        } else if (next == IPPROTO_AH) {
+            off += (ext.len + 2u) * 4;
+        } else {
+            off += (ext.len + 1u) * 8;
+        }
+        next = ext.next;
+        if (frag & 0xfff8) /* what follows in a later fragment are no headers */
+            break;
+    }
+    s->protocol = next;
+    sq_see_ports(skb, s, off, id, (frag & 0xfff8) != 0, (frag & 1) != 0);
+}
+
+static __always_inline int sq_is_vlan(__be16 type)
+{
+    return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
+}
+
+static __always_inline void sq_see(struct __sk_buff *skb, struct sq_seen *s, int l3)
+{
+    __be16 type = (__be16)skb->protocol;
+    __u32 off = 0;
+
+    s->vlan[0] = s->vlan[1] = -1;
+    if (skb->vlan_present)
+        s->vlan[0] = skb->vlan_tci & 0xfff;
+    if (!l3) {
+        if (bpf_skb_load_bytes(skb, ETH_ALEN * 2, &type, sizeof type) < 0)
+            return;
+        off = ETH_HLEN;
+        for (int i = 0; i < 2; i++) {
+            __be16 tag[2];
+
+            if (!sq_is_vlan(type) || bpf_skb_load_bytes(skb, off, tag, sizeof tag) < 0)
+                break;
+            if (s->vlan[0] < 0)
+                s->vlan[0] = bpf_ntohs(tag[0]) & 0xfff;
+            else if (s->vlan[1] < 0)
+                s->vlan[1] = bpf_ntohs(tag[0]) & 0xfff;
+            type = tag[1];
+            off += sizeof tag;
+        }
+    }
+    if (type == bpf_htons(ETH_P_IP))
+        sq_see_ipv4(skb, s, off);
+    else if (type == bpf_htons(ETH_P_IPV6))
+        sq_see_ipv6(skb, s, off);
+}
+
+/* The cgroup of the socket that an incoming packet is for, at LEVEL. */
+static __always_inline __u64 sq_receiver(struct __sk_buff *skb, const struct sq_seen *s, int level)
+{
+    struct bpf_sock_tuple t = {};
+    struct bpf_sock *sk = NULL;
+    __u64 id;
+
+    if (!s->has_ports)
+        return 0;
+    if (s->family == 4) {
+        t.ipv4.saddr = s->src[3];
+        t.ipv4.daddr = s->dst[3];
+        t.ipv4.sport = s->sport;
+        t.ipv4.dport = s->dport;
+        if (s->protocol == IPPROTO_TCP)
+            sk = bpf_sk_lookup_tcp(skb, &t, sizeof t.ipv4, BPF_F_CURRENT_NETNS, 0);
+        else if (s->protocol == IPPROTO_UDP)
+            sk = bpf_sk_lookup_udp(skb, &t, sizeof t.ipv4, BPF_F_CURRENT_NETNS, 0);
+    } else {
+        __builtin_memcpy(t.ipv6.saddr, s->src, sizeof t.ipv6.saddr);
+        __builtin_memcpy(t.ipv6.daddr, s->dst, sizeof t.ipv6.daddr);
+        t.ipv6.sport = s->sport;
+        t.ipv6.dport = s->dport;
+        if (s->protocol == IPPROTO_TCP)
+            sk = bpf_sk_lookup_tcp(skb, &t, sizeof t.ipv6, BPF_F_CURRENT_NETNS, 0);
+        else if (s->protocol == IPPROTO_UDP)
+            sk = bpf_sk_lookup_udp(skb, &t, sizeof t.ipv6, BPF_F_CURRENT_NETNS, 0);
+    }
+    if (!sk)
+        return 0;
+    id = bpf_sk_ancestor_cgroup_id(sk, level);
+    bpf_sk_release(sk);
+    return id;
+}
+
+static __always_inline int sq_in_cgroup(struct __sk_buff *skb, struct sq_seen *s, const struct sq_rule *r, int egress)
+{
+    if (s->level != r->level) {
+        s->cgroup = egress ? bpf_skb_ancestor_cgroup_id(skb, (int)r->level) : sq_receiver(skb, s, (int)r->level);
+        s->level = r->level;
+    }
+    return s->cgroup == r->cgroup;
+}
+
+static __always_inline int sq_in_ports(__u32 set, __be16 port)
+{
+    struct sq_port_key key = {.prefixlen = 48, .set = bpf_htonl(set), .port = port};
+
+    return bpf_map_lookup_elem(&ports, &key) != NULL;
+}
+
+static __always_inline int sq_in_hosts(__u32 set, const __u32 *addr)
+{
+    struct sq_prefix_key key = {.prefixlen = 160, .set = bpf_htonl(set)};
+
+    __builtin_memcpy(key.addr, addr, sizeof key.addr);
+    return bpf_map_lookup_elem(&prefixes, &key) != NULL;
+}
+
+/* What is cheap first. */
+static __always_inline int sq_rule_holds(struct __sk_buff *skb, struct sq_seen *s, const struct sq_rule *r, int egress)
+{
+    if (!(r->protocol | r->hosts | r->ports | r->locals | r->cgroup) && r->dscp < 0 && r->vlan < 0)
+        return 1;
+    if (!s->family)
+        return 0;
+    if (r->protocol && r->protocol != s->protocol && !(r->protocol == IPPROTO_ICMP && s->protocol == IPPROTO_ICMPV6))
+        return 0;
+    if (r->dscp >= 0 && (__u32)r->dscp != s->dscp)
+        return 0;
+    if (r->vlan >= 0 && r->vlan != s->vlan[0] && r->vlan != s->vlan[1])
+        return 0;
+    if ((r->ports || r->locals) && !s->has_ports)
+        return 0;
+    if (r->ports && !sq_in_ports(r->ports, egress ? s->dport : s->sport))
+        return 0;
+    if (r->locals && !sq_in_ports(r->locals, egress ? s->sport : s->dport))
+        return 0;
+    if (r->hosts && !sq_in_hosts(r->hosts, egress ? s->dst : s->src))
+        return 0;
+    return !r->cgroup || sq_in_cgroup(skb, s, r, egress);
+}
+
+/* *MASK: the faults that match. Returns whether there are any. EGRESS must be a constant. */
+static __always_inline int sq_classify(struct __sk_buff *skb, const int egress, struct sq_mask *mask)
+{
+    __u64 lo = 0, hi = 0, not_lo = 0, not_hi = 0;
+    const struct sq_classify_head *head;
+    struct sq_seen s = {};
+    __u32 zero = 0, n;
+
+    mask->w[0] = mask->w[1] = 0;
+    head = bpf_map_lookup_elem(&n_rules, &zero);
+    if (!head || !(head->on.w[0] | head->on.w[1]))
+        return 0;
+    n = head->n;
+    sq_see(skb, &s, head->l3 != 0);
+    for (__u32 i = 0; i < SQ_CLASSIFY_RULES; i++) {
+        __u32 key = i;
+        const struct sq_rule *r;
+        __u64 bit;
+
+        if (i >= n)
+            break;
+        r = bpf_map_lookup_elem(&rules, &key);
+        if (!r)
+            break;
+        if (!(r->flags & SQ_RULE_ON) || !sq_rule_holds(skb, &s, r, egress))
+            continue;
+        bit = 1ull << (r->fault & 63);
+        if (r->flags & SQ_RULE_EXCEPT) {
+            if (r->fault & 64)
+                not_hi |= bit;
+            else
+                not_lo |= bit;
+        } else if (r->fault & 64) {
+            hi |= bit;
+        } else {
+            lo |= bit;
+        }
+    }
+    mask->w[0] = lo & ~not_lo & head->on.w[0];
+    mask->w[1] = hi & ~not_hi & head->on.w[1];
+    return (mask->w[0] | mask->w[1]) != 0;
+}
+
+/* The number of the lowest bit of V, which is not 0. BPF has no instruction for it. */
+static __always_inline __u32 sq_lowest(__u64 v)
+{
+    __u32 n = 0;
+
+    if (!(v & 0xffffffff)) {
+        n += 32;
+        v >>= 32;
+    }
+    if (!(v & 0xffff)) {
+        n += 16;
+        v >>= 16;
+    }
+    if (!(v & 0xff)) {
+        n += 8;
+        v >>= 8;
+    }
+    if (!(v & 0xf)) {
+        n += 4;
+        v >>= 4;
+    }
+    if (!(v & 3)) {
+        n += 2;
+        v >>= 2;
+    }
+    return n + !(v & 1);
+}
+
+/* The packet was one for the fault BIT. */
+static __always_inline void sq_classify_count_one(struct __sk_buff *skb, __u32 bit)
+{
+    struct sq_classify_count *c = bpf_map_lookup_elem(&counts, &bit);
+
+    if (c) {
+        c->packets++;
+        c->bytes += skb->len;
+    }
+}
+
+/* The packet was one for all faults of MASK. */
+static __always_inline void sq_classify_count_all(struct __sk_buff *skb, const struct sq_mask *mask)
+{
+    __u64 lo = mask->w[0], hi = mask->w[1];
+
+    for (int i = 0; i < SQ_CLASSIFY_FAULTS && (lo | hi); i++) {
+        __u32 bit = lo ? sq_lowest(lo) : 64 + sq_lowest(hi);
+
+        sq_classify_count_one(skb, bit);
+        if (lo)
+            lo &= lo - 1;
+        else
+            hi &= hi - 1;
+    }
+}
+
+#endif
