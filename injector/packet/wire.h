@@ -5,26 +5,87 @@
  * it and traffic flows directly again; when it hangs, the deadline in the heartbeat map passes and the programs let
  * packets pass.
  *
- * What a TAP gives: struct virtio_net_hdr (IFF_VNET_HDR), then struct sq_packet_tag (put in front of the frame by the
- * redirecting program), then the Ethernet frame. What is written back to the same TAP: virtio_net_hdr and the frame
- * without the tag; the program at the TAP's ingress sends it on to where it was going. */
+ * What a TAP gives: struct virtio_net_hdr (IFF_VNET_HDR), then the frame with the mask of its faults in it: see
+ * sq_packet_untag. What is written back to the same TAP: virtio_net_hdr and the frame without the tag; the program at
+ * the TAP's ingress sends it on to where it was going. The process turns the TAP's offloads off (TUNSETOFFLOAD 0, no
+ * privilege needed) while a stage of that direction corrupts or is slower than SQ_PACKET_SLOW, and on again after. */
 #ifndef SQUALL_PACKET_WIRE_H
 #define SQUALL_PACKET_WIRE_H
 
+#include <linux/types.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "net/classify.h"
 
+#define SQ_PACKET_SLOW 12500000ull /* bytes/s: GSO packets of 64 KiB would be too large lumps */
+
+/* Two forms, chosen by the redirecting program (packet/redirect.bpf.c):
+ * - struct sq_packet_tag, then the frame: most. A VLAN tag that the kernel kept beside the packet is written by the TUN
+ *   driver at offset 12, as if there was no sq_packet_tag: SQ_PACKET_VLAN tells of it.
+ * - the frame's addresses, 8 VLAN tags (88a8), the rest: frames above SQ_PACKET_BIG that are not GSO, which
+ *   bpf_skb_change_head refuses. The TCIs are the mask, its lowest 16 bits last. */
 struct sq_packet_tag {
+    uint32_t magic; /* SQ_PACKET_MAGIC, | SQ_PACKET_VLAN */
+    uint32_t zero;
     struct sq_mask mask; /* of the faults that match: the stages to pass */
 };
+#define SQ_PACKET_MAGIC 0x7a1a5c00u
+#define SQ_PACKET_VLAN 1u
+#define SQ_PACKET_BIG 16000u
+#define SQ_PACKET_BIG_TAG 32u
+
+#ifndef __bpf__
+#include <string.h>
+
+/* Take the tag off what was read behind the virtio_net_hdr, in place: returns how many bytes of BUF to skip (the frame
+ * is the rest), also what to subtract from the header's csum_start, and from its hdr_len when that is not less; or -1:
+ * it is no frame of ours. */
+static inline int sq_packet_untag(uint8_t *buf, size_t len, struct sq_mask *mask)
+{
+    const int skip = (int)sizeof(struct sq_packet_tag);
+    uint32_t magic;
+
+    if (len < sizeof(struct sq_packet_tag) + 14)
+        return -1;
+    memcpy(&magic, buf, sizeof magic);
+    if (magic == SQ_PACKET_MAGIC) {
+        memcpy(mask, buf + offsetof(struct sq_packet_tag, mask), sizeof *mask);
+        return skip;
+    }
+    if (magic == (SQ_PACKET_MAGIC | SQ_PACKET_VLAN) && len >= sizeof(struct sq_packet_tag) + 18) {
+        uint8_t vlan[4];
+
+        memcpy(vlan, buf + 12, 4);
+        memmove(buf + 4, buf, 12); /* the tag in one piece, in front of the addresses */
+        memcpy(mask, buf + 4 + offsetof(struct sq_packet_tag, mask), sizeof *mask);
+        memmove(buf + skip, buf + skip + 4, 12);
+        memcpy(buf + skip + 12, vlan, 4);
+        return skip;
+    }
+    if (len <= SQ_PACKET_BIG + SQ_PACKET_BIG_TAG)
+        return -1;
+    memset(mask, 0, sizeof *mask);
+    for (unsigned i = 0; i < 8; i++) {
+        const uint8_t *t = buf + 12 + 4 * i;
+
+        if (t[0] != 0x88 || t[1] != 0xa8)
+            return -1;
+        mask->w[1] = mask->w[1] << 16 | mask->w[0] >> 48;
+        mask->w[0] = mask->w[0] << 16 | (uint64_t)(t[2] << 8 | t[3]);
+    }
+    memmove(buf + SQ_PACKET_BIG_TAG, buf, 12);
+    return (int)SQ_PACKET_BIG_TAG;
+}
+#endif
 
 enum sq_packet_op {
     SQ_PK_START, /* with descriptors: see struct sq_packet_start */
     SQ_PK_SET,   /* struct sq_packet_set + tables: a stage begins or changes */
     SQ_PK_DEL,   /* struct sq_packet_set without more: what the stage holds keeps its due time */
     SQ_PK_STATS, /* answered by struct sq_packet_stats */
-    SQ_PK_END,   /* the programs are detached already: drain, then exit 0 */
+    SQ_PK_END, /* set the heartbeat to 0: the programs let packets pass from then on; drain, then exit 0. The same when
+                  the socket ends */
 };
 
 struct sq_packet_start {
