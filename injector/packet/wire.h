@@ -91,9 +91,13 @@ enum sq_packet_op {
 struct sq_packet_start {
     uint32_t op, n_links;
     uint32_t has_egress, has_ingress; /* which TAPs follow */
-    /* SCM_RIGHTS, in this order: heartbeat map, [egress TAP], [ingress TAP], n_links link descriptors (held, not used)
-     */
+    uint32_t n_back;                  /* the last so many of the n_links are the TAPs' own programs */
+    uint32_t pad;
+    /* SCM_RIGHTS, in this order: heartbeat map, [egress TAP], [ingress TAP], n_links link descriptors (held, not used).
+     * At the end the links of the device are closed first; the n_back of the TAPs' ingress hooks, which send on what is
+     * written back, only when nothing is held any more. */
 };
+#define SQ_PACKET_LINKS_MAX 16
 
 struct sq_packet_set {
     uint32_t op, bit;
