@@ -120,6 +120,8 @@ static void sort_all(struct sq_evidence *ev)
         struct sq_ev_series *s = &ev->series[i];
 
         sort(s->calls, s->n, sizeof *s->calls, by_time);
+        for (size_t k = 0; k < s->n && !s->has_requests; k++)
+            s->has_requests = s->calls[k].kind == SQ_EV_REQUEST;
         if (s->n && s->calls[s->n - 1].t_ns > ev->last_ns)
             ev->last_ns = s->calls[s->n - 1].t_ns;
     }

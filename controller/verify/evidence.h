@@ -53,6 +53,7 @@ struct sq_ev_series {
     const char *edge, *instance;
     struct sq_ev_call *calls;
     size_t n, cap;
+    bool has_requests; /* a call of kind request is among them */
 };
 
 /* One fault, as the injector stamped it. */
