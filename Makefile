@@ -29,7 +29,7 @@ LLHTTP_OBJ := $(if $(LLHTTP_SYSTEM),,$(addprefix $(BUILD)/llhttp/,llhttp.o api.o
 LLHTTP_INC := $(if $(LLHTTP_SYSTEM),,-isystem /usr/share/include/llhttp -isystem /usr/include/llhttp)
 
 WARN := -Wall -Wextra -Wshadow -Wformat=2 -Wvla -Wundef -Wconversion -Wcast-qual -Wstrict-prototypes -Wmissing-prototypes \
-        -Wswitch-enum -Wnull-dereference $(if $(WERROR),-Werror)
+        -Wswitch-enum -Wnull-dereference -Wno-missing-field-initializers $(if $(WERROR),-Werror)
 OPT ?= -O2 -g
 HARDEN := -fPIE -fstack-protector-strong $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2)
 SAN := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)

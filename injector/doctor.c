@@ -31,7 +31,7 @@ static const char *how_of(enum sq_target t)
         return "pidfd";
     case SQ_T_EDGE:
         return sq_intercept_check_bpf(NULL) == 0 ? "cgroup-BPF" : "seccomp notification";
-    case SQ_T_INTERFACE:
+    case SQ_T_NETWORK:
         return "netem by netlink";
     }
     return "";

@@ -49,7 +49,7 @@ static int take_fault(struct exec *x, const char *kind)
         return sq_term_usage(x->t, near ? hint : "squall explain lists the faults", "exec: there is no fault \"%.60s\"",
                              kind);
     }
-    if (spec->target == SQ_T_INTERFACE)
+    if (spec->target == SQ_T_NETWORK)
         return sq_term_usage(x->t, "it acts on a whole interface; use it in a scenario with squall run",
                              "exec: %s is not for one command", kind);
     if (x->n_faults == SQ_EXEC_FAULTS)

@@ -91,6 +91,15 @@ static void parameter(const struct sq_term *t, const struct sq_param *p, const c
     line(t, p->name, text);
 }
 
+/* `except` takes what `match` does: said once. */
+static bool same_fields_before(const struct sq_param *params, const struct sq_param *p)
+{
+    for (; params != p; params++)
+        if (params->fields == p->fields)
+            return true;
+    return false;
+}
+
 static void parameters(const struct sq_term *t, const char *title, const struct sq_param *params)
 {
     heading(t, title);
@@ -98,6 +107,14 @@ static void parameters(const struct sq_term *t, const char *title, const struct 
         (void)fprintf(t->out, "  takes no parameters\n");
     for (const struct sq_param *p = params; p->name; p++)
         parameter(t, p, p->type == SQ_P_ENUM ? p->values : sq_ptype_name(p->type));
+    for (const struct sq_param *p = params; p->name; p++) {
+        char inner[128];
+
+        if (!p->fields || same_fields_before(params, p))
+            continue;
+        (void)snprintf(inner, sizeof inner, "%s: %s", title, p->name);
+        parameters(t, inner, p->fields);
+    }
 }
 
 static void explain_fault(const struct sq_term *t, const struct sq_fault_spec *f)

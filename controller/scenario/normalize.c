@@ -152,6 +152,8 @@ static const char *wanted(const struct sq_param *p)
         return "a count";
     case SQ_P_MAP:
         return "a mapping";
+    case SQ_P_MAPS:
+        return "a mapping or a list of mappings";
     }
     return sq_ptype_name(p->type);
 }
@@ -173,6 +175,28 @@ static json_t *raw_value(const struct sq_param *p, const struct sq_node *n)
     return list;
 }
 
+/* A mapping, or a list of them, that has a table of its own: looked at with its own positions. */
+static json_t *nested(struct sq_norm *c, const char *label, const struct sq_param *p, const struct sq_node *n)
+{
+    bool many = p->type == SQ_P_MAPS && n->kind == SQ_N_LIST;
+    char child[MAX_LABEL];
+    json_t *list;
+
+    (void)snprintf(child, sizeof child, "%.110s: %.40s", label, p->name);
+    if (p->type == SQ_P_MAP)
+        return sq_norm_params(c, child, p->fields, n, n->pos, NULL);
+    list = json_array();
+    for (size_t i = 0; i < (many ? n->n : 1); i++) {
+        const struct sq_node *one = many ? n->items[i] : n;
+
+        if (sq_node_is_null(one))
+            sq_diag_error(c->d, one->pos, p->doc, "%s: a mapping (key: value) is expected here", child);
+        else
+            (void)json_array_append_new(list, sq_norm_params(c, child, p->fields, one, one->pos, NULL));
+    }
+    return list;
+}
+
 /* One value by its parameter's type; NULL after an error. */
 static json_t *convert(struct sq_norm *c, const char *label, const struct sq_param *p, const struct sq_node *n)
 {
@@ -189,6 +213,8 @@ static json_t *convert(struct sq_norm *c, const char *label, const struct sq_par
         sq_diag_error(c->d, n->pos, p->doc, "%s: \"%s\" has no value", label, p->name);
         return NULL;
     }
+    if (p->fields)
+        return nested(c, label, p, n);
     value = raw_value(p, n);
     if (!value) {
         sq_diag_error(c->d, n->pos, NULL, "%s: \"%s\" is a number that is too large", label, p->name);

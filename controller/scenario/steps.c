@@ -1,10 +1,12 @@
 /* Steps and checks: their parameters are in the tables of the fault kinds and of the checks. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "scenario/normalize.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
+#include "squall/netspec.h"
 #include "squall/units.h"
 #include "verify/check.h"
 
@@ -63,13 +65,43 @@ static void process_target(struct sq_norm *c, const char *label, const struct sq
         (void)json_object_set_new(target, "count", json_string(json_object_get(target, "pid") ? "all" : "1"));
 }
 
-static void interface_target(struct sq_norm *c, const char *label, const struct sq_node *n, const json_t *target)
+/* The node that a path like "match/0/port/1" leads to. What may be a list may also be its only item. */
+static struct sq_pos at_path(const struct sq_node *n, const char *path)
 {
-    const char *name = sq_json_str_or(target, "interface", "eth0");
+    char word[32];
 
-    if (!*name || strlen(name) > 15 || strpbrk(name, "/ :"))
-        sq_diag_error(c->d, at_value(sq_node_get(n, "target"), "interface"), "ip link shows them",
-                      "%s: \"%.60s\" can't be the name of a network interface", label, name);
+    for (const char *p = path; *p;) {
+        size_t len = strcspn(p, "/");
+        char *end;
+        unsigned long i;
+
+        (void)snprintf(word, sizeof word, "%.*s", (int)len, p);
+        i = strtoul(word, &end, 10);
+        if (*end) {
+            const struct sq_node *v = sq_node_get(n, word);
+
+            if (!v)
+                break;
+            n = v;
+        } else if (n->kind == SQ_N_LIST && i < n->n && n->items[i]) {
+            n = n->items[i];
+        }
+        p += len + (p[len] == '/');
+    }
+    return n->pos;
+}
+
+static void network_target(struct sq_norm *c, const char *label, const struct sq_node *n, const json_t *target)
+{
+    const struct sq_node *node = sq_node_get(n, "target");
+    const json_t *of = json_object_get(target, "of");
+    struct sq_err e = {0};
+    char where[64];
+
+    if (sq_network_check(target, where, sizeof where, &e) < 0)
+        sq_diag_error(c->d, at_path(node, where), e.hint, "%s: %s", label, e.msg);
+    else if (json_object_get(of, "pattern"))
+        sq_norm_regex(c, label, at_path(node, "of/pattern"), sq_json_str_or(of, "pattern", ""));
 }
 
 static void fault_step(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o, const char *uses)
@@ -97,8 +129,8 @@ static void fault_step(struct sq_norm *c, const char *label, const struct sq_nod
     t = sq_norm_params(c, what, sq_target_params(spec->target), target, target ? target->pos : n->pos, NULL);
     if (target && c->d->errors == errors && spec->target == SQ_T_PROCESS)
         process_target(c, label, n, t);
-    if (target && c->d->errors == errors && spec->target == SQ_T_INTERFACE)
-        interface_target(c, label, n, t);
+    if (target && c->d->errors == errors && spec->target == SQ_T_NETWORK)
+        network_target(c, label, n, t);
     (void)json_object_set_new(o, "target", t);
     (void)snprintf(what, sizeof what, "%s: %s", label, uses);
     (void)json_object_set_new(o, "with", sq_norm_params(c, what, spec->with, with, with ? with->pos : n->pos, NULL));

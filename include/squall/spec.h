@@ -23,7 +23,8 @@ enum sq_ptype {
     SQ_P_COUNT,    /* 1 | "30%" | "all", kept as a string */
     SQ_P_ENUM,     /* one of `values`, separated by '|' */
     SQ_P_STRINGS,  /* a string or a list of strings -> list */
-    SQ_P_MAP,      /* a mapping, checked by whoever reads it */
+    SQ_P_MAP,      /* a mapping: by `fields`, or (NULL) checked by whoever reads it */
+    SQ_P_MAPS,     /* a mapping or a list of mappings -> list, each by `fields` */
 };
 
 #define SQ_REQUIRED 1u
@@ -35,11 +36,12 @@ struct sq_param {
     const char *def;    /* as a person would write it; NULL: none */
     const char *values; /* SQ_P_ENUM: "a|b|c" */
     const char *doc;    /* one sentence */
+    const struct sq_param *fields; /* SQ_P_MAP, SQ_P_MAPS: what is in it; ends with SQ_PARAM_END */
 };
 #define SQ_PARAM_END { NULL, SQ_P_STRING, 0, NULL, NULL, NULL }
 
 /* What a fault acts on. */
-enum sq_target { SQ_T_PROCESS, SQ_T_EDGE, SQ_T_INTERFACE };
+enum sq_target { SQ_T_PROCESS, SQ_T_EDGE, SQ_T_NETWORK };
 
 struct sq_fault_spec {
     const char *name; /* "process/kill" */

@@ -46,8 +46,42 @@ static const struct sq_param edge_params[] = {
     SQ_PARAM_END,
 };
 
-static const struct sq_param interface_params[] = {
-    {"interface", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "a network interface by name"},
+static const struct sq_param group_params[] = {
+    {"host", SQ_P_STRINGS, 0, NULL, NULL,
+     "the other side: addresses, networks (10.0.0.0/8) or host names; any of them"},
+    {"port", SQ_P_STRINGS, 0, NULL, NULL, "the other side's ports: 5432, 8000-8100; any of them"},
+    {"local_port", SQ_P_STRINGS, 0, NULL, NULL, "the target's own ports; any of them"},
+    {"protocol", SQ_P_ENUM, 0, NULL, "any|tcp|udp|icmp|sctp", "icmp means ICMPv6, too"},
+    {"dscp", SQ_P_INT, 0, NULL, NULL, "the DSCP of the packet, 0 to 63"},
+    {"vlan", SQ_P_INT, 0, NULL, NULL, "the VLAN of the packet, 1 to 4094"},
+    SQ_PARAM_END,
+};
+
+static const struct sq_param of_params[] = {
+    {"service", SQ_P_STRING, 0, NULL, NULL, "a service of the scenario"},
+    {"instance", SQ_P_INT, 0, NULL, NULL, "with service: exactly this instance, from 0"},
+    {"pid", SQ_P_INT, 0, NULL, NULL, "a process id, with its descendants"},
+    {"pattern", SQ_P_STRING, 0, NULL, NULL, "an extended regular expression on the full command line"},
+    {"port", SQ_P_INT, 0, NULL, NULL, "whoever listens on this TCP port"},
+    {"cgroup", SQ_P_STRING, 0, NULL, NULL, "a cgroup2 path, as /proc/PID/cgroup shows it, and what is below it"},
+    {"container", SQ_P_STRING, 0, NULL, NULL, "a container's id, or its first 6 digits or more"},
+    SQ_PARAM_END,
+};
+
+static const struct sq_param network_params[] = {
+    {"interface", SQ_P_STRING, 0, "auto", NULL,
+     "a network interface by name; auto: that of the route to the hosts of `match`"},
+    {"direction", SQ_P_ENUM, 0, "egress", "egress|ingress|both", "what leaves the interface, or what comes in by it"},
+    {"namespace", SQ_P_STRING, 0, NULL, NULL,
+     "the network namespace: a name, pid:N, container:ID or a path (default: squalld's own)"},
+    {"match", SQ_P_MAPS, 0, NULL, NULL,
+     "groups of conditions: all of a group must hold, any group is enough (default: every packet)", group_params},
+    {"except", SQ_P_MAPS, 0, NULL, NULL, "groups of packets that are left alone", group_params},
+    {"of", SQ_P_MAP, 0, NULL, NULL, "only the traffic of this process tree: exactly one of", of_params},
+    {"spare_control", SQ_P_BOOL, 0, "true", NULL,
+     "leave SSH, the controller's connection and the probe's path alone"},
+    {"insert", SQ_P_ENUM, 0, "no", "no|classful",
+     "classful: work below a root qdisc that somebody else configured, where it can take a class"},
     SQ_PARAM_END,
 };
 
@@ -58,8 +92,8 @@ const struct sq_param *sq_target_params(enum sq_target t)
         return process_params;
     case SQ_T_EDGE:
         return edge_params;
-    case SQ_T_INTERFACE:
-        return interface_params;
+    case SQ_T_NETWORK:
+        return network_params;
     }
     return process_params;
 }

@@ -39,6 +39,8 @@ const char *sq_ptype_name(enum sq_ptype t)
         return "string or list of strings";
     case SQ_P_MAP:
         return "mapping";
+    case SQ_P_MAPS:
+        return "mapping or list of mappings";
     }
     return "value";
 }
@@ -188,6 +190,7 @@ static int from_text(const char *what, const struct sq_param *p, const char *s, 
     case SQ_P_INT:
     case SQ_P_NUMBER:
     case SQ_P_MAP:
+    case SQ_P_MAPS:
         *out = NULL;
         return mistyped(what, p, e);
     }
@@ -243,6 +246,7 @@ static int from_number(const char *what, const struct sq_param *p, const json_t 
     case SQ_P_BOOL:
     case SQ_P_ENUM:
     case SQ_P_MAP:
+    case SQ_P_MAPS:
         break;
     }
     return mistyped(what, p, e);
@@ -266,6 +270,45 @@ static int strings(const char *what, const struct sq_param *p, const json_t *in,
     return 0;
 }
 
+static int check(const char *what, const struct sq_param *params, const json_t *in, bool strict, json_t **out,
+                 const char **bad_key, int *bad_is_key, struct sq_err *e);
+
+/* Tables nest as deep as they were written. */
+static int mapping(const char *what, const struct sq_param *p, const json_t *in, bool strict, json_t **out,
+                   struct sq_err *e)
+{
+    char label[160];
+
+    if (!json_is_object(in))
+        return mistyped(what, p, e);
+    if (!p->fields) {
+        *out = json_deep_copy(in);
+        return *out ? 0 : sq_err(e, -ENOMEM, "out of memory");
+    }
+    (void)snprintf(label, sizeof label, "%.100s: %.50s", what, p->name);
+    return check(label, p->fields, in, strict, out, NULL, NULL, e);
+}
+
+static int mappings(const char *what, const struct sq_param *p, const json_t *in, bool strict, json_t **out,
+                    struct sq_err *e)
+{
+    size_t n = json_is_array(in) ? json_array_size(in) : 1;
+
+    *out = json_array();
+    for (size_t i = 0; i < n; i++) {
+        json_t *one = NULL;
+        int r = mapping(what, p, json_is_array(in) ? json_array_get(in, i) : in, strict, &one, e);
+
+        if (r < 0) {
+            json_decref(one);
+            return r;
+        }
+        if (json_array_append_new(*out, one) != 0)
+            return sq_err(e, -ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
 static int convert(const char *what, const struct sq_param *p, const json_t *in, bool strict, json_t **out,
                    struct sq_err *e)
 {
@@ -277,10 +320,10 @@ static int convert(const char *what, const struct sq_param *p, const json_t *in,
         *out = json_boolean(json_is_true(in));
         return 0;
     }
-    if (json_is_object(in) && p->type == SQ_P_MAP) {
-        *out = json_deep_copy(in);
-        return 0;
-    }
+    if (json_is_object(in) && p->type == SQ_P_MAP)
+        return mapping(what, p, in, strict, out, e);
+    if ((json_is_object(in) || json_is_array(in)) && p->type == SQ_P_MAPS)
+        return mappings(what, p, in, strict, out, e);
     if (json_is_array(in) && p->type == SQ_P_STRINGS)
         return strings(what, p, in, out, e);
     return mistyped(what, p, e);

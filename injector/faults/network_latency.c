@@ -3,7 +3,7 @@
 #include "squall/spec.h"
 
 static const struct sq_param with[] = {
-    {"delay", SQ_P_DURATION, SQ_REQUIRED, NULL, NULL, "how long each packet is held, up to 270s"},
+    {"delay", SQ_P_DURATION, SQ_REQUIRED, NULL, NULL, "how long each packet is held, up to 1h"},
     {"jitter", SQ_P_DURATION, 0, "0", NULL, "the delay varies by so much up and down"},
     {"correlation", SQ_P_PERCENT, 0, "0%", NULL, "how far a packet's jitter follows that of the one before"},
     {"loss", SQ_P_PERCENT, 0, "0%", NULL, "what share of the packets is dropped"},
@@ -14,7 +14,7 @@ extern const struct sq_fault_spec sq_spec_network_latency;
 const struct sq_fault_spec sq_spec_network_latency = {
     .name = "network/latency",
     .doc = "delays (and loses) the packets that leave an interface, by netem",
-    .target = SQ_T_INTERFACE,
+    .target = SQ_T_NETWORK,
     .with = with,
 };
 
@@ -33,7 +33,7 @@ const struct sq_fault_spec sq_spec_network_latency = {
 
 struct priv {
     int ifindex;
-    struct sq_netem netem;
+    struct sq_impair netem;
 };
 
 static int check(struct sq_engine *eng, struct sq_err *e)
@@ -42,19 +42,13 @@ static int check(struct sq_engine *eng, struct sq_err *e)
     return sq_qdisc_check_netem(e);
 }
 
-static int parameters(const json_t *params, struct sq_netem *n, struct sq_err *e)
+static int parameters(const json_t *params, struct sq_impair *im, struct sq_err *e)
 {
-    n->delay = sq_json_int_or(params, "delay", 0);
-    n->jitter = sq_json_int_or(params, "jitter", 0);
-    n->correlation = sq_json_num_or(params, "correlation", 0);
-    n->loss = sq_json_num_or(params, "loss", 0);
-    if (n->delay > SQ_NETEM_MAX_NS || n->jitter > SQ_NETEM_MAX_NS)
-        return sq_err_cls(e, SQ_C_INPUT, -ERANGE, "network/latency: netem holds a packet for at most 270 s");
-    if (n->jitter > n->delay)
-        return sq_err_cls(e, SQ_C_INPUT, -ERANGE, "network/latency: the jitter can't be larger than the delay");
-    if (n->correlation > 0 && n->jitter == 0)
-        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "network/latency: a correlation needs a jitter");
-    return 0;
+    int r = sq_impair_read(params, im, e);
+
+    if (r == 0 && im->jitter > im->delay)
+        r = sq_err_cls(e, SQ_C_INPUT, -ERANGE, "network/latency: the jitter can't be larger than the delay");
+    return r;
 }
 
 static int resolve(struct sq_fault *f, struct sq_err *e)
@@ -118,14 +112,14 @@ static int readback(struct sq_fault *f, json_t **out, struct sq_err *e)
         return -EBADE;
     *out = json_pack("{s:s,s:s,s:I,s:I,s:f,s:f,s:i}", "backend", "netem", "handle", "5c1a:", "delay",
                      (json_int_t)q.netem.delay, "jitter", (json_int_t)q.netem.jitter, "correlation",
-                     q.netem.correlation, "loss", q.netem.loss, "limit", (int)q.netem.limit);
+                     q.netem.delay_corr, "loss", q.netem.loss, "limit", (int)q.netem.limit);
     return *out ? 0 : sq_err(e, -ENOMEM, "out of memory");
 }
 
 static int change(struct sq_fault *f, json_t *params, struct sq_err *e)
 {
     struct priv *p = f->priv;
-    struct sq_netem n = {0};
+    struct sq_impair n;
     int r = parameters(params, &n, e);
 
     if (r == 0)

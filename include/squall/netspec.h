@@ -1,0 +1,28 @@
+/* The target of a network fault (SQ_T_NETWORK): what its texts mean, and what its tables can't say. Used by the
+ * scenario's reader, which knows positions, and by squalld. */
+#ifndef SQUALL_NETSPEC_H
+#define SQUALL_NETSPEC_H
+
+#include <jansson.h>
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "squall/err.h"
+
+/* "10.0.0.0/8", "192.0.2.1", "2001:db8::/32": IPv4 as ::ffff:a.b.c.d, *LEN 0..128 (IPv4: 96..128). Host bits below the
+ * prefix are an error. -EINVAL. */
+int sq_parse_network(const char *s, struct in6_addr *addr, uint8_t *len, struct sq_err *e);
+/* Can it be a host name (RFC 1123), and is it no misspelt address? */
+bool sq_is_hostname(const char *s);
+/* "5432", "8000-8100": 1..65535. */
+int sq_parse_ports(const char *s, uint16_t *from, uint16_t *to, struct sq_err *e);
+/* IPPROTO_*; 0: "any"; -1: unknown. */
+int sq_protocol_number(const char *name);
+const char *sq_protocol_name(int protocol); /* "tcp"; "any" */
+
+/* Check a target that its table (sq_target_params) has normalized. On -EINVAL, WHERE (LEN bytes) says which part:
+ * "match/0/port/1", "of", "" (all of it). */
+int sq_network_check(const json_t *target, char *where, size_t len, struct sq_err *e);
+
+#endif
