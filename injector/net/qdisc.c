@@ -72,8 +72,12 @@ static int transact(struct nl_msg *msg, struct sq_err *e)
 static struct nl_msg *request(int type, int flags, int ifindex, uint32_t handle)
 {
     struct tcmsg tc = {.tcm_ifindex = ifindex, .tcm_handle = handle, .tcm_parent = TC_H_ROOT};
-    struct nl_msg *msg = nlmsg_alloc_simple(type, flags);
+    struct nl_msg *msg = nlmsg_alloc_size(SQ_NETEM_MSG);
 
+    if (msg && !nlmsg_put(msg, NL_AUTO_PORT, NL_AUTO_SEQ, type, 0, flags)) {
+        nlmsg_free(msg);
+        return NULL;
+    }
     if (msg && nlmsg_append(msg, &tc, sizeof tc, NLMSG_ALIGNTO) < 0) {
         nlmsg_free(msg);
         return NULL;
@@ -138,14 +142,14 @@ static int no_netem(struct sq_err *e)
     return -EOPNOTSUPP;
 }
 
-static int put_netem(int ifindex, const struct sq_netem *n, int flags, struct sq_err *e)
+static int put_netem(int ifindex, const struct sq_impair *im, int flags, struct sq_err *e)
 {
     struct nl_msg *msg = request(RTM_NEWQDISC, flags, ifindex, SQ_QDISC_HANDLE);
     int r;
 
     if (!msg)
         return sq_err(e, -ENOMEM, "out of memory");
-    r = sq_netem_put(msg, n, !(flags & NLM_F_CREATE), e);
+    r = sq_netem_put(msg, im, !(flags & NLM_F_CREATE), e);
     if (r < 0) {
         nlmsg_free(msg);
         return r;
@@ -158,14 +162,14 @@ static int put_netem(int ifindex, const struct sq_netem *n, int flags, struct sq
     return 0;
 }
 
-int sq_qdisc_add_netem(int ifindex, const struct sq_netem *n, struct sq_err *e)
+int sq_qdisc_add_netem(int ifindex, const struct sq_impair *im, struct sq_err *e)
 {
-    return put_netem(ifindex, n, NLM_F_CREATE | NLM_F_EXCL, e);
+    return put_netem(ifindex, im, NLM_F_CREATE | NLM_F_EXCL, e);
 }
 
-int sq_qdisc_change_netem(int ifindex, const struct sq_netem *n, struct sq_err *e)
+int sq_qdisc_change_netem(int ifindex, const struct sq_impair *im, struct sq_err *e)
 {
-    return put_netem(ifindex, n, 0, e);
+    return put_netem(ifindex, im, 0, e);
 }
 
 int sq_qdisc_del(int ifindex, struct sq_err *e)
@@ -195,7 +199,7 @@ struct trial {
 
 static void *try_netem(void *arg)
 {
-    static const struct sq_netem some = {.delay = 1000000};
+    static const struct sq_impair some = {.delay = 1000000};
     struct trial *t = arg;
 
     if (unshare(CLONE_NEWNET) < 0) {

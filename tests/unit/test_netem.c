@@ -1,74 +1,224 @@
-/* netem's encoding against what tc sends (tests/golden/netem.txt), and back. */
+/* netem's encoding against what tc sends (tests/golden/netem.txt, made by netem-capture.py), and back. */
 #include <errno.h>
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
+#include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <netlink/msg.h>
 
+#include "net/dist.h"
 #include "net/netem.h"
+#include "squall/cleanup.h"
+#include "squall/json.h"
+#include "squall/spec.h"
 #include "squall/units.h"
 
-/* TCA_OPTIONS' payload in hex. */
-static struct nlattr *encode(struct nl_msg *msg, const struct sq_netem *n, char *hex, size_t len)
+static const struct sq_param params[] = {SQ_IMPAIR_DELAY(0), SQ_IMPAIR_LOSS(0), SQ_IMPAIR_REST, SQ_PARAM_END};
+
+/* As people write it -> struct sq_impair. "@" in a path is tests/golden. */
+static int impair(const char *json, struct sq_impair *im, struct sq_err *e)
+{
+    cleanup_json json_t *with = NULL, *normal = NULL;
+    char here[256], text[4096];
+    size_t n = 0;
+
+    assert_non_null(realpath("tests/golden", text));
+    (void)snprintf(here, sizeof here, "%.255s", text);
+    for (; *json; json++)
+        n += (size_t)snprintf(text + n, sizeof text - n, *json == '@' ? "%s" : "%.1s", *json == '@' ? here : json);
+    assert_int_equal(sq_json_parse(text, n, &with, e), 0);
+    assert_int_equal(sq_spec_normalize("network", params, with, &normal, e), 0);
+    return sq_impair_read(normal, im, e);
+}
+
+static struct nlattr *encode(struct nl_msg *msg, const struct sq_impair *im, bool change)
 {
     struct tcmsg tc = {0};
     struct nlattr *tb[TCA_MAX + 1];
+    struct sq_err e = {0};
 
     assert_int_equal(nlmsg_append(msg, &tc, sizeof tc, NLMSG_ALIGNTO), 0);
-    assert_int_equal(sq_netem_put(msg, n, false, NULL), 0);
+    if (sq_netem_put(msg, im, change, &e) < 0)
+        fail_msg("%s", e.msg);
     assert_int_equal(nlmsg_parse(nlmsg_hdr(msg), sizeof tc, tb, TCA_MAX, NULL), 0);
     assert_string_equal(nla_get_string(tb[TCA_KIND]), "netem");
-    for (int i = 0; i < nla_len(tb[TCA_OPTIONS]); i++)
-        (void)snprintf(hex + 2 * i, len - 2 * (size_t)i, "%02x", ((unsigned char *)nla_data(tb[TCA_OPTIONS]))[i]);
     return tb[TCA_OPTIONS];
+}
+
+static struct nl_msg *message(void)
+{
+    struct nl_msg *msg = nlmsg_alloc_size(SQ_NETEM_MSG);
+
+    assert_non_null(nlmsg_put(msg, 0, 0, RTM_NEWQDISC, 0, 0));
+    return msg;
+}
+
+static size_t hex(char *out, const unsigned char *p, int n)
+{
+    for (int i = 0; i < n; i++)
+        (void)sprintf(out + 2 * i, "%02x", p[i]);
+    return 2 * (size_t)n;
+}
+
+static uint64_t fnv(const unsigned char *p, int n)
+{
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+
+    for (int i = 0; i < n; i++)
+        h = (h ^ p[i]) * UINT64_C(0x100000001b3);
+    return h;
+}
+
+/* The notation of netem.txt. */
+static void render(const struct nlattr *options, char *out)
+{
+    const struct nlattr *a;
+    int left = nla_len(options) - (int)sizeof(struct tc_netem_qopt);
+
+    out += hex(out, nla_data(options), sizeof(struct tc_netem_qopt));
+    for (a = (void *)((char *)nla_data(options) + sizeof(struct tc_netem_qopt)); nla_ok(a, left);
+         a = nla_next(a, &left)) {
+        out += sprintf(out, " %u=", (unsigned)a->nla_type);
+        if (nla_len(a) <= 128)
+            out += hex(out, nla_data(a), nla_len(a));
+        else
+            out += sprintf(out, "#%d:%016" PRIx64, nla_len(a), fnv(nla_data(a), nla_len(a)));
+    }
+    assert_int_equal(left, 0);
+}
+
+/* What ours adds: the same times in nanoseconds. */
+static void wide(const struct sq_impair *im, char *out)
+{
+    const struct {
+        int type;
+        int64_t v;
+    } all[] = {{TCA_NETEM_LATENCY64, im->delay}, {TCA_NETEM_JITTER64, im->jitter}};
+
+    *out = 0;
+    for (size_t i = 0; i < SQ_COUNT(all); i++)
+        if (all[i].v) {
+            out += sprintf(out, " %d=", all[i].type);
+            out += hex(out, (const unsigned char *)&all[i].v, 8);
+        }
+}
+
+static void one_line(char *line)
+{
+    struct nl_msg *msg = message();
+    struct sq_impair im, back;
+    struct sq_err e = {0};
+    char *want = strchr(line, '\t'), got[2048], more[128];
+    struct nlattr *options;
+
+    assert_non_null(want);
+    *want++ = 0;
+    want[strcspn(want, "\n")] = 0;
+    if (impair(line, &im, &e) < 0)
+        fail_msg("%s: %s", line, e.msg);
+    options = encode(msg, &im, false);
+    render(options, got);
+    wide(&im, more);
+    if (strncmp(got, want, strlen(want)) != 0 || strcmp(got + strlen(want), more) != 0)
+        fail_msg("%s:\n  we %s\n  tc %s + %s", line, got, want, more);
+    assert_int_equal(sq_netem_parse(options, &back, NULL), 0);
+    if (!sq_netem_same(&im, &back, &e))
+        fail_msg("%s: %s", line, e.msg);
+    nlmsg_free(msg);
+    sq_impair_clear(&im);
 }
 
 static void same_bytes_as_tc(void **state)
 {
-    FILE *f = fopen("tests/golden/netem.txt", "re");
-    char line[1024], want[512], hex[512];
+    cleanup_fclose FILE *f = fopen("tests/golden/netem.txt", "re");
+    char line[4096];
     int lines = 0;
 
     (void)state;
     assert_non_null(f);
-    while (fgets(line, sizeof line, f)) {
-        struct nl_msg *msg = nlmsg_alloc_simple(RTM_NEWQDISC, 0);
-        struct sq_netem n = {0}, back;
-        struct nlattr *options;
-        long long delay, jitter;
-        unsigned limit;
+    for (; fgets(line, sizeof line, f); lines++)
+        one_line(line);
+    assert_in_range(lines, 201, 100000);
+}
 
-        assert_int_equal(
-            sscanf(line, "%lld %lld %lf %lf %u | %511s", &delay, &jitter, &n.correlation, &n.loss, &limit, want), 6);
-        n.delay = delay;
-        n.jitter = jitter;
-        n.limit = limit;
-        options = encode(msg, &n, hex, sizeof hex);
-        if (strcmp(hex, want) != 0)
-            fail_msg("%s: got %s", line, hex);
-        assert_int_equal(sq_netem_parse(options, &back, NULL), 0);
-        assert_true(sq_netem_same(&n, &back, NULL));
+/* What tc can't say, or gets wrong: the bytes are ours alone. */
+static void own_bytes(void **state)
+{
+    static const struct {
+        const char *with, *want;
+    } all[] = {
+        /* tc knows whole microseconds: it would make 1 us of this */
+        {"{\"delay\":\"1500ns\",\"limit\":1}", "170000000100000000000000000000000000000000000000 10=dc05000000000000"},
+        /* tc refuses it; the 32-bit field is at its end */
+        {"{\"delay\":\"3600s\",\"limit\":1}", "ffffffff0100000000000000000000000000000000000000 10=00a0b83046030000"},
+        /* tc takes the correlation, and doesn't send it */
+        {"{\"duplicate\":\"50%\",\"duplicate_correlation\":\"100%\",\"limit\":1}",
+         "000000000100000000000000000000000000008000000000 1=0000000000000000ffffffff"},
+        /* tc has no jitter without a delay but by `delay 0` */
+        {"{\"jitter\":\"1ms\",\"limit\":1}", "0000000001000000000000000000000000000000093d0000 11=40420f0000000000"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < SQ_COUNT(all); i++) {
+        struct nl_msg *msg = message();
+        struct sq_impair im;
+        char got[2048];
+
+        assert_int_equal(impair(all[i].with, &im, NULL), 0);
+        render(encode(msg, &im, false), got);
+        assert_string_equal(got, all[i].want);
         nlmsg_free(msg);
-        lines++;
+        sq_impair_clear(&im);
     }
-    (void)fclose(f);
-    assert_int_equal(lines, 190);
+}
+
+/* A netem that exists keeps what a message leaves out: a change sends everything. */
+static void a_change_sends_zeros(void **state)
+{
+    static const int always[] = {TCA_NETEM_CORR,     TCA_NETEM_REORDER,   TCA_NETEM_CORRUPT,
+                                 TCA_NETEM_RATE,     TCA_NETEM_ECN,       TCA_NETEM_SLOT,
+                                 TCA_NETEM_JITTER64, TCA_NETEM_LATENCY64, TCA_NETEM_DELAY_DIST};
+    const struct sq_impair im = {.jitter = SQ_MS};
+    struct nl_msg *msg = message();
+    struct nlattr *options = encode(msg, &im, true);
+    struct sq_dist_table *uniform;
+    struct sq_impair back;
+
+    (void)state;
+    for (size_t i = 0; i < SQ_COUNT(always); i++) {
+        const struct nlattr *a = nla_find((void *)((char *)nla_data(options) + 24), nla_len(options) - 24, always[i]);
+
+        if (!a)
+            fail_msg("attribute %d is missing", always[i]);
+        else if (always[i] == TCA_NETEM_DELAY_DIST) {
+            assert_int_equal(sq_dist_uniform(&uniform, NULL), 0);
+            assert_int_equal(nla_len(a), 2 * uniform->n);
+            assert_memory_equal(nla_data(a), uniform->v, 2 * uniform->n);
+            free(uniform);
+        }
+    }
+    assert_int_equal(sq_netem_parse(options, &back, NULL), 0);
+    assert_true(sq_netem_same(&im, &back, NULL));
+    nlmsg_free(msg);
 }
 
 static void differences_are_seen(void **state)
 {
-    const struct sq_netem asked = {.delay = 100 * SQ_MS, .jitter = 5 * SQ_MS, .correlation = 25, .loss = 1};
-    struct sq_netem got = asked;
+    const struct sq_impair asked = {
+        .delay = 100 * SQ_MS, .jitter = 5 * SQ_MS, .delay_corr = 25, .loss = 1, .loss_model = SQ_LOSS_RANDOM};
+    struct sq_impair got = asked;
     struct sq_err e = {0};
 
     (void)state;
-    got.limit = sq_netem_limit(&asked);
+    got.limit = sq_impair_limit(&asked);
     assert_true(sq_netem_same(&asked, &got, &e));
     got.delay -= 64;
     assert_false(sq_netem_same(&asked, &got, &e));
@@ -78,38 +228,48 @@ static void differences_are_seen(void **state)
     got = asked;
     got.limit = 1000;
     assert_false(sq_netem_same(&asked, &got, NULL));
-    got.limit = sq_netem_limit(&asked);
+    got.limit = sq_impair_limit(&asked);
     got.loss = 1.000001;
     assert_false(sq_netem_same(&asked, &got, NULL));
 }
 
-static void limits_hold_the_delay(void **state)
-{
-    const struct sq_netem small = {.delay = SQ_MS}, large = {.delay = SQ_S}, huge = {.delay = 270 * SQ_S};
-
-    (void)state;
-    assert_int_equal(sq_netem_limit(&small), 10000);
-    assert_int_equal(sq_netem_limit(&large), 1500000);
-    assert_int_equal(sq_netem_limit(&huge), 20000000);
-}
-
 static void junk_is_refused(void **state)
 {
-    struct nl_msg *msg = nlmsg_alloc();
-    struct sq_netem n = {.delay = SQ_NETEM_MAX_NS + 1};
+    struct sq_dist_table *large = calloc(1, sizeof *large);
+    struct nl_msg *msg = nlmsg_alloc(), *roomy = message();
+    struct sq_impair im = {.delay = SQ_IMPAIR_MAX_NS + 1};
+    struct sq_err e = {0};
 
     (void)state;
-    assert_int_equal(sq_netem_put(msg, &n, false, NULL), -ERANGE);
-    assert_int_equal(sq_netem_parse(NULL, &n, NULL), -EBADMSG);
+    assert_non_null(large);
+    large->n = SQ_DIST_MAX;
+    assert_int_equal(sq_netem_put(msg, &im, false, NULL), -ERANGE);
+    assert_int_equal(sq_netem_parse(NULL, &im, NULL), -EBADMSG);
+    /* The kernel would cut it silently. */
+    im = (struct sq_impair){.jitter = SQ_NETEM_JITTER_MAX + 1};
+    assert_int_equal(sq_netem_put(msg, &im, false, &e), -ERANGE);
+    assert_int_equal(e.cls, SQ_C_UNSUPPORTED);
+    /* A read-back has no table. */
+    im = (struct sq_impair){.jitter = SQ_MS, .dist = SQ_DIST_TABLE};
+    assert_int_equal(sq_netem_put(msg, &im, false, NULL), -EINVAL);
+    /* A message of a page holds none; two of the largest are too large for any. */
+    im.table = large;
+    assert_int_equal(sq_netem_put(msg, &im, false, NULL), -EMSGSIZE);
+    im.slot = true;
+    im.slot_jitter = SQ_MS;
+    im.slot_dist = SQ_DIST_TABLE;
+    im.slot_table = large;
+    assert_int_equal(sq_netem_put(roomy, &im, false, NULL), -EMSGSIZE);
     nlmsg_free(msg);
+    nlmsg_free(roomy);
+    free(large);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_bytes_as_tc),
-        cmocka_unit_test(differences_are_seen),
-        cmocka_unit_test(limits_hold_the_delay),
+        cmocka_unit_test(same_bytes_as_tc),     cmocka_unit_test(own_bytes),
+        cmocka_unit_test(a_change_sends_zeros), cmocka_unit_test(differences_are_seen),
         cmocka_unit_test(junk_is_refused),
     };
 

@@ -1,0 +1,310 @@
+/* From JSON to struct sq_impair: presets, loss models, slots, rates and distributions. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "net/dist.h"
+#include "net/impair.h"
+#include "squall/cleanup.h"
+#include "squall/json.h"
+
+#define FILE_MAX ((size_t)1 << 20) /* of a .dist: 16384 numbers need 7 bytes each */
+
+static const struct sq_param all_params[] = {SQ_IMPAIR_DELAY(0), SQ_IMPAIR_LOSS(0), SQ_IMPAIR_REST, SQ_PARAM_END};
+
+/* The defaults are tc's (iproute2 tc/q_netem.c): 0 stands for "1 - the first". */
+static const struct sq_param state_params[] = {
+    {"p13", SQ_P_PERCENT, SQ_REQUIRED, NULL, NULL, "from received to lost in a burst"},
+    {"p31", SQ_P_PERCENT, 0, NULL, NULL, "from lost in a burst to received (left out: 100% - p13)"},
+    {"p32", SQ_P_PERCENT, 0, "0%", NULL, "from lost in a burst to received within the burst"},
+    {"p23", SQ_P_PERCENT, 0, "100%", NULL, "from received within a burst to lost"},
+    {"p14", SQ_P_PERCENT, 0, "0%", NULL, "from received to lost alone"},
+    SQ_PARAM_END,
+};
+
+static const struct sq_param gemodel_params[] = {
+    {"p", SQ_P_PERCENT, SQ_REQUIRED, NULL, NULL, "from the good state to the bad"},
+    {"r", SQ_P_PERCENT, 0, NULL, NULL, "from the bad state to the good (left out: 100% - p)"},
+    {"1-h", SQ_P_PERCENT, 0, "100%", NULL, "loss in the bad state"},
+    {"1-k", SQ_P_PERCENT, 0, "0%", NULL, "loss in the good state"},
+    SQ_PARAM_END,
+};
+
+static const struct sq_param slot_params[] = {
+    {"min", SQ_P_DURATION, 0, NULL, NULL, "the shortest time between two slots"},
+    {"max", SQ_P_DURATION, 0, NULL, NULL, "the longest (left out: as min)"},
+    {"distribution", SQ_P_STRING, 0, NULL, NULL, "of the time between slots, as of the jitter"},
+    {"delay", SQ_P_DURATION, 0, NULL, NULL, "with distribution: its middle"},
+    {"jitter", SQ_P_DURATION, 0, NULL, NULL, "with distribution: its deviation"},
+    {"packets", SQ_P_INT, 0, "0", NULL, "at most so many in a slot; 0: no limit"},
+    {"bytes", SQ_P_INT, 0, "0", NULL, "at most so many in a slot; 0: no limit"},
+    SQ_PARAM_END,
+};
+
+/* Units as tc's, case ignored (iproute2 lib/utils_math.c): bit is 1, bps is 8 bits, a bare number is bits. */
+static const struct {
+    const char *name;
+    double bits;
+} units[] = {
+    {"", 1},
+    {"bit", 1},
+    {"kibit", 1024},
+    {"kbit", 1e3},
+    {"mibit", 1024. * 1024},
+    {"mbit", 1e6},
+    {"gibit", 1024. * 1024 * 1024},
+    {"gbit", 1e9},
+    {"tibit", 1024. * 1024 * 1024 * 1024},
+    {"tbit", 1e12},
+    {"bps", 8},
+    {"kibps", 8. * 1024},
+    {"kbps", 8e3},
+    {"mibps", 8. * 1024 * 1024},
+    {"mbps", 8e6},
+    {"gibps", 8. * 1024 * 1024 * 1024},
+    {"gbps", 8e9},
+    {"tibps", 8. * 1024 * 1024 * 1024 * 1024},
+    {"tbps", 8e12},
+};
+
+static int read_rate(const char *s, uint64_t *rate, struct sq_err *e)
+{
+    size_t digits = strspn(s, "0123456789.");
+    char *end = NULL;
+    double v = digits > 0 && digits <= 18 ? strtod(s, &end) : NAN;
+
+    /* strtod would also take an exponent, and stop at a second point. */
+    if (end == s + digits)
+        for (size_t i = 0; i < SQ_COUNT(units); i++)
+            if (strcasecmp(end, units[i].name) == 0) {
+                v = v * units[i].bits / 8;
+                if (v < 1 || v > 1e15)
+                    return sq_err_cls(e, SQ_C_INPUT, -ERANGE, "\"rate\" must be 8bit to 8000tbit, not \"%.60s\"", s);
+                *rate = (uint64_t)v;
+                return 0;
+            }
+    sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"rate\": \"%.60s\" is not a bandwidth", s);
+    sq_err_hint(e, "write bits as 10mbit, 1.5gbit, 64kbit, or bytes as 125kbps, per second");
+    return -EINVAL;
+}
+
+static int read_int(const json_t *with, const char *key, int64_t min, int64_t max, int64_t *v, struct sq_err *e)
+{
+    *v = sq_json_int_or(with, key, 0);
+    if (*v < min || *v > max)
+        return sq_err_cls(e, SQ_C_INPUT, -ERANGE, "\"%s\" must be %lld to %lld", key, (long long)min, (long long)max);
+    return 0;
+}
+
+static const char *after(const char *s, const char *prefix)
+{
+    size_t n = strlen(prefix);
+
+    return strncmp(s, prefix, n) == 0 ? s + n : NULL;
+}
+
+static int read_file(const char *path, struct sq_dist_table **table, struct sq_err *e)
+{
+    cleanup_free char *text = NULL;
+    size_t len;
+    int r = sq_dist_slurp(path, FILE_MAX, &text, &len, e);
+
+    return r < 0 ? r : sq_dist_parse(path, text, len, table, e);
+}
+
+static int unknown_dist(const char *s, struct sq_err *e)
+{
+    static const char *const known[] = {"uniform", "normal", "pareto", "paretonormal"};
+    const char *near = sq_nearest(s, known, SQ_COUNT(known));
+
+    sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"distribution\" can't be \"%.60s\"", s);
+    if (near)
+        sq_err_hint(e, "did you mean \"%s\"?", near);
+    else
+        sq_err_hint(e, "uniform, normal, pareto, paretonormal, file:PATH, hlog:PATH or run:DIR#ENDPOINT");
+    return -EINVAL;
+}
+
+/* Mean and jitter that are 0 are the recording's own, where there is one. */
+static int read_dist(const char *s, enum sq_dist *d, struct sq_dist_table **table, int64_t *mean, int64_t *jitter,
+                     struct sq_err *e)
+{
+    const char *path = after(s, "file:");
+
+    (void)mean;
+    *d = SQ_DIST_TABLE;
+    if (path)
+        return read_file(path, table, e);
+    for (*d = SQ_DIST_UNIFORM; *d < SQ_DIST_TABLE; (*d)++)
+        if (strcmp(s, sq_dist_name(*d)) == 0)
+            return *jitter > 0 ? sq_dist_named(*d, table, e) : 0;
+    *d = SQ_DIST_UNIFORM;
+    return unknown_dist(s, e);
+}
+
+static int read_loss_state(const json_t *in, struct sq_impair *im, struct sq_err *e)
+{
+    cleanup_json json_t *m = NULL;
+    int r = sq_spec_normalize("loss_state", state_params, in, &m, e);
+
+    if (r < 0)
+        return r;
+    im->loss_model = SQ_LOSS_STATE;
+    im->p13 = sq_json_num_or(m, "p13", 0);
+    im->p31 = sq_json_num_or(m, "p31", 100 - im->p13);
+    im->p32 = sq_json_num_or(m, "p32", 0);
+    im->p23 = sq_json_num_or(m, "p23", 100);
+    im->p14 = sq_json_num_or(m, "p14", 0);
+    return 0;
+}
+
+static int read_loss_gemodel(const json_t *in, struct sq_impair *im, struct sq_err *e)
+{
+    cleanup_json json_t *m = NULL;
+    int r = sq_spec_normalize("loss_gemodel", gemodel_params, in, &m, e);
+
+    if (r < 0)
+        return r;
+    im->loss_model = SQ_LOSS_GEMODEL;
+    im->ge_p = sq_json_num_or(m, "p", 0);
+    im->ge_r = sq_json_num_or(m, "r", 100 - im->ge_p);
+    im->ge_1h = sq_json_num_or(m, "1-h", 100);
+    im->ge_1k = sq_json_num_or(m, "1-k", 0);
+    return 0;
+}
+
+static int read_loss(const json_t *with, struct sq_impair *im, struct sq_err *e)
+{
+    const json_t *state = json_object_get(with, "loss_state"), *gemodel = json_object_get(with, "loss_gemodel");
+
+    im->loss = sq_json_num_or(with, "loss", 0);
+    im->loss_corr = sq_json_num_or(with, "loss_correlation", 0);
+    im->loss_model = im->loss > 0 ? SQ_LOSS_RANDOM : SQ_LOSS_NONE;
+    im->ecn = sq_json_bool_or(with, "ecn", false);
+    if ((state != NULL) + (gemodel != NULL) + (im->loss > 0) > 1)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL,
+                          "only one of \"loss\", \"loss_state\" and \"loss_gemodel\" can be in one fault");
+    if (state)
+        return read_loss_state(state, im, e);
+    return gemodel ? read_loss_gemodel(gemodel, im, e) : 0;
+}
+
+static int read_slot(const json_t *in, struct sq_impair *im, struct sq_err *e)
+{
+    cleanup_json json_t *m = NULL;
+    const char *dist;
+    int64_t v;
+    int r = sq_spec_normalize("slot", slot_params, in, &m, e);
+
+    if (r < 0)
+        return r;
+    im->slot = true;
+    im->slot_min = sq_json_int_or(m, "min", 0);
+    im->slot_max = sq_json_int_or(m, "max", im->slot_min);
+    im->slot_delay = sq_json_int_or(m, "delay", 0);
+    im->slot_jitter = sq_json_int_or(m, "jitter", 0);
+    r = read_int(m, "packets", 0, INT32_MAX, &v, e);
+    im->slot_packets = r < 0 ? 0 : (uint32_t)v;
+    if (r == 0)
+        r = read_int(m, "bytes", 0, INT32_MAX, &v, e);
+    im->slot_bytes = r < 0 ? 0 : (uint32_t)v;
+    dist = sq_json_str_or(m, "distribution", NULL);
+    if (r == 0 && dist)
+        r = read_dist(dist, &im->slot_dist, &im->slot_table, &im->slot_delay, &im->slot_jitter, e);
+    return r < 0 ? sq_err_prefix(e, "\"slot\"") : 0;
+}
+
+static int read_rates(const json_t *with, struct sq_impair *im, struct sq_err *e)
+{
+    const char *rate = sq_json_str_or(with, "rate", NULL);
+    int64_t v = 0;
+    int r = rate ? read_rate(rate, &im->rate, e) : 0;
+
+    if (r == 0)
+        r = read_int(with, "packet_overhead", INT16_MIN, UINT16_MAX, &v, e);
+    im->packet_overhead = (int32_t)(r < 0 ? 0 : v);
+    if (r == 0)
+        r = read_int(with, "cell_size", 0, UINT16_MAX, &v, e);
+    im->cell_size = (uint32_t)(r < 0 ? 0 : v);
+    if (r == 0)
+        r = read_int(with, "cell_overhead", -UINT16_MAX, UINT16_MAX, &v, e);
+    im->cell_overhead = (int32_t)(r < 0 ? 0 : v);
+    return r;
+}
+
+static int read_parts(const json_t *with, struct sq_impair *im, struct sq_err *e)
+{
+    const json_t *slot = json_object_get(with, "slot");
+    int64_t gap = 0, limit = 0;
+    int r;
+
+    im->delay = sq_json_int_or(with, "delay", 0);
+    im->jitter = sq_json_int_or(with, "jitter", 0);
+    im->delay_corr = sq_json_num_or(with, "correlation", 0);
+    im->duplicate = sq_json_num_or(with, "duplicate", 0);
+    im->duplicate_corr = sq_json_num_or(with, "duplicate_correlation", 0);
+    im->corrupt = sq_json_num_or(with, "corrupt", 0);
+    im->corrupt_corr = sq_json_num_or(with, "corrupt_correlation", 0);
+    im->reorder = sq_json_num_or(with, "reorder", 0);
+    im->reorder_corr = sq_json_num_or(with, "reorder_correlation", 0);
+    r = read_loss(with, im, e);
+    if (r == 0)
+        r = read_int(with, "gap", 0, INT32_MAX, &gap, e);
+    if (r == 0)
+        r = read_int(with, "limit", 0, SQ_IMPAIR_LIMIT_MAX, &limit, e);
+    if (r == 0)
+        r = read_rates(with, im, e);
+    if (r == 0)
+        r = read_dist(sq_json_str_or(with, "distribution", "uniform"), &im->dist, &im->table, &im->delay, &im->jitter,
+                      e);
+    if (r == 0 && slot)
+        r = read_slot(slot, im, e);
+    im->gap = (uint32_t)(r < 0 ? 0 : gap);
+    im->limit = (uint32_t)(r < 0 ? 0 : limit);
+    return r;
+}
+
+/* The preset's parameters, overridden by what WITH gives; WITH itself when it names none. New reference. */
+static int with_preset(const json_t *with, json_t **out, struct sq_err *e)
+{
+    static const char *const losses[] = {"loss", "loss_state", "loss_gemodel", "loss_correlation"};
+    const char *name = sq_json_str_or(with, "preset", NULL), *near;
+    cleanup_json json_t *preset = name ? sq_preset_find(name) : json_object();
+    cleanup_json json_t *o = NULL;
+    bool loss = false;
+    int r;
+
+    if (!preset) {
+        near = sq_preset_nearest(name);
+        sq_err_cls(e, SQ_C_INPUT, -EINVAL, "there is no preset \"%.60s\"", name);
+        sq_err_hint(e, near ? "did you mean \"%s\"?" : "squall explain presets lists them", near);
+        return -EINVAL;
+    }
+    r = sq_spec_normalize("preset", all_params, preset, &o, e);
+    if (r < 0)
+        return r;
+    /* Another loss than the preset's takes its place. */
+    for (size_t i = 0; i < SQ_COUNT(losses); i++)
+        loss |= json_object_get(with, losses[i]) != NULL;
+    for (size_t i = 0; loss && i < SQ_COUNT(losses); i++)
+        (void)json_object_del(o, losses[i]);
+    if (json_object_update(o, (json_t *)(uintptr_t)with) != 0)
+        return sq_err(e, -ENOMEM, "out of memory");
+    *out = SQ_TAKE(o);
+    return 0;
+}
+
+int sq_impair_read(const json_t *with, struct sq_impair *im, struct sq_err *e)
+{
+    cleanup_json json_t *all = NULL;
+    int r;
+
+    memset(im, 0, sizeof *im);
+    r = with_preset(with, &all, e);
+    if (r == 0)
+        r = read_parts(all, im, e);
+    return r == 0 ? sq_impair_check(im, e) : r;
+}
