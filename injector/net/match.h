@@ -31,9 +31,10 @@ struct sq_range {
 };
 
 struct sq_group {
-    struct sq_prefix *host; /* owned; n_host 0 and !named: any */
+    struct sq_prefix *host; /* owned; n_host 0 and n_name 0: any */
     size_t n_host;
-    char **name; /* owned host names as written: sq_match_resolve fills `host` with their addresses, too */
+    size_t n_resolved; /* the last so many of them are the addresses of names */
+    char **name;       /* owned host names as written: sq_match_resolve fills `host` with their addresses, too */
     size_t n_name;
     struct sq_range *port, *local_port;
     size_t n_port, n_local_port;
@@ -42,24 +43,49 @@ struct sq_group {
     int16_t vlan;     /* 1..4094; -1: any (tagged or not) */
 };
 
+/* A cgroup2 whose sockets' traffic is meant, with all below it. */
+struct sq_of {
+    uint64_t id;
+    uint32_t level; /* below the root of the hierarchy: 1.. */
+    char path[256]; /* its directory, for people */
+};
+
 struct sq_match {
     struct sq_group *match, *except; /* owned */
     size_t n_match, n_except;
-    uint64_t cgroup; /* cgroup2 id; 0: everybody's traffic */
+    struct sq_of *of; /* owned; any of them */
+    size_t n_of;      /* 0: everybody's traffic */
 };
 
-/* From the normalized target (see above). Names are kept, not resolved. sq_match_clear afterwards, always. */
+/* From the normalized target (see above). Names are kept, not resolved; `of` is not looked at (sq_match_of).
+ * sq_match_clear afterwards, always. */
 int sq_match_read(const json_t *target, struct sq_match *m, struct sq_err *e);
 void sq_match_clear(struct sq_match *m);
 bool sq_match_named(const struct sq_match *m); /* does it have host names? */
-/* Resolve all names (A and AAAA) in the network namespace NETNS_FD (-1: ours) with the resolver configuration of that
- * namespace (/etc/netns/NAME/resolv.conf, or the container's own). Every name must give at least one address:
- * -EHOSTUNREACH, SQ_C_NOTFOUND. Blocks (at most 5 s): run it in a worker or a child. *changed: the addresses differ
- * from before. */
-int sq_match_resolve(struct sq_match *m, int netns_fd, bool *changed, struct sq_err *e);
-/* What spare_control adds: ports and peers of the sshd sessions, of the asking controller, of the probe (given as JSON
+/* The "of" of F's target, if there is one: resolved to cgroup2s that hold nobody else; -EBUSY (SQ_C_CONFLICT) says who
+ * else is there. HIT (array, may be NULL) gets {"pid","cmd",...} of the processes, NOTES (may be NULL) what the plan
+ * should say. */
+struct sq_fault;
+int sq_match_of(struct sq_fault *f, struct sq_match *m, json_t *hit, json_t *notes, struct sq_err *e);
+/* Resolve all names (A and AAAA) as the inhabitants of NS do (its network, its resolv.conf, /etc/hosts beside that).
+ * Every name must give at least one address: -EHOSTUNREACH, SQ_C_NOTFOUND. Blocks, at most 5 s. *changed (may be NULL):
+ * the addresses differ from before. Names that fail keep the addresses that they have. */
+struct sq_netns;
+int sq_match_resolve(struct sq_match *m, const struct sq_netns *ns, bool *changed, struct sq_err *e);
+
+/* The same without blocking, for the time after that: a child resolves, the loop polls. */
+struct sq_resolving;
+/* Starts; *FD (the pipe, borrowed) is readable when sq_resolving_end may be called without blocking. NS is not kept. */
+int sq_resolving_begin(const struct sq_match *m, const struct sq_netns *ns, struct sq_resolving **out, int *fd,
+                       struct sq_err *e);
+/* Reads what there is: -EAGAIN when the child is not through (call again when readable); else as sq_match_resolve, into
+ * M, which must have the groups that it had. */
+int sq_resolving_end(struct sq_resolving *r, struct sq_match *m, bool *changed, struct sq_err *e);
+void sq_resolving_free(struct sq_resolving *r); /* ends the child if it still lives */
+
+/* What spare_control adds: ports of the sshd of this network namespace and of its sessions, and the probe's path (given
  * by the controller in the run's "probe": ["addr:port", ...]) as `except` groups; NOTES gets one line each for the
- * plan. */
+ * plan. Call it in the namespace of the fault (sq_netns_call). */
 int sq_match_spare(struct sq_match *m, const json_t *run_probe, json_t *notes, struct sq_err *e);
 /* For people: "tcp to 10.0.0.0/8:5432 except port 22". */
 char *sq_match_text(const struct sq_match *m, char *buf, size_t len);
