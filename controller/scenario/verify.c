@@ -3,31 +3,16 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "scenario/normalize.h"
+#include "scenario/decide.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
 
-struct ctx {
-    struct sq_norm *c;
-    const struct sq_node *node; /* the check */
-    const json_t *spec;
-    json_t *check;
-    const char *name;
-};
-
-static struct sq_pos at(const struct ctx *x, const char *key)
-{
-    const struct sq_node *v = sq_node_get(x->node, key);
-
-    return v ? v->pos : x->node->pos;
-}
-
-static struct sq_pos at_inner(const struct ctx *x, const char *map, const char *key)
+static struct sq_pos at_inner(const struct sq_decide *x, const char *map, const char *key)
 {
     const struct sq_node *v = sq_node_get(sq_node_get(x->node, map), key);
 
-    return v ? v->pos : at(x, map);
+    return v ? v->pos : sq_decide_at(x, map);
 }
 
 static json_t *step_by_id(const json_t *spec, const char *id, size_t *index)
@@ -47,15 +32,15 @@ static json_t *step_by_id(const json_t *spec, const char *id, size_t *index)
 }
 
 /* Does step I count for this check's `step`? */
-static bool is_meant(const struct ctx *x, const json_t *step)
+bool sq_decide_meant(const struct sq_decide *x, const json_t *step)
 {
-    const char *id = sq_json_str_or(x->check, "step", "*");
+    const char *id = sq_json_str_or(x->check, "step", sq_json_str_or(x->check, "after", "*"));
 
     return json_object_get(step, "uses") && (strcmp(id, "*") == 0 || strcmp(sq_json_str_or(step, "id", ""), id) == 0);
 }
 
 /* A step that a check refers to by KEY must exist and have a fault. NULL when it doesn't (reported), or for "*". */
-static json_t *resolve_step(const struct ctx *x, const char *key, size_t *index)
+static json_t *resolve_step(const struct sq_decide *x, const char *key, size_t *index)
 {
     const char *id = sq_json_str_or(x->check, key, NULL);
     cleanup_json json_t *ids = NULL;
@@ -68,8 +53,8 @@ static json_t *resolve_step(const struct ctx *x, const char *key, size_t *index)
     if (step && json_object_get(step, "uses"))
         return step;
     if (step) {
-        sq_diag_error(x->c->d, at(x, key), "name a step that has a fault", "verify %s: step \"%s\" only waits", x->name,
-                      id);
+        sq_diag_error(x->c->d, sq_decide_at(x, key), "name a step that has a fault",
+                      "verify %s: step \"%s\" only waits", x->name, id);
         return NULL;
     }
     ids = json_object();
@@ -78,20 +63,20 @@ static json_t *resolve_step(const struct ctx *x, const char *key, size_t *index)
         if (json_object_get(other, "uses"))
             (void)json_object_set_new(ids, sq_json_str_or(other, "id", ""), json_true());
     }
-    sq_norm_no_such(x->c, at(x, key), "step", id, ids);
+    sq_norm_no_such(x->c, sq_decide_at(x, key), "step", id, ids);
     return NULL;
 }
 
-static void resolve_name(const struct ctx *x, const char *key, const char *section)
+static void resolve_name(const struct sq_decide *x, const char *key, const char *section)
 {
     const char *name = sq_json_str_or(x->check, key, NULL);
 
     if (name && !json_object_get(json_object_get(x->spec, section), name))
-        sq_norm_no_such(x->c, at(x, key), key, name, json_object_get(x->spec, section));
+        sq_norm_no_such(x->c, sq_decide_at(x, key), key, name, json_object_get(x->spec, section));
 }
 
 /* How long the load still runs after the fault of step I and before the next one: what can be seen of the recovery. */
-static int64_t time_after(const json_t *spec, size_t i, bool *last)
+int64_t sq_decide_after(const json_t *spec, size_t i, bool *last)
 {
     const json_t *steps = json_object_get(spec, "steps");
     int64_t ns = sq_json_int_or(json_array_get(steps, i), "settle", 0);
@@ -110,7 +95,7 @@ static int64_t time_after(const json_t *spec, size_t i, bool *last)
 }
 
 /* Requests that a schedule plans in its first T seconds (SCENARIO.md: ramps change evenly, the last rate stays). */
-static double planned_until(const json_t *endpoint, double t)
+double sq_decide_planned(const json_t *endpoint, double t)
 {
     double rate = sq_json_num_or(endpoint, "rate", -1), n = 0;
     const json_t *stage;
@@ -138,7 +123,7 @@ static double planned_until(const json_t *endpoint, double t)
 }
 
 /* Requests to one endpoint inside the fault windows that the check is about. */
-static double requests_in_windows(const struct ctx *x, const json_t *endpoint)
+static double requests_in_windows(const struct sq_decide *x, const json_t *endpoint)
 {
     double t = (double)sq_json_int_or(json_object_get(x->spec, "steady_state"), "for", 0) / 1e9, n = 0;
     const json_t *step;
@@ -148,8 +133,8 @@ static double requests_in_windows(const struct ctx *x, const json_t *endpoint)
     {
         double len = (double)sq_json_int_or(step, "duration", 0) / 1e9;
 
-        if (is_meant(x, step))
-            n += planned_until(endpoint, t + len) - planned_until(endpoint, t);
+        if (sq_decide_meant(x, step))
+            n += sq_decide_planned(endpoint, t + len) - sq_decide_planned(endpoint, t);
         t += len + (double)(sq_json_int_or(step, "settle", 0) + sq_json_int_or(step, "wait", 0)) / 1e9;
     }
     return n;
@@ -172,7 +157,7 @@ static double least_sample(const json_t *threshold, double confidence)
     return good <= 0 ? 1 : ceil(log(alpha) / log(good) - 1e-9);
 }
 
-static void sample_size(const struct ctx *x, size_t k, const json_t *threshold, const char *name,
+static void sample_size(const struct sq_decide *x, size_t k, const json_t *threshold, const char *name,
                         const json_t *endpoint)
 {
     double need = least_sample(threshold, sq_json_num_or(x->check, "confidence", 95)), have;
@@ -190,7 +175,7 @@ static void sample_size(const struct ctx *x, size_t k, const json_t *threshold, 
                      x->name, text, need, have, name);
 }
 
-static void check_slo(const struct ctx *x)
+static void check_slo(const struct sq_decide *x)
 {
     const char *only = sq_json_str_or(x->check, "endpoint", NULL), *name;
     const json_t *load = json_object_get(x->spec, "load"), *t;
@@ -208,43 +193,43 @@ static void check_slo(const struct ctx *x)
 }
 
 /* Checks of how a caller treats a dependency need that dependency's calls to be disturbed. */
-static bool on_this_edge(const struct ctx *x, const json_t *step)
+static bool on_this_edge(const struct sq_decide *x, const json_t *step)
 {
     const char *edge = sq_json_str_or(x->check, "edge", ""), *uses = sq_json_str_or(step, "uses", "");
     const char *hit = sq_json_str_or(json_object_get(step, "target"), "edge", NULL);
 
     if (strncmp(uses, "call/", 5) != 0) {
-        sq_diag_error(x->c->d, at(x, "step"), "use a step with call/latency, call/error or call/blackhole",
+        sq_diag_error(x->c->d, sq_decide_at(x, "step"), "use a step with call/latency, call/error or call/blackhole",
                       "verify %s: step \"%s\" is %s, which does not act on calls", x->name,
                       sq_json_str_or(step, "id", ""), uses);
         return false;
     }
     if (hit && strcmp(hit, edge) != 0) {
-        sq_diag_error(x->c->d, at(x, "edge"), NULL, "verify %s: step \"%s\" acts on edge %s, not on %s", x->name,
-                      sq_json_str_or(step, "id", ""), hit, edge);
+        sq_diag_error(x->c->d, sq_decide_at(x, "edge"), NULL, "verify %s: step \"%s\" acts on edge %s, not on %s",
+                      x->name, sq_json_str_or(step, "id", ""), hit, edge);
         return false;
     }
     return true;
 }
 
-static void check_timeout(const struct ctx *x, const json_t *step)
+static void check_timeout(const struct sq_decide *x, const json_t *step)
 {
     int64_t max = sq_json_int_or(x->check, "max", 0) + sq_json_int_or(x->check, "grace", 0);
     int64_t delay = sq_json_int_or(json_object_get(step, "with"), "delay", INT64_MAX);
     char a[32], b[32];
 
     if (strcmp(sq_json_str_or(step, "uses", ""), "call/error") == 0)
-        sq_diag_error(x->c->d, at(x, "step"), "use a step with call/latency or call/blackhole",
+        sq_diag_error(x->c->d, sq_decide_at(x, "step"), "use a step with call/latency or call/blackhole",
                       "verify timeout: step \"%s\" answers at once with an error: there is nothing to time out",
                       sq_json_str_or(step, "id", ""));
     if (delay - sq_json_int_or(json_object_get(step, "with"), "jitter", 0) <= max)
         sq_diag_error(
-            x->c->d, at(x, "max"), "delay the calls by clearly more than max + grace",
+            x->c->d, sq_decide_at(x, "max"), "delay the calls by clearly more than max + grace",
             "verify timeout: step \"%s\" delays calls by %s, which a caller with a timeout of %s may wait for",
             sq_json_str_or(step, "id", ""), sq_fmt_duration(delay, a, sizeof a), sq_fmt_duration(max, b, sizeof b));
 }
 
-static void check_breaker(const struct ctx *x, const json_t *step, size_t index)
+static void check_breaker(const struct sq_decide *x, const json_t *step, size_t index)
 {
     const json_t *expect = json_object_get(x->check, "expect");
     int64_t opens = sq_json_int_or(expect, "opens_within", 0), closes = sq_json_int_or(expect, "closes_within", 0);
@@ -252,7 +237,7 @@ static void check_breaker(const struct ctx *x, const json_t *step, size_t index)
     char a[32], b[32];
     bool last;
 
-    after = time_after(x->spec, index, &last);
+    after = sq_decide_after(x->spec, index, &last);
     if (opens >= duration)
         sq_diag_error(x->c->d, at_inner(x, "expect", "opens_within"), NULL,
                       "verify %s: the fault lasts %s, so a breaker that opens within %s can't be seen to stay open",
@@ -263,27 +248,27 @@ static void check_breaker(const struct ctx *x, const json_t *step, size_t index)
                      sq_fmt_duration(after, a, sizeof a), sq_json_str_or(step, "id", ""));
 }
 
-static void check_recovered(const struct ctx *x, size_t index)
+static void check_recovered(const struct sq_decide *x, size_t index)
 {
     int64_t within = sq_json_int_or(x->check, "within", 0), hold = sq_json_int_or(x->check, "hold", 0), after;
     char a[32];
     bool last;
 
-    after = time_after(x->spec, index, &last);
+    after = sq_decide_after(x->spec, index, &last);
     if (hold > within)
-        sq_diag_error(x->c->d, at(x, "hold"), NULL, "verify recovered: \"hold\" is longer than \"within\"");
+        sq_diag_error(x->c->d, sq_decide_at(x, "hold"), NULL, "verify recovered: \"hold\" is longer than \"within\"");
     else if (hold > after && !last)
-        sq_diag_error(x->c->d, at(x, "hold"), "settle: after the step gives it time",
+        sq_diag_error(x->c->d, sq_decide_at(x, "hold"), "settle: after the step gives it time",
                       "verify recovered: the next fault comes %s after this one, before \"hold\" can pass",
                       sq_fmt_duration(after, a, sizeof a));
     else if (within > after)
-        sq_diag_warn(x->c->d, at(x, "within"), "settle: after the step gives it time",
+        sq_diag_warn(x->c->d, sq_decide_at(x, "within"), "settle: after the step gives it time",
                      "verify recovered: the load goes on for only %s after the fault, less than \"within\"",
                      sq_fmt_duration(after, a, sizeof a));
 }
 
 /* After one step, or ("*") after each that has a fault. */
-static void check_all_recovered(const struct ctx *x, const size_t *index)
+static void check_all_recovered(const struct sq_decide *x, const size_t *index)
 {
     const json_t *step;
     size_t i;
@@ -299,9 +284,9 @@ static void check_all_recovered(const struct ctx *x, const size_t *index)
 }
 
 /* Checks of how a caller treats a dependency look at one edge during one step. */
-static bool takes_edge(const struct ctx *x)
+static bool takes_edge(const struct sq_decide *x)
 {
-    static const char *const of_edge[] = {"timeout", "retries", "circuit_breaker"};
+    static const char *const of_edge[] = {"timeout", "retries", "circuit_breaker", "fuse"};
 
     for (size_t i = 0; i < SQ_COUNT(of_edge); i++)
         if (strcmp(x->name, of_edge[i]) == 0)
@@ -310,7 +295,7 @@ static bool takes_edge(const struct ctx *x)
 }
 
 /* What the check asks of one step that it is about. */
-static void check_step(const struct ctx *x, const json_t *step, size_t index)
+static void check_step(const struct sq_decide *x, const json_t *step, size_t index)
 {
     if (!json_object_get(x->check, "edge"))
         (void)json_object_set(x->check, "edge", json_object_get(json_object_get(step, "target"), "edge"));
@@ -322,9 +307,10 @@ static void check_step(const struct ctx *x, const json_t *step, size_t index)
         check_breaker(x, step, index);
 }
 
-static void check_one(const struct ctx *x)
+static void check_one(const struct sq_decide *x)
 {
-    static const char *const of_load[] = {"slo", "fallback", "recovered"};
+    static const char *const of_load[] = {"slo",         "fallback",  "recovered", "budget",
+                                          "retry_storm", "fail_fast", "bulkhead",  "failover"};
     const bool load = json_object_size(json_object_get(x->spec, "load")) > 0;
     const unsigned errors = x->c->d->errors;
     const json_t *step;
@@ -344,13 +330,14 @@ static void check_one(const struct ctx *x)
         return;
     json_array_foreach(json_object_get(x->spec, "steps"), i, step)
     {
-        if (takes_edge(x) && is_meant(x, step))
+        if (takes_edge(x) && sq_decide_meant(x, step))
             check_step(x, step, i);
     }
     if (strcmp(x->name, "recovered") == 0)
         check_all_recovered(x, one_after ? &after : NULL);
     if (strcmp(x->name, "slo") == 0)
         check_slo(x);
+    sq_decide_more(x);
 }
 
 /* A sent_rate that the schedule itself does not reach can never be met. */
@@ -364,7 +351,7 @@ static void check_sent_rate(struct sq_norm *c, const struct sq_node *thresholds,
 
     json_object_foreach(json_object_get(spec, "load"), name, endpoint)
     {
-        planned += planned_until(endpoint, seconds);
+        planned += sq_decide_planned(endpoint, seconds);
     }
     json_array_foreach(json_object_get(steady, "thresholds"), k, t)
     {
@@ -399,7 +386,7 @@ void sq_semantic_verify(struct sq_norm *c, const struct sq_node *spec_node, json
     check_steady(c, spec_node, spec);
     json_array_foreach(json_object_get(spec, "verify"), i, check)
     {
-        struct ctx x = {c, nodes->items[i], spec, check, sq_json_str_or(check, "check", "")};
+        struct sq_decide x = {c, nodes->items[i], spec, check, sq_json_str_or(check, "check", "")};
 
         check_one(&x);
     }
