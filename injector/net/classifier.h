@@ -11,15 +11,26 @@
 
 struct sq_classifier;
 
+/* A range of ports as prefixes of 16 bits: each covers the ports that share its first LEN bits. At most 30. */
+#define SQ_RANGE_PREFIXES 30
+struct sq_range_prefix {
+    uint16_t port;
+    uint8_t len;
+};
+unsigned sq_range_prefixes(struct sq_range range, struct sq_range_prefix out[SQ_RANGE_PREFIXES]);
+
 /* The maps of a BPF object that includes net/classify.bpf.h, already loaded; descriptors borrowed. */
 struct sq_classify_maps {
     int rules, n_rules, prefixes, ports, counts;
+    bool l3; /* the device's packets have no Ethernet header (tun, wireguard) */
 };
 int sq_classifier_new(const struct sq_classify_maps *maps, bool egress, struct sq_classifier **out, struct sq_err *e);
 void sq_classifier_free(struct sq_classifier *c);
-/* A free bit for a new fault: 0.., or -ENOSPC. Taken until sq_classifier_remove. */
+/* The bit of a new fault: the lowest that is free, or -ENOSPC. Taken until sq_classifier_remove. M's names must be
+ * resolved, its `of` too. The counters of the bit start at 0. */
 int sq_classifier_add(struct sq_classifier *c, const struct sq_match *m, struct sq_err *e);
-/* The same fault with other addresses (names resolved anew): added first, then removed; no packet is misjudged. */
+/* The same fault with other conditions (names resolved anew): what is new is added first, then what is old removed; no
+ * packet that both mean is missed. Where only addresses and ports differ, only these are touched. */
 int sq_classifier_change(struct sq_classifier *c, int bit, const struct sq_match *m, struct sq_err *e);
 void sq_classifier_remove(struct sq_classifier *c, int bit);
 int sq_classifier_count(const struct sq_classifier *c, int bit, struct sq_classify_count *out, struct sq_err *e);
