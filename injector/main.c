@@ -21,6 +21,7 @@
 
 #include "daemon.h"
 #include "keeper.h"
+#include "packet/wire.h"
 #include "proxy/proxy.h"
 #include "service.h"
 #include "squall/cleanup.h"
@@ -302,6 +303,8 @@ int main(int argc, char **argv)
         return sq_launch_main(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "proxy") == 0)
         return sq_proxy_main(argc - 1, argv + 1);
+    if (argc == 2 && strcmp(argv[1], "packet") == 0)
+        return sq_packet_main();
     if (argc == 2 && strcmp(argv[1], "sweep") == 0)
         return sweep_main();
     if (!read_options(argc, argv, &o, &status))

@@ -6,8 +6,9 @@
 #include <stdint.h>
 
 struct sq_held {
-    struct sq_held *next;
-    int64_t due; /* ns, CLOCK_MONOTONIC */
+    int64_t due; /* ns, CLOCK_MONOTONIC, >= 0; the caller's; the rest is the wheel's */
+    struct sq_held *next, *child;
+    uint64_t seq;
 };
 struct sq_wheel;
 

@@ -72,7 +72,7 @@ static inline int sq_packet_untag(uint8_t *buf, size_t len, struct sq_mask *mask
         if (t[0] != 0x88 || t[1] != 0xa8)
             return -1;
         mask->w[1] = mask->w[1] << 16 | mask->w[0] >> 48;
-        mask->w[0] = mask->w[0] << 16 | (uint64_t)(t[2] << 8 | t[3]);
+        mask->w[0] = mask->w[0] << 16 | (unsigned)(t[2] << 8 | t[3]);
     }
     memmove(buf + SQ_PACKET_BIG_TAG, buf, 12);
     return (int)SQ_PACKET_BIG_TAG;
@@ -91,11 +91,8 @@ enum sq_packet_op {
 struct sq_packet_start {
     uint32_t op, n_links;
     uint32_t has_egress, has_ingress; /* which TAPs follow */
-    uint32_t n_back;                  /* the last so many of the n_links are the TAPs' own programs */
-    uint32_t pad;
-    /* SCM_RIGHTS, in this order: heartbeat map, [egress TAP], [ingress TAP], n_links link descriptors (held, not used).
-     * At the end the links of the device are closed first; the n_back of the TAPs' ingress hooks, which send on what is
-     * written back, only when nothing is held any more. */
+    /* SCM_RIGHTS, in this order: heartbeat map, [egress TAP], [ingress TAP], n_links link descriptors (held, not used)
+     */
 };
 #define SQ_PACKET_LINKS_MAX 16
 

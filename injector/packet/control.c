@@ -1,0 +1,120 @@
+#include "packet/control.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "net/impair.h"
+
+/* ---- tables ---- */
+
+static int read_table(const uint8_t **at, size_t *left, struct sq_dist_table **out)
+{
+    uint32_t n;
+    if (*left < sizeof n)
+        return -EBADMSG;
+    memcpy(&n, *at, sizeof n);
+    *at += sizeof n;
+    *left -= sizeof n;
+    if (n == 0 || n > SQ_DIST_MAX || *left < n * sizeof(int16_t))
+        return -EBADMSG;
+    struct sq_dist_table *t = calloc(1, sizeof *t);
+    if (!t)
+        return -ENOMEM;
+    t->n = n;
+    memcpy(t->v, *at, n * sizeof(int16_t));
+    *at += n * sizeof(int16_t);
+    *left -= n * sizeof(int16_t);
+    *out = t;
+    return 0;
+}
+
+static size_t table_size(const struct sq_dist_table *t)
+{
+    return t ? sizeof t->n + t->n * sizeof(int16_t) : 0;
+}
+
+static uint8_t *write_table(uint8_t *at, const struct sq_dist_table *t)
+{
+    if (!t)
+        return at;
+    memcpy(at, &t->n, sizeof t->n);
+    memcpy(at + sizeof t->n, t->v, t->n * sizeof(int16_t));
+    return at + table_size(t);
+}
+
+/* ---- numbers ---- */
+
+static bool percents(const struct sq_impair *im)
+{
+    const double all[] = {
+        im->delay_corr, im->loss,         im->loss_corr, im->p13,         im->p31,   im->p32,       im->p23,
+        im->p14,        im->ge_p,         im->ge_r,      im->ge_1h,       im->ge_1k, im->duplicate, im->duplicate_corr,
+        im->corrupt,    im->corrupt_corr, im->reorder,   im->reorder_corr};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (!(all[i] >= 0 && all[i] <= 100))
+            return false;
+    return true;
+}
+
+static bool times(const struct sq_impair *im)
+{
+    const int64_t all[] = {im->delay, im->jitter, im->slot_min, im->slot_max, im->slot_delay, im->slot_jitter};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (all[i] < 0 || all[i] > SQ_IMPAIR_MAX_NS)
+            return false;
+    return im->slot_min <= im->slot_max || im->slot_max == 0;
+}
+
+/* A byte or a number that is none of its type's values is undefined before it is even looked at. */
+static bool well_formed(const uint8_t *im)
+{
+    unsigned dist, slot_dist, model;
+    memcpy(&dist, im + offsetof(struct sq_impair, dist), sizeof dist);
+    memcpy(&slot_dist, im + offsetof(struct sq_impair, slot_dist), sizeof slot_dist);
+    memcpy(&model, im + offsetof(struct sq_impair, loss_model), sizeof model);
+    return dist <= SQ_DIST_TABLE && slot_dist <= SQ_DIST_TABLE && model <= SQ_LOSS_GEMODEL &&
+           im[offsetof(struct sq_impair, ecn)] <= 1 && im[offsetof(struct sq_impair, slot)] <= 1;
+}
+
+int sq_packet_set_read(const void *buf, size_t len, struct sq_packet_set *head, struct sq_impair *im, struct sq_err *e)
+{
+    const uint8_t *at = buf;
+    memset(im, 0, sizeof *im);
+    if (len < sizeof *head + sizeof *im || !well_formed(at + sizeof *head))
+        return sq_err(e, -EBADMSG, "a stage's message of %zu bytes makes no sense", len);
+    memcpy(head, at, sizeof *head);
+    memcpy(im, at + sizeof *head, sizeof *im);
+    bool table = im->table != NULL, slot_table = im->slot_table != NULL;
+    im->table = im->slot_table = NULL;
+    if (head->bit >= SQ_CLASSIFY_FAULTS || head->ingress > 1)
+        return sq_err(e, -EBADMSG, "there is no stage %u in direction %u", head->bit, head->ingress);
+    if (!percents(im) || !times(im))
+        return sq_err(e, -EBADMSG, "a number of stage %u is out of range", head->bit);
+    at += sizeof *head + sizeof *im;
+    len -= sizeof *head + sizeof *im;
+    int rc = table ? read_table(&at, &len, &im->table) : 0;
+    if (!rc && slot_table)
+        rc = read_table(&at, &len, &im->slot_table);
+    if (!rc && len)
+        rc = -EBADMSG;
+    if (rc < 0) {
+        free(im->table);
+        free(im->slot_table);
+        im->table = im->slot_table = NULL;
+        return sq_err(e, rc, "a distribution of stage %u is cut", head->bit);
+    }
+    return 0;
+}
+
+void *sq_packet_set_write(const struct sq_packet_set *head, const struct sq_impair *im, size_t *len)
+{
+    *len = sizeof *head + sizeof *im + table_size(im->table) + table_size(im->slot_table);
+    uint8_t *buf = calloc(1, *len);
+    if (!buf)
+        return NULL;
+    memcpy(buf, head, sizeof *head);
+    memcpy(buf + sizeof *head, im, sizeof *im);
+    (void)write_table(write_table(buf + sizeof *head + sizeof *im, im->table), im->slot_table);
+    return buf;
+}

@@ -1,0 +1,335 @@
+/* The packet process: privileges dropped, messages of squalld, the loop, and the end: it stops to vouch for itself, so
+ * that packets go their direct way at once, and leaves when the last one it holds is sent on. */
+#include <cap-ng.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "packet/control.h"
+#include "packet/device.h"
+#include "packet/wire.h"
+#include "squall/clock.h"
+
+#define WIRE_FD 3
+#define NOBODY 65534
+#define NICE (-10) /* a fault's exactness is how soon it runs */
+#define BATCH 64u
+#define MS INT64_C(1000000)
+#define BEAT_EVERY (10 * MS)
+#define IDLE (50 * MS)  /* longest sleep */
+#define LOOK_EVERY MS   /* at the control socket, while busy */
+#define QUIET (20 * MS) /* packets that were on their way to a TAP when the programs let go */
+#define FDS_MAX (1 + SQ_DIRECTIONS + SQ_PACKET_LINKS_MAX)
+#define HELD_MAX ((size_t)4 << 30)
+
+#if defined(__SANITIZE_ADDRESS__)
+#define DUMPABLE 1 /* LeakSanitizer looks at the process with ptrace(2) */
+#else
+#define DUMPABLE 0
+#endif
+
+struct process {
+    struct sq_pdev *dev;
+    int wire; /* -1: squalld is gone */
+    int links[SQ_PACKET_LINKS_MAX];
+    size_t n_links;
+    bool started, draining;
+    _Atomic uint64_t *beat;
+    int64_t beaten, looked, heard; /* heard: of the last packet read */
+    uint8_t message[SQ_PACKET_MESSAGE_MAX];
+};
+
+/* ---- privileges ---- */
+
+static void plain_oom(void)
+{
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)!write(fd, "0", 1);
+    (void)close(fd);
+}
+
+static int drop_privileges(void)
+{
+    bool root = geteuid() == 0 || getuid() == 0;
+    plain_oom();
+    (void)setpriority(PRIO_PROCESS, 0, NICE);
+    (void)prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+    capng_clear(CAPNG_SELECT_BOTH);
+    if (root)
+        (void)capng_apply(CAPNG_SELECT_BOUNDS);
+    if (root &&
+        (setgroups(0, NULL) != 0 || setresgid(NOBODY, NOBODY, NOBODY) != 0 || setresuid(NOBODY, NOBODY, NOBODY) != 0))
+        return -errno;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+        return -errno;
+    if (capng_apply(CAPNG_SELECT_CAPS) != 0)
+        return -EPERM;
+    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    (void)prctl(PR_SET_DUMPABLE, DUMPABLE, 0, 0, 0);
+    return root && (setuid(0) == 0 || geteuid() == 0) ? -EPERM : 0;
+}
+
+/* ---- messages ---- */
+
+static void answer(struct process *p, uint32_t seq, int error)
+{
+    int32_t a[2] = {(int32_t)seq, error};
+    (void)send(p->wire, a, sizeof a, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static int map_beat(struct process *p, int fd)
+{
+    void *m = mmap(NULL, (size_t)sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (m == MAP_FAILED)
+        return -errno;
+    p->beat = m;
+    return 0;
+}
+
+/* Those of FDS that are taken are set to -1. */
+static int on_start(struct process *p, size_t len, int *fds, size_t n)
+{
+    struct sq_packet_start s;
+    if (p->started || len != sizeof s)
+        return -EBADMSG;
+    memcpy(&s, p->message, sizeof s);
+    size_t taps = (s.has_egress != 0) + (size_t)(s.has_ingress != 0);
+    if (s.n_links > SQ_PACKET_LINKS_MAX || n != 1 + taps + s.n_links || taps == 0)
+        return -EBADMSG;
+    int rc = map_beat(p, fds[0]);
+    size_t at = 1;
+    for (unsigned dir = 0; dir < SQ_DIRECTIONS && !rc; dir++) {
+        if (!(dir == SQ_EGRESS ? s.has_egress : s.has_ingress))
+            continue;
+        rc = sq_pdev_tap(p->dev, dir, fds[at]);
+        if (!rc)
+            fds[at++] = -1;
+    }
+    for (size_t i = 0; i < s.n_links && !rc; i++) {
+        p->links[p->n_links++] = fds[at];
+        fds[at++] = -1;
+    }
+    p->started = !rc;
+    return rc;
+}
+
+static int on_set(struct process *p, size_t len, uint32_t *seq)
+{
+    struct sq_packet_set h = {0};
+    struct sq_impair im;
+    int rc = sq_packet_set_read(p->message, len, &h, &im, NULL);
+    *seq = h.seq;
+    if (rc < 0)
+        return rc;
+    sq_pdev_set(p->dev, h.ingress ? SQ_INGRESS : SQ_EGRESS, h.bit, &im, h.seed);
+    return 0;
+}
+
+static int on_del(struct process *p, size_t len, uint32_t *seq)
+{
+    struct sq_packet_set h;
+    if (len < sizeof h)
+        return -EBADMSG;
+    memcpy(&h, p->message, sizeof h);
+    *seq = h.seq;
+    if (h.bit >= SQ_CLASSIFY_FAULTS || h.ingress > 1)
+        return -EBADMSG;
+    sq_pdev_del(p->dev, h.ingress ? SQ_INGRESS : SQ_EGRESS, h.bit);
+    return 0;
+}
+
+static void on_stats(struct process *p, size_t len)
+{
+    struct sq_packet_stats s;
+    if (len < offsetof(struct sq_packet_stats, packets))
+        return;
+    memset(&s, 0, sizeof s);
+    memcpy(&s, p->message, offsetof(struct sq_packet_stats, packets));
+    if (s.bit < SQ_CLASSIFY_FAULTS && s.ingress <= 1)
+        sq_pdev_stats(p->dev, s.ingress ? SQ_INGRESS : SQ_EGRESS, s.bit, &s);
+    (void)send(p->wire, &s, sizeof s, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* The programs let packets pass from now on; what is held is sent on when it is due. */
+static void let_go(struct process *p)
+{
+    if (p->draining)
+        return;
+    p->draining = true;
+    if (p->beat)
+        *p->beat = 0;
+    p->heard = sq_mono_ns();
+}
+
+static void on_message(struct process *p, size_t len, int *fds, size_t n_fds)
+{
+    uint32_t op, seq = 0;
+    int rc;
+    if (len < sizeof op)
+        return;
+    memcpy(&op, p->message, sizeof op);
+    switch (op) {
+    case SQ_PK_START:
+        rc = on_start(p, len, fds, n_fds);
+        break;
+    case SQ_PK_SET:
+        rc = on_set(p, len, &seq);
+        break;
+    case SQ_PK_DEL:
+        rc = on_del(p, len, &seq);
+        break;
+    case SQ_PK_STATS:
+        on_stats(p, len);
+        return;
+    case SQ_PK_END:
+        let_go(p);
+        return;
+    default:
+        return;
+    }
+    answer(p, seq, rc);
+}
+
+/* All that wait; at the end of the socket squalld is gone. */
+static void look(struct process *p)
+{
+    union {
+        char buf[CMSG_SPACE(sizeof(int) * FDS_MAX)];
+        struct cmsghdr align;
+    } control;
+    while (p->wire >= 0) {
+        int fds[FDS_MAX];
+        size_t n_fds = 0;
+        struct iovec iov = {.iov_base = p->message, .iov_len = sizeof p->message};
+        struct msghdr m = {
+            .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof control.buf};
+        ssize_t n = recvmsg(p->wire, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN)
+            return;
+        if (n <= 0) {
+            (void)close(p->wire);
+            p->wire = -1;
+            let_go(p);
+            return;
+        }
+        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+        if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
+            n_fds = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+            memcpy(fds, CMSG_DATA(c), n_fds * sizeof(int));
+        }
+        if (!(m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
+            on_message(p, (size_t)n, fds, n_fds);
+        for (size_t i = 0; i < n_fds; i++)
+            if (fds[i] >= 0)
+                (void)close(fds[i]);
+    }
+}
+
+/* ---- the loop ---- */
+
+static void vouch(struct process *p, int64_t now)
+{
+    if (!p->beat || p->draining || now - p->beaten < BEAT_EVERY)
+        return;
+    p->beaten = now;
+    *p->beat = (uint64_t)now + SQ_PACKET_ALIVE_NS;
+}
+
+static void wait_for(struct process *p, int64_t now)
+{
+    struct pollfd f[1 + SQ_DIRECTIONS] = {{.fd = p->wire, .events = POLLIN}};
+    for (unsigned dir = 0; dir < SQ_DIRECTIONS; dir++)
+        f[1 + dir] = (struct pollfd){.fd = p->dev->dir[dir].tap, .events = POLLIN};
+    int64_t next = sq_pdev_next(p->dev), left = next - now;
+    left = left < 0 ? 0 : left < IDLE ? left : IDLE;
+    struct timespec ts = {.tv_sec = 0, .tv_nsec = left};
+    if (ppoll(f, 1 + SQ_DIRECTIONS, &ts, NULL) > 0 && f[0].revents)
+        p->looked = 0;
+}
+
+static bool at_end(const struct process *p, int64_t now)
+{
+    if (!p->draining)
+        return false;
+    bool none = p->dev->dir[SQ_EGRESS].tap < 0 && p->dev->dir[SQ_INGRESS].tap < 0;
+    return none || (sq_pdev_next(p->dev) == INT64_MAX && now - p->heard > QUIET);
+}
+
+static void run(struct process *p)
+{
+    for (;;) {
+        int64_t now = sq_mono_ns();
+        vouch(p, now);
+        if (now - p->looked >= LOOK_EVERY) {
+            p->looked = now;
+            look(p);
+        }
+        unsigned done = sq_pdev_send(p->dev, now, BATCH);
+        for (unsigned dir = 0; dir < SQ_DIRECTIONS; dir++) {
+            int n = sq_pdev_read(p->dev, dir, BATCH);
+            if (n > 0) {
+                done += (unsigned)n;
+                p->heard = now;
+            }
+        }
+        if (done)
+            continue;
+        now = sq_mono_ns();
+        if (at_end(p, now))
+            return;
+        wait_for(p, now);
+    }
+}
+
+static size_t memory(void)
+{
+    struct sysinfo si;
+    if (sysinfo(&si) != 0)
+        return HELD_MAX / 16;
+    uint64_t quarter = (uint64_t)si.totalram * si.mem_unit / 4;
+    return quarter < HELD_MAX ? (size_t)quarter : HELD_MAX;
+}
+
+int sq_packet_main(void)
+{
+    int type = 0;
+    socklen_t n = sizeof type;
+    if (getsockopt(WIRE_FD, SOL_SOCKET, SO_TYPE, &type, &n) != 0 || type != SOCK_SEQPACKET) {
+        (void)fprintf(stderr, "squalld packet: descriptor 3 must be squalld's socket; it is not started by hand\n");
+        return 2;
+    }
+    (void)prctl(PR_SET_NAME, "squall-packet", 0, 0, 0);
+    (void)fcntl(WIRE_FD, F_SETFD, FD_CLOEXEC);
+    (void)signal(SIGPIPE, SIG_IGN);
+    int rc = drop_privileges();
+    struct process *p = rc == 0 ? calloc(1, sizeof *p) : NULL;
+    if (p)
+        p->dev = sq_pdev_new(sq_mono_ns(), memory());
+    if (!p || !p->dev) {
+        (void)fprintf(stderr, "squalld packet: cannot start: %s\n", strerror(rc < 0 ? -rc : ENOMEM));
+        free(p);
+        return 5;
+    }
+    p->wire = WIRE_FD;
+    run(p);
+    sq_pdev_free(p->dev);
+    for (size_t i = 0; i < p->n_links; i++)
+        (void)close(p->links[i]);
+    free(p);
+    return 0;
+}
