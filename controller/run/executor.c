@@ -227,9 +227,11 @@ static void check_conditions(struct run *r)
     int64_t sec = (sq_mono_ns() - r->start_ns) / SQ_S;
     if (r->ending || !r->probe_on || sec == r->judged_sec)
         return;
+    int64_t passed = sec - r->judged_sec;
     r->judged_sec = sec;
     const json_t *conditions = json_object_get(json_object_get(r->spec, "safety"), "abort_when");
-    if (sq_abort_due(conditions, look, r, why, sizeof(why)))
+    if (sq_abort_due(conditions, look, r, why, sizeof(why)) ||
+        sq_abort_watch_due(r->watch, passed > 60 ? 60 : (unsigned)passed, look, r, why, sizeof(why)))
         sq_run_end(r, "aborted", "condition", "%s", why);
 }
 
@@ -441,6 +443,7 @@ static void destroy(struct run *r)
     sq_hist_free(r->steady_hist);
     free(r->steady_seen);
     sq_live_free(r->live);
+    sq_abort_watch_free(r->watch);
     json_decref(r->left);
     json_decref(r->doctor);
     free(r);
@@ -471,6 +474,8 @@ int sq_execute(const struct sq_execute_opts *o, struct sq_execute_result *res, s
     rc = open_log(r, e);
     if (!rc)
         rc = sq_run_probe_create(r, e);
+    if (!rc)
+        rc = sq_abort_watch_new(json_object_get(json_object_get(r->spec, "safety"), "abort_when"), &r->watch, e);
     if (!rc) {
         start_handles(r);
         sq_run_next(r);

@@ -9,6 +9,7 @@
 #include <limits.h>
 
 #include "probe/probe.h"
+#include "run/abort.h"
 #include "run/client.h"
 #include "run/evlog.h"
 #include "run/executor.h"
@@ -98,6 +99,7 @@ struct run {
     uv_async_t wake; /* from the probe's thread */
     bool handles_up;
     int64_t judged_sec; /* abort conditions were looked at in this second */
+    struct sq_abort_watch *watch;
 
     /* the way out */
     bool ending, deleted, hurry, draining, quitting, finished;

@@ -10,11 +10,21 @@
 #include "squall/units.h"
 
 #define LOG_ALPHA (-2.995732273553991) /* ln 0.05 */
-#define STORM_AFTER 3                  /* seconds, as verify/retry_storm.c wants them */
+#define DAY_NS (86400 * SQ_S)
+#define STORM_AFTER 3 /* seconds, as verify/retry_storm.c wants them */
 
 static const char *text(int64_t ns, char buf[32])
 {
     return sq_fmt_duration(ns, buf, 32);
+}
+
+/* An SLO's window: people think of it in days. */
+static const char *days(int64_t ns, char buf[32])
+{
+    if (ns < 2 * DAY_NS || ns % DAY_NS)
+        return text(ns, buf);
+    (void)snprintf(buf, 32, "%lld days", (long long)(ns / DAY_NS));
+    return buf;
 }
 
 /* Requests that the load plans in [FROM, TO) ns after the load's begin, to the check's endpoint or to all. */
@@ -77,7 +87,7 @@ static void check_spend(const struct sq_decide *x, double allowed, int64_t secs_
         sq_diag_warn(x->c->d, sq_decide_at(x, "max_spend"), "a shorter window, or a smaller max_spend",
                      "verify budget: even if every request failed, no more than %.3g %% of the budget of %s would be "
                      "spent",
-                     100 * part, text(window, a));
+                     100 * part, days(window, a));
         return;
     }
     double need = ceil(LOG_ALPHA / log1p(-max / part));
@@ -99,7 +109,7 @@ static void check_burn(const struct sq_decide *x, double allowed, int64_t longes
 
     if (limit <= 0)
         sq_diag_error(x->c->d, sq_decide_at(x, "burn_rate"), NULL, "verify budget: \"burn_rate\" must be above 0");
-    else if (limit >= 1)
+    else if (limit >= 1 - 1e-9)
         sq_diag_error(x->c->d, sq_decide_at(x, "burn_rate"), NULL,
                       "verify budget: even if every request failed, it would burn at %.4g only", 1 / allowed);
     else if (len > longest)
@@ -359,14 +369,15 @@ static int64_t normalize_limits(const struct sq_decide *x)
 
 static void check_alert(const struct sq_decide *x)
 {
+    size_t named =
+        json_object_size(json_object_get(x->check, "fires")) + json_array_size(json_object_get(x->check, "silent"));
     int64_t longest = normalize_limits(x), resolves = sq_json_int_or(x->check, "resolves", 0);
     const json_t *step;
     size_t i;
     bool last;
     char a[32];
 
-    if (json_object_size(json_object_get(x->check, "fires")) + json_array_size(json_object_get(x->check, "silent")) ==
-        0)
+    if (named == 0)
         sq_diag_error(x->c->d, x->node->pos, "fires: {CheckoutSlow: 2m}, silent: [CheckoutDown]",
                       "verify alert: no alert is named");
     if (!json_object_get(x->spec, "alerts"))

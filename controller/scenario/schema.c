@@ -174,9 +174,24 @@ static const struct sq_field check_fields[] = {
 static const struct sq_section check = {"verify", "What must be true: checks, decided from the evidence.", check_fields,
                                         sq_finish_check};
 
+static const struct sq_field sprt_fields[] = {
+    VALUE("p0", SQ_P_PERCENT, 0, NULL, "the error rate of a system that is well (with burn_rate: that of 1)"),
+    VALUE("p1", SQ_P_PERCENT, 0, NULL, "the error rate of one that is sick (with burn_rate: that of over)"),
+    NUMBER("alpha", SQ_P_PERCENT, 0, "1%", 0.0001, 49, "how often a run that is well may be stopped, in all its time"),
+    NUMBER("beta", SQ_P_PERCENT, 0, "1%", 0.0001, 49, "how often each look at one that is sick may miss it"),
+    END,
+};
+static const struct sq_section sprt = {
+    "sprt", "A sequential test: it may be looked at all the time, and stops as soon as chance is ruled out.",
+    sprt_fields, NULL};
+
 static const struct sq_field abort_fields[] = {
-    CHOICE("metric", SQ_REQUIRED, NULL, "error_rate|p50|p95|p99", "what to watch, all endpoints together"),
-    OTHER("over", SQ_F_LATER, SQ_REQUIRED, 0, "the limit: a percentage for error_rate, else a duration"),
+    CHOICE("metric", SQ_REQUIRED, NULL, "error_rate|burn_rate|p50|p95|p99", "what to watch, all endpoints together"),
+    OTHER("over", SQ_F_LATER, 0, 0,
+          "the limit: a percentage for error_rate, a number for burn_rate, else a duration; not with an error_rate's "
+          "sprt"),
+    NUMBER("target", SQ_P_PERCENT, 0, NULL, 0.001, 99.9999, "of burn_rate: the SLO, the share that must be good"),
+    NESTED("sprt", SQ_F_SECTION, 0, &sprt, 0, "of error_rate and burn_rate: a sequential test instead of a window"),
     DURATION("for", 0, "10s", 1e9, 900e9, "the window it is taken over, in whole seconds"),
     NUMBER("min_requests", SQ_P_INT, 0, "100", 1, 1e9, "fewer requests in the window than this decide nothing"),
     END,
@@ -248,6 +263,7 @@ const struct sq_section *const *sq_sections(size_t *n)
         &step,
         &check,
         &abort_when,
+        &sprt,
         &safety,
         &report,
     };

@@ -16,6 +16,7 @@
 #include "verify/stats.h"
 
 #define CONF 0.95
+#define DAY_NS (86400 * SQ_S)
 
 static const struct sq_param params[] = {
     {"step", SQ_P_STRING, 0, "*", NULL, "the step that spends it; \"*\": all that have a fault, added up"},
@@ -69,6 +70,15 @@ static void pool(const struct job *j, struct sq_ev_sums *sum, uint64_t *secs, st
     }
 }
 
+/* People think of an SLO's window in days. */
+static char *window_text(int64_t ns, char *buf, size_t len)
+{
+    if (ns < 2 * DAY_NS || ns % DAY_NS)
+        return sq_fmt_duration(ns, buf, len);
+    (void)snprintf(buf, len, "%lld days", (long long)(ns / DAY_NS));
+    return buf;
+}
+
 static struct sq_result *too_few(struct sq_result *r, uint64_t n, uint64_t min)
 {
     return sq_result_set(r, SQ_V_INCONCLUSIVE, "only %llu requests were made, at least %llu are wanted",
@@ -91,7 +101,7 @@ static int judge_spend(const struct job *j, double max, json_t *results, struct 
 
     r.n = s.n;
     (void)snprintf(r.limit, sizeof r.limit, "<= %s of the error budget of %s", sq_fmt_percent(max, a, sizeof a),
-                   sq_fmt_duration(j->window, b, sizeof b));
+                   window_text(j->window, b, sizeof b));
     (void)snprintf(r.observed, sizeof r.observed, "%s spent (%llu bad requests of %llu)",
                    sq_fmt_percent(seen, a, sizeof a), (unsigned long long)s.bad, (unsigned long long)s.n);
     (void)snprintf(r.interval, sizeof r.interval, "[%s, %s] at 95 %%", sq_fmt_percent(low, c, sizeof c),

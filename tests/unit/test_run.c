@@ -302,6 +302,54 @@ static void abort_conditions(void **state)
     assert_int_equal(sq_abort_longest(NULL), 0);
 }
 
+static void abort_burn_rate(void **state)
+{
+    (void)state;
+    const char *burn =
+        "[{\"metric\":\"burn_rate\",\"target\":99.9,\"over\":14.4,\"for\":10000000000,\"min_requests\":100}]";
+    char why[200] = "";
+    struct sq_probe_window w = {.seconds = 10, .n = 1000, .bad = 15, .error_percent = 1.5};
+    assert_true(due(burn, w, why)); /* 1.5 % over 0.1 % */
+    assert_non_null(strstr(why, "burn_rate was 15 "));
+    w.error_percent = 1.4;
+    assert_false(due(burn, w, why));
+}
+
+static void abort_sequential(void **state)
+{
+    static const char *const conditions[] = {
+        "[{\"metric\":\"error_rate\",\"min_requests\":100,"
+        "\"sprt\":{\"p0\":0.1,\"p1\":1.44,\"alpha\":1,\"beta\":1}}]",
+        "[{\"metric\":\"p99\",\"over\":1,\"for\":10000000000},"
+        "{\"metric\":\"burn_rate\",\"target\":99.9,\"over\":14.4,\"min_requests\":100,\"sprt\":{\"alpha\":1,\"beta\":1}"
+        "}]",
+    };
+    (void)state;
+    for (size_t i = 0; i < SQ_COUNT(conditions); i++) {
+        cleanup_json json_t *c = json_loads(conditions[i], 0, NULL);
+        struct sq_probe_window well = {.seconds = 1, .n = 60}, ill = {.seconds = 1, .n = 60, .bad = 60};
+        struct sq_abort_watch *w = NULL;
+        char why[300] = "";
+        assert_non_null(c);
+        assert_false(sq_abort_due(i ? NULL : c, look, &ill, why, sizeof(why))); /* none of its business */
+        assert_int_equal(sq_abort_watch_new(c, &w, NULL), 0);
+        for (int s = 0; s < 600; s++)
+            assert_false(sq_abort_watch_due(w, 1, look, &well, why, sizeof(why)));
+        assert_false(sq_abort_watch_due(w, 0, look, &ill, why, sizeof(why))); /* no second has passed */
+        int n = 1;
+        while (!sq_abort_watch_due(w, 1, look, &ill, why, sizeof(why)))
+            n++;
+        assert_true(n <= 2); /* min_requests */
+        assert_non_null(strstr(why, i ? "burn_rate" : "error_rate"));
+        assert_non_null(strstr(why, "0.1 % is well and 1.44 % is sick"));
+        sq_abort_watch_free(w);
+    }
+    cleanup_json json_t *c = json_loads("[{\"metric\":\"error_rate\",\"sprt\":{\"p0\":5,\"p1\":1}}]", 0, NULL);
+    struct sq_abort_watch *w = NULL;
+    assert_int_equal(sq_abort_watch_new(c, &w, NULL), -EINVAL);
+    sq_abort_watch_free(NULL);
+}
+
 /* ---- live ---- */
 
 static void live_breaker(void **state)
@@ -383,6 +431,8 @@ int main(void)
         cmocka_unit_test(ready_checks),
         cmocka_unit_test(ready_on_a_unix_socket),
         cmocka_unit_test(abort_conditions),
+        cmocka_unit_test(abort_burn_rate),
+        cmocka_unit_test(abort_sequential),
         cmocka_unit_test(live_breaker),
         cmocka_unit_test(progress_without_a_terminal),
         cmocka_unit_test(lock_says_who_lives),
