@@ -130,6 +130,72 @@ int sq_cgroup_of(pid_t pid, char *buf, size_t len, struct sq_err *e)
     return sq_err_cls(e, SQ_C_UNSUPPORTED, -ENOENT, "this kernel has no cgroup2 (no 0:: line in %s)", path);
 }
 
+/* The path from the root of the hierarchy of the directory PATH. */
+static int from_root(const char *path, char *buf, size_t len, struct sq_err *e)
+{
+    cleanup_fclose FILE *f = fopen("/proc/self/mountinfo", "re");
+    cleanup_free char *line = NULL;
+    size_t cap = 0;
+
+    while (f && getline(&line, &cap, f) > 0) {
+        char *root = NULL, *point = NULL;
+        if (!cgroup2_mount(line, &root, &point))
+            continue;
+        size_t n = strlen(point);
+        if (strncmp(path, point, n) != 0 || (path[n] != '/' && path[n] != '\0'))
+            continue;
+        int r = snprintf(buf, len, "%s%s", strcmp(root, "/") == 0 ? "" : root, path + n);
+        return r < 0 || (size_t)r >= len ? sq_err(e, -ENAMETOOLONG, "the path of %s is too long", path) : 0;
+    }
+    return sq_err_cls(e, SQ_C_NOTFOUND, -ENOENT, "%s is in no cgroup2 mount", path);
+}
+
+int sq_cgroup_find(const char *name, char *buf, size_t len, struct sq_err *e)
+{
+    char cg[PATH_MAX], full[PATH_MAX];
+
+    if (strstr(name, "/../") || strstr(name, "/./") || strlen(name) >= SQ_CGROUP_MAX)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"%.200s\" is no plain path of a cgroup", name);
+    (void)snprintf(cg, sizeof cg, "%s%s", name[0] == '/' ? "" : "/", name);
+    for (size_t n = strlen(cg); n > 1 && cg[n - 1] == '/'; n--)
+        cg[n - 1] = '\0';
+    if (from_root(cg, full, sizeof full, NULL) == 0 && access(cg, F_OK) == 0) {
+        (void)snprintf(buf, len, "%s", cg);
+        return 0;
+    }
+    if (reach(cg, buf, len, NULL) == 0)
+        return 0;
+    sq_err_cls(e, SQ_C_NOTFOUND, -ENOENT, "there is no cgroup2 \"%.200s\"", name);
+    sq_err_hint(e, "write it as /proc/PID/cgroup does, for example /system.slice/nginx.service");
+    return -ENOENT;
+}
+
+int sq_cgroup_id(const char *path, uint64_t *id, uint32_t *level, struct sq_err *e)
+{
+    struct {
+        struct file_handle h;
+        uint64_t id;
+    } handle = {.h = {.handle_bytes = sizeof handle.id}};
+    char full[PATH_MAX];
+    struct stat st;
+    int mount_id, r = from_root(path, full, sizeof full, e);
+
+    if (r < 0)
+        return r;
+    /* In a cgroup namespace of our own, what is above it, and so the depth, can't be seen (PROC_CGROUP_INIT_INO). */
+    if (stat("/proc/self/ns/cgroup", &st) == 0 && st.st_ino != 0xEFFFFFFBu)
+        return sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP, "squalld is in a cgroup namespace: it can't tell cgroups apart");
+    if (name_to_handle_at(AT_FDCWD, path, &handle.h, &mount_id, 0) < 0)
+        return sq_err_sys(e, -errno, "cannot find the id of the cgroup %s", path);
+    memcpy(id, handle.h.f_handle, sizeof *id);
+    *level = 0;
+    for (const char *p = full; *p; p++)
+        *level += p[0] == '/' && p[1] && p[1] != '/';
+    if (*level == 0)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "the root cgroup is everybody");
+    return 0;
+}
+
 bool sq_cgroup_has(const char *path, pid_t pid)
 {
     char dir[PATH_MAX];

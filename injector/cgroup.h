@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "squall/err.h"
@@ -21,6 +22,12 @@ int sq_cgroup_make(const char *injector, const char *run, const char *instance, 
                    struct sq_err *e);
 /* The cgroup2 directory that PID (0: self) is in, as we can reach it. */
 int sq_cgroup_of(pid_t pid, char *buf, size_t len, struct sq_err *e);
+/* The directory of a cgroup named as /proc/PID/cgroup does ("/system.slice/x"), or by its directory itself. -ENOENT,
+ * SQ_C_NOTFOUND. */
+int sq_cgroup_find(const char *name, char *buf, size_t len, struct sq_err *e);
+/* What BPF's cgroup helpers know it by: its id, and how deep it is below the root (1..). The root itself, which is
+ * everybody, is -EINVAL. */
+int sq_cgroup_id(const char *path, uint64_t *id, uint32_t *level, struct sq_err *e);
 /* Is PID in the cgroup PATH or below it? */
 bool sq_cgroup_has(const char *path, pid_t pid);
 int sq_cgroup_enter(const char *path, pid_t pid, struct sq_err *e); /* pid 0: self */

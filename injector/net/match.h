@@ -47,7 +47,7 @@ struct sq_group {
 struct sq_of {
     uint64_t id;
     uint32_t level; /* below the root of the hierarchy: 1.. */
-    char path[256]; /* its directory, for people */
+    char path[512]; /* its directory */
 };
 
 struct sq_match {
@@ -83,9 +83,12 @@ int sq_resolving_begin(const struct sq_match *m, const struct sq_netns *ns, stru
 int sq_resolving_end(struct sq_resolving *r, struct sq_match *m, bool *changed, struct sq_err *e);
 void sq_resolving_free(struct sq_resolving *r); /* ends the child if it still lives */
 
-/* What spare_control adds: ports of the sshd of this network namespace and of its sessions, and the probe's path (given
- * by the controller in the run's "probe": ["addr:port", ...]) as `except` groups; NOTES gets one line each for the
- * plan. Call it in the namespace of the fault (sq_netns_call). */
+/* The "probe" of POST /v1/runs, checked: [{"to": "addr:port", "from": "addr"}], with the address that the probe sends
+ * from. New reference; NULL: E. */
+json_t *sq_match_probe(const json_t *probe, struct sq_err *e);
+/* What spare_control adds: ports of the sshd of this network namespace and of its sessions, and the probe's path (what
+ * sq_match_probe gave) as `except` groups; NOTES gets one line each for the plan. Call it in the namespace of the fault
+ * (sq_netns_call). */
 int sq_match_spare(struct sq_match *m, const json_t *run_probe, json_t *notes, struct sq_err *e);
 /* For people: "tcp to 10.0.0.0/8:5432 except port 22". */
 char *sq_match_text(const struct sq_match *m, char *buf, size_t len);

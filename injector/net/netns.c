@@ -162,7 +162,7 @@ static int find_container(pid_t pid, void *arg)
     return 0;
 }
 
-static int spec_container(const char *id, struct sq_netns *ns, struct sq_err *e)
+int sq_container_find(const char *id, char *full, size_t len, pid_t *pid, struct sq_err *e)
 {
     struct container c = {.id = id};
     size_t n = strlen(id);
@@ -180,8 +180,21 @@ static int spec_container(const char *id, struct sq_netns *ns, struct sq_err *e)
         sq_err_hint(e, "it is looked for in the cgroups of all processes that squalld sees");
         return -ENOENT;
     }
-    int r = by_pid(c.pid, ns, e);
-    (void)snprintf(ns->name, sizeof ns->name, "container %.12s", c.full);
+    (void)snprintf(full, len, "%s", c.full);
+    *pid = c.pid;
+    return 0;
+}
+
+static int spec_container(const char *id, struct sq_netns *ns, struct sq_err *e)
+{
+    char full[72];
+    pid_t pid = 0;
+    int r = sq_container_find(id, full, sizeof full, &pid, e);
+
+    if (r < 0)
+        return r;
+    r = by_pid(pid, ns, e);
+    (void)snprintf(ns->name, sizeof ns->name, "container %.12s", full);
     return r;
 }
 

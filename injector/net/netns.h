@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "squall/err.h"
 
@@ -28,5 +29,8 @@ int sq_netns_find(const json_t *record, struct sq_netns *ns, struct sq_err *e);
 /* Run FN in it on this thread and come back. A thread that can't come back ends the process. Returns what FN returned.
  */
 int sq_netns_call(const struct sq_netns *ns, int (*fn)(void *arg, struct sq_err *e), void *arg, struct sq_err *e);
+
+/* The container whose id begins with ID (6 digits or more): its whole id, and the lowest pid in it. */
+int sq_container_find(const char *id, char *full, size_t len, pid_t *pid, struct sq_err *e);
 
 #endif
