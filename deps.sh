@@ -22,6 +22,8 @@ libnl-route-3-dev     pc libnl-route-3.0
 libbpf-dev            pc libbpf
 libcap-ng-dev         pc libcap-ng
 libpcre2-dev          pc libpcre2-8
+libnftables-dev       pc libnftables
+zlib1g-dev            pc zlib
 node-llhttp           file /usr/share/llhttp/llhttp.c
 '
 check="$build"'
@@ -30,6 +32,8 @@ python3               cmd python3
 curl                  cmd curl
 procps                cmd ps
 iproute2              cmd ip
+nftables              cmd nft
+dnsmasq-base          cmd dnsmasq
 nginx-light           cmd nginx
 nodejs                cmd node
 user-mode-linux       cmd linux.uml

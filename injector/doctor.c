@@ -33,6 +33,8 @@ static const char *how_of(enum sq_target t)
         return sq_intercept_check_bpf(NULL) == 0 ? "cgroup-BPF" : "seccomp notification";
     case SQ_T_NETWORK:
         return "netem by netlink";
+    case SQ_T_PARTITION:
+        return "nftables";
     }
     return "";
 }

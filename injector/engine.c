@@ -37,6 +37,11 @@ struct sq_services *sq_engine_services(struct sq_engine *eng)
     return eng->services;
 }
 
+struct sq_cuts **sq_engine_cuts(struct sq_engine *eng)
+{
+    return &eng->cuts;
+}
+
 const char *sq_engine_dir(struct sq_engine *eng)
 {
     return eng->dir;
@@ -45,6 +50,11 @@ const char *sq_engine_dir(struct sq_engine *eng)
 const char *sq_engine_self(struct sq_engine *eng)
 {
     return eng->self;
+}
+
+void **sq_engine_netem(struct sq_engine *eng)
+{
+    return &eng->netem;
 }
 
 void sq_engine_beat(struct sq_engine *eng)

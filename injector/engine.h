@@ -14,6 +14,7 @@
 #include "squall/err.h"
 
 struct sq_services; /* service.h */
+struct sq_cuts;     /* net/cut.h */
 struct sq_page;     /* page.h */
 struct sq_beat_page;
 
@@ -43,12 +44,18 @@ uv_loop_t *sq_engine_loop(struct sq_engine *eng);
 struct sq_journal *sq_engine_journal(struct sq_engine *eng);
 struct sq_intercept *sq_engine_intercept(struct sq_engine *eng);
 struct sq_services *sq_engine_services(struct sq_engine *eng);
+struct sq_cuts **sq_engine_cuts(struct sq_engine *eng); /* net/cut.c's own cell */
 const char *sq_engine_dir(struct sq_engine *eng);
 const char *sq_engine_self(struct sq_engine *eng);
 /* An event for the evidence of a run ("" or NULL: all runs). Takes OBJ; adds seq and at (unless "at" is there). */
 void sq_engine_event(struct sq_engine *eng, const char *run_id, json_t *obj);
 /* A dup of a seccomp listener for the keeper (owned by the callee); fd -1: forget KEY. */
 void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd);
+
+/* What the netem backend knows of the devices it is on: its own (net/netem_shaper.c). */
+void **sq_engine_netem(struct sq_engine *eng);
+/* What F acts on is gone (an interface, a namespace): take it back now, say BY in the event, and forget it. F is freed. */
+void sq_engine_fault_over(struct sq_fault *f, const char *by);
 
 const char *sq_run_id(const struct sq_run *run);
 uint64_t sq_run_seed(const struct sq_run *run);

@@ -68,8 +68,10 @@ struct sq_engine {
     struct sq_intercept *intercept;
     struct sq_services *services;
     struct sq_run *runs; /* live, ending, and ended less than SQ_KEPT_NS ago; newest first */
+    struct sq_cuts *cuts; /* net/cut.c's; NULL: there is none */
     uint64_t n_runs, n_faults;
     uint64_t able; /* a bit for each fault kind, in the order of kinds.def, whose check has passed */
+    void *netem; /* of net/netem_shaper.c */
     uv_timer_t timer;
     bool timer_open;
     bool stopping;

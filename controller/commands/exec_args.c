@@ -52,6 +52,9 @@ static int take_fault(struct exec *x, const char *kind)
     if (spec->target == SQ_T_NETWORK)
         return sq_term_usage(x->t, "it acts on a whole interface; use it in a scenario with squall run",
                              "exec: %s is not for one command", kind);
+    if (spec->target == SQ_T_PARTITION)
+        return sq_term_usage(x->t, "it cuts off a whole host; use it in a scenario with squall run",
+                             "exec: %s is not for one command", kind);
     if (x->n_faults == SQ_EXEC_FAULTS)
         return sq_term_usage(x->t, NULL, "exec: more than %d faults", SQ_EXEC_FAULTS);
     x->faults[x->n_faults++] =

@@ -41,7 +41,7 @@ struct sq_param {
 #define SQ_PARAM_END { NULL, SQ_P_STRING, 0, NULL, NULL, NULL }
 
 /* What a fault acts on. */
-enum sq_target { SQ_T_PROCESS, SQ_T_EDGE, SQ_T_NETWORK };
+enum sq_target { SQ_T_PROCESS, SQ_T_EDGE, SQ_T_NETWORK, SQ_T_PARTITION };
 
 struct sq_fault_spec {
     const char *name; /* "process/kill" */

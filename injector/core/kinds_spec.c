@@ -85,6 +85,17 @@ static const struct sq_param network_params[] = {
     SQ_PARAM_END,
 };
 
+static const struct sq_param partition_params[] = {
+    {"between", SQ_P_STRINGS, 0, "self", NULL,
+     "the first group: self (whoever lives in the namespace), addresses, networks (10.0.0.0/8) or host names"},
+    {"and", SQ_P_STRINGS, SQ_REQUIRED, NULL, NULL, "the second group: addresses, networks or host names"},
+    {"namespace", SQ_P_STRING, 0, NULL, NULL,
+     "the network namespace: a name, pid:N, container:ID or a path (default: squalld's own)"},
+    {"spare_control", SQ_P_BOOL, 0, "true", NULL,
+     "leave SSH, the controller's connection and the probe's path alone"},
+    SQ_PARAM_END,
+};
+
 const struct sq_param *sq_target_params(enum sq_target t)
 {
     switch (t) {
@@ -94,6 +105,8 @@ const struct sq_param *sq_target_params(enum sq_target t)
         return edge_params;
     case SQ_T_NETWORK:
         return network_params;
+    case SQ_T_PARTITION:
+        return partition_params;
     }
     return process_params;
 }
