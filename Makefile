@@ -20,7 +20,7 @@ CLANG ?= clang
 BPFTOOL ?= $(shell command -v bpftool || echo /usr/sbin/bpftool)
 Q = $(if $(V),,@)
 
-PKGS := libuv jansson libmicrohttpd libcurl yaml-0.1 libseccomp libnl-3.0 libnl-route-3.0 libbpf libcap-ng libpcre2-8 libnftables zlib
+PKGS := libuv jansson libmicrohttpd libcurl yaml-0.1 libseccomp libnl-3.0 libnl-route-3.0 libbpf libcap-ng libpcre2-8 libnftables zlib openssl libnghttp2
 # Recursive on purpose: asked only when a recipe needs it, so that `make deps` works before pkg-config is there.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
 LLHTTP_SYSTEM := $(wildcard /usr/include/llhttp.h)
@@ -36,7 +36,7 @@ SAN := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sani
 CFLAGS = -std=gnu11 -D_GNU_SOURCE $(OPT) $(WARN) $(HARDEN) $(SAN) -MMD -MP $(PKG_CFLAGS) $(LLHTTP_INC) $(EXTRA_CFLAGS)
 LDFLAGS = -pie -Wl,-z,relro,-z,now $(SAN)
 LIBS_D := -lmicrohttpd -luv -ljansson -lseccomp -lbpf -lnl-route-3 -lnl-3 -lcap-ng -lpcre2-8 -lnftables -lz -lpthread -lm $(if $(LLHTTP_SYSTEM),-lllhttp)
-LIBS_C := -lcurl -lyaml -luv -ljansson -lpcre2-8 -lpthread -lm $(if $(LLHTTP_SYSTEM),-lllhttp)
+LIBS_C := -lcurl -lssl -lcrypto -lnghttp2 -lz -lyaml -luv -ljansson -lpcre2-8 -lpthread -lm $(if $(LLHTTP_SYSTEM),-lllhttp)
 
 # Rooms. Each sees only the headers of the rooms it may use.
 CORE := $(wildcard injector/core/*.c)

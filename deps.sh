@@ -24,6 +24,8 @@ libcap-ng-dev         pc libcap-ng
 libpcre2-dev          pc libpcre2-8
 libnftables-dev       pc libnftables
 zlib1g-dev            pc zlib
+libssl-dev            pc openssl
+libnghttp2-dev        pc libnghttp2
 node-llhttp           file /usr/share/llhttp/llhttp.c
 '
 check="$build"'
@@ -35,6 +37,11 @@ iproute2              cmd ip
 nftables              cmd nft
 dnsmasq-base          cmd dnsmasq
 nginx-light           cmd nginx
+openssl               cmd openssl
+redis-server          cmd redis-server
+dnsmasq-base          cmd dnsmasq
+postgresql            file /usr/share/postgresql-common/pg_wrapper
+python3-grpcio        file /usr/lib/python3/dist-packages/grpc/__init__.py
 nodejs                cmd node
 user-mode-linux       cmd linux.uml
 '

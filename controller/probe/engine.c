@@ -19,7 +19,13 @@
 
 /* --- requests --- */
 
-static struct sq_request *request_new(struct sq_probe *p)
+static void min_of(int64_t *at, int64_t other)
+{
+    if (other < *at)
+        *at = other;
+}
+
+static struct sq_request *request_new(struct sq_engine *p)
 {
     struct sq_request *r = p->free_requests;
 
@@ -43,7 +49,7 @@ static struct sq_request *request_new(struct sq_probe *p)
 
 static void request_free(struct sq_endpoint *ep, struct sq_request *r)
 {
-    struct sq_probe *p = ep->probe;
+    struct sq_engine *p = ep->probe;
 
     if (r->prev)
         r->prev->next = r->next;
@@ -58,15 +64,57 @@ static void request_free(struct sq_endpoint *ep, struct sq_request *r)
     p->outstanding--;
 }
 
+/* A user of a closed loop whose request got no answer pauses, so that a dead server is not hammered. */
+#define PAUSE_NS (10 * SQ_MS)
+
+static void user_free(struct sq_endpoint *ep, bool answered)
+{
+    struct sq_engine *p = ep->probe;
+
+    if (!ep->closed || ep->ended)
+        return;
+    if (!answered && sq_follow_put(&ep->sessions, p->now + PAUSE_NS, NULL, 0))
+        return;
+    ep->free_users++;
+    ep->next_planned = p->now;
+    p->next_due = p->now;
+}
+
+/* What a session does after an answer. */
+static void session_goes_on(struct sq_endpoint *ep, struct sq_session *s, size_t step, bool good, bool answered)
+{
+    struct sq_engine *p = ep->probe;
+    int64_t at;
+
+    if (good && step < ep->n_variants && !ep->ended) {
+        at = p->now + ep->variant[step].think;
+        if (sq_follow_put(&ep->sessions, at, s, step)) {
+            min_of(&p->next_due, at);
+            return;
+        }
+        ep->broken = "out of memory";
+    }
+    sq_session_end(&ep->sessions, s);
+    user_free(ep, answered);
+}
+
 void sq_engine_finish(struct sq_endpoint *ep, struct sq_request *r, enum sq_bad bad, const struct sq_answer *a)
 {
-    struct sq_probe *p = ep->probe;
+    struct sq_engine *p = ep->probe;
     int64_t latency = p->now - r->planned;
+    struct sq_session *session = r->session;
+    size_t step = (size_t)(r->variant - ep->variant) + 1;
 
+    if (session && bad == SQ_BAD_NONE && r->variant->captures.n > 0 && !sq_keep_done(&session->keep))
+        bad = SQ_BAD_BODY; /* what the session goes on with was not there */
     sq_second_add(r->second, bad, latency, r->sent >= 0 ? p->now - r->sent : -1, a);
     sq_window_add(ep->window, (p->now - p->begin) / SQ_S, latency, bad != SQ_BAD_NONE);
     ep->done++;
     request_free(ep, r);
+    if (session)
+        session_goes_on(ep, session, step, bad == SQ_BAD_NONE, a != NULL);
+    else
+        user_free(ep, a != NULL);
 }
 
 static void note_lag(struct sq_endpoint *ep, int64_t lag)
@@ -79,22 +127,51 @@ static void note_lag(struct sq_endpoint *ep, int64_t lag)
     }
 }
 
-static void issue_one(struct sq_endpoint *ep)
+/* When the next request of the endpoint is planned: a new one, or one that goes on. */
+static int64_t next_at(const struct sq_endpoint *ep)
 {
-    struct sq_probe *p = ep->probe;
+    int64_t follow = sq_follow_next(&ep->sessions);
+
+    return follow < ep->next_planned ? follow : ep->next_planned;
+}
+
+static const struct sq_variant *choose(struct sq_endpoint *ep)
+{
+    double x;
+    size_t i = 0;
+
+    if (ep->n_variants == 1 || ep->is_session)
+        return ep->variant;
+    x = sq_rng_double(&ep->rng) * ep->variant[ep->n_variants - 1].share;
+    while (i + 1 < ep->n_variants && x >= ep->variant[i].share)
+        i++;
+    return &ep->variant[i];
+}
+
+/* A request that was planned for AT goes on its way, or waits; NULL: there is no room for it at all. */
+static struct sq_request *issue_one(struct sq_endpoint *ep, int64_t at, const struct sq_variant *variant,
+                                    struct sq_session *session)
+{
+    struct sq_engine *p = ep->probe;
     struct sq_request *r = request_new(p);
 
     ep->planned++;
     ep->current->planned++;
-    note_lag(ep, p->now - ep->next_planned);
+    note_lag(ep, p->now - at);
     if (!r) {
         ep->broken = "more requests were on the way than the probe can hold";
-        return;
+        return NULL;
     }
     memset(r, 0, sizeof *r);
-    r->planned = ep->next_planned;
+    r->planned = at;
     r->picked = p->now;
     r->sent = -1;
+    r->variant = variant;
+    r->session = session;
+    if (session)
+        r->row = session->row;
+    else if (ep->data.n_rows > 0)
+        r->row = (ep->part + (ep->number - 1) * ep->parts) % ep->data.n_rows;
     r->second = ep->current;
     r->second->outstanding++;
     r->prev = ep->tail;
@@ -103,19 +180,58 @@ static void issue_one(struct sq_endpoint *ep)
     else
         ep->head = r;
     ep->tail = r;
-    sq_conn_dispatch(ep, r);
+    sq_dispatch(ep, r);
+    return r;
+}
+
+/* The next one of the schedule, or the first request of a user of a closed loop. */
+static void issue_new(struct sq_endpoint *ep)
+{
+    struct sq_session *session = NULL;
+    int64_t at = ep->next_planned;
+
+    ep->number++;
+    if (ep->is_session) {
+        size_t row = ep->data.n_rows > 0 ? (ep->part + (ep->number - 1) * ep->parts) % ep->data.n_rows : 0;
+
+        session = sq_session_begin(&ep->sessions, row);
+        if (!session)
+            ep->broken = "out of memory";
+    }
+    if (ep->closed) {
+        ep->free_users--;
+        ep->next_planned = ep->free_users > 0 ? ep->probe->now : SQ_NEVER;
+    } else {
+        ep->next_planned = SQ_NEVER; /* the caller steps on */
+    }
+    if (!issue_one(ep, at, choose(ep), session) && session)
+        sq_session_end(&ep->sessions, session);
+}
+
+static void issue_follow(struct sq_endpoint *ep)
+{
+    struct sq_follow f = sq_follow_take(&ep->sessions);
+
+    if (!f.session) { /* a user who paused */
+        ep->free_users++;
+        ep->next_planned = f.at;
+        issue_new(ep);
+        return;
+    }
+    if (!issue_one(ep, f.at, &ep->variant[f.step], f.session))
+        sq_session_end(&ep->sessions, f.session);
 }
 
 /* --- seconds --- */
 
-static int64_t second_end(const struct sq_probe *p, const struct sq_second *s)
+static int64_t second_end(const struct sq_engine *p, const struct sq_second *s)
 {
     return p->zero + (s->sec + 1) * SQ_S;
 }
 
 static void second_open(struct sq_endpoint *ep, int64_t sec)
 {
-    struct sq_second *s = sq_second_new(ep->name, &ep->rules, sec);
+    struct sq_second *s = sq_second_new(ep->name, &ep->variant[0].rules, sec);
 
     if (!s) {
         /* Out of memory: keep what there is going, and say that it can't be used. */
@@ -136,7 +252,7 @@ static void second_open(struct sq_endpoint *ep, int64_t sec)
 /* Open the second that the next request belongs to. */
 static void roll(struct sq_endpoint *ep)
 {
-    struct sq_probe *p = ep->probe;
+    struct sq_engine *p = ep->probe;
 
     while (!ep->rolled) {
         int64_t end = second_end(p, ep->current);
@@ -144,7 +260,7 @@ static void roll(struct sq_endpoint *ep)
         if (ep->ended && p->stop_at <= end) {
             ep->current->closed = true;
             ep->rolled = true;
-        } else if (p->now >= end && ep->next_planned >= end) {
+        } else if (p->now >= end && next_at(ep) >= end) {
             ep->current->closed = true;
             second_open(ep, ep->current->sec + 1);
         } else {
@@ -153,7 +269,7 @@ static void roll(struct sq_endpoint *ep)
     }
 }
 
-static void queue_push(struct sq_probe *p, struct sq_second *s)
+static void queue_push(struct sq_engine *p, struct sq_second *s)
 {
     s->next = NULL;
     (void)pthread_mutex_lock(&p->lock);
@@ -188,34 +304,49 @@ static bool emit(struct sq_endpoint *ep)
 
 /* --- a turn --- */
 
+/* Step on to the next request of the schedule that is this thread's. */
+static void step_on(struct sq_endpoint *ep)
+{
+    int64_t at = sq_schedule_next(&ep->schedule);
+
+    for (size_t i = 1; i < ep->parts && at != INT64_MAX; i++)
+        at = sq_schedule_next(&ep->schedule);
+    ep->next_planned = at == INT64_MAX ? SQ_NEVER : ep->probe->begin + at;
+}
+
 static void issue(struct sq_endpoint *ep)
 {
-    struct sq_probe *p = ep->probe;
+    struct sq_engine *p = ep->probe;
+    int64_t at = next_at(ep);
 
-    for (int i = 0; i < BURST && !ep->ended && ep->next_planned <= p->now; i++) {
-        int64_t at;
-
-        if (ep->next_planned >= p->stop_at)
-            break;
+    for (int i = 0; i < BURST && !ep->ended && at <= p->now && at < p->stop_at; i++) {
         roll(ep);
-        issue_one(ep);
-        at = sq_schedule_next(&ep->schedule);
-        ep->next_planned = at == INT64_MAX ? SQ_NEVER : p->begin + at;
+        if (at < ep->next_planned) {
+            issue_follow(ep);
+        } else {
+            issue_new(ep);
+            if (!ep->closed)
+                step_on(ep);
+        }
+        at = next_at(ep);
     }
-    if (p->stop_at != SQ_NEVER && ep->next_planned >= p->stop_at)
+    if (p->stop_at != SQ_NEVER && at >= p->stop_at)
         ep->ended = true;
 }
 
-void sq_engine_issue(struct sq_probe *p)
+void sq_engine_issue(struct sq_engine *p)
 {
-    p->next_due = SQ_NEVER;
+    int64_t due = SQ_NEVER;
+
     for (size_t i = 0; i < p->n_endpoints; i++) {
         struct sq_endpoint *ep = &p->endpoint[i];
 
         issue(ep);
-        if (!ep->ended && ep->next_planned < p->next_due)
-            p->next_due = ep->next_planned;
     }
+    for (size_t i = 0; i < p->n_endpoints; i++)
+        if (!p->endpoint[i].ended)
+            min_of(&due, next_at(&p->endpoint[i]));
+    p->next_due = due;
 }
 
 /* All of an endpoint have the same timeout, so that the oldest is always the first to time out. */
@@ -224,10 +355,10 @@ static void expire(struct sq_endpoint *ep)
     while (ep->head && ep->head->planned + ep->timeout <= ep->probe->now) {
         struct sq_request *r = ep->head;
 
-        sq_conn_forget(ep, r);
+        sq_forget(ep, r);
         sq_engine_finish(ep, r, r->sent >= 0 ? SQ_BAD_TIMEOUT : SQ_BAD_UNSENT, NULL);
     }
-    sq_conn_pump(ep);
+    sq_pump(ep);
 }
 
 /* The grace after the stop is over: leave the rest out. */
@@ -236,19 +367,14 @@ static void cut(struct sq_endpoint *ep)
     while (ep->head) {
         struct sq_request *r = ep->head;
 
-        sq_conn_forget(ep, r);
+        sq_forget(ep, r);
+        sq_session_end(&ep->sessions, r->session);
         r->second->outstanding--;
         request_free(ep, r);
     }
 }
 
-static void min_of(int64_t *at, int64_t other)
-{
-    if (other < *at)
-        *at = other;
-}
-
-static int64_t next_wake(const struct sq_probe *p)
+static int64_t next_wake(const struct sq_engine *p)
 {
     int64_t at = p->next_due;
 
@@ -266,7 +392,7 @@ static int64_t next_wake(const struct sq_probe *p)
     return at;
 }
 
-static void arm(struct sq_probe *p)
+static void arm(struct sq_engine *p)
 {
     int64_t at = next_wake(p);
     struct itimerspec t = {{0, 0}, {0, 0}};
@@ -283,7 +409,7 @@ static void arm(struct sq_probe *p)
     (void)timerfd_settime(p->timer_fd, TFD_TIMER_ABSTIME, &t, NULL);
 }
 
-static void publish(struct sq_probe *p)
+static void publish(struct sq_engine *p)
 {
     struct sq_probe_live l = {0};
 
@@ -306,13 +432,13 @@ static void publish(struct sq_probe *p)
     __atomic_store_n(&p->live.lag_void, l.lag_void, __ATOMIC_RELAXED);
 }
 
-static void wake(struct sq_probe *p)
+static void wake(struct sq_engine *p)
 {
     if (p->wake)
         p->wake(p->wake_arg);
 }
 
-static bool all_over(const struct sq_probe *p)
+static bool all_over(const struct sq_engine *p)
 {
     for (size_t i = 0; i < p->n_endpoints; i++)
         if (!p->endpoint[i].rolled || p->endpoint[i].first)
@@ -322,7 +448,7 @@ static bool all_over(const struct sq_probe *p)
 
 static void turn(uv_prepare_t *h)
 {
-    struct sq_probe *p = h->data;
+    struct sq_engine *p = h->data;
     int64_t stop_at = LOAD(p->orders.stop_at), cut_at = LOAD(p->orders.cut_at);
     bool any = false;
 
@@ -359,7 +485,7 @@ static void turn(uv_prepare_t *h)
 
 static void on_timer(uv_poll_t *h, int status, int events)
 {
-    struct sq_probe *p = h->data;
+    struct sq_engine *p = h->data;
 
     (void)status;
     (void)events;
@@ -375,10 +501,10 @@ static void on_order(uv_poll_t *h, int status, int events)
 
     (void)status;
     (void)events;
-    (void)!read(((struct sq_probe *)h->data)->order_fd, &n, sizeof n); /* the turn that follows reads the orders */
+    (void)!read(((struct sq_engine *)h->data)->order_fd, &n, sizeof n); /* the turn that follows reads the orders */
 }
 
-void sq_engine_order(struct sq_probe *p)
+void sq_engine_order(struct sq_engine *p)
 {
     uint64_t one = 1;
 
@@ -387,7 +513,7 @@ void sq_engine_order(struct sq_probe *p)
 
 /* --- life --- */
 
-int sq_engine_init(struct sq_probe *p, struct sq_err *e)
+int sq_engine_init(struct sq_engine *p, struct sq_err *e)
 {
     int rc;
 
@@ -413,14 +539,26 @@ int sq_engine_init(struct sq_probe *p, struct sq_err *e)
     return 0;
 }
 
-void sq_engine_run(struct sq_probe *p)
+static void first(struct sq_endpoint *ep)
+{
+    int64_t at = sq_schedule_next(&ep->schedule);
+
+    ep->next_planned = at == INT64_MAX ? SQ_NEVER : ep->probe->begin + at;
+}
+
+void sq_engine_run(struct sq_engine *p)
 {
     p->now = sq_mono_ns();
     for (size_t i = 0; i < p->n_endpoints; i++) {
         struct sq_endpoint *ep = &p->endpoint[i];
-        int64_t at = sq_schedule_next(&ep->schedule);
-
-        ep->next_planned = at == INT64_MAX ? SQ_NEVER : p->begin + at;
+        if (ep->closed) {
+            ep->free_users = ep->limit;
+            ep->next_planned = p->begin;
+        } else {
+            for (size_t skip = 0; skip < ep->part; skip++)
+                (void)sq_schedule_next(&ep->schedule);
+            first(ep);
+        }
         second_open(ep, (p->begin - p->zero) / SQ_S);
         if (!ep->current)
             ep->ended = ep->rolled = true;
@@ -445,10 +583,10 @@ static void free_seconds(struct sq_second *s)
     }
 }
 
-void sq_engine_clear(struct sq_probe *p)
+void sq_engine_clear(struct sq_engine *p)
 {
     for (size_t i = 0; i < p->n_endpoints; i++)
-        sq_conn_close_all(&p->endpoint[i]);
+        p->endpoint[i].driver->close_all(&p->endpoint[i]);
     if (p->loop_ready) {
         uv_walk(&p->loop, close_handle, NULL);
         (void)uv_run(&p->loop, UV_RUN_DEFAULT);
@@ -459,7 +597,7 @@ void sq_engine_clear(struct sq_probe *p)
     if (p->order_fd >= 0)
         (void)close(p->order_fd);
     for (size_t i = 0; i < p->n_endpoints; i++) {
-        sq_conn_free_spare(&p->endpoint[i]);
+        p->endpoint[i].driver->free_spare(&p->endpoint[i]);
         free_seconds(p->endpoint[i].first);
         p->endpoint[i].first = p->endpoint[i].current = NULL;
     }

@@ -8,10 +8,13 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "probe/data.h"
 #include "probe/probe.h"
 #include "probe/proto.h"
 #include "probe/sample.h"
 #include "probe/schedule.h"
+#include "probe/session.h"
+#include "probe/tls.h"
 #include "probe/window.h"
 #include "squall/rng.h"
 
@@ -19,19 +22,39 @@
 #define SQ_CONNECTIONS_MAX 60000
 #define SQ_OUTSTANDING_MAX (1u << 20) /* requests on the way; more of them void the run */
 #define SQ_READ_BUFFER 65536
+#define SQ_THREADS_MAX 64
+#define SQ_VARIANTS_MAX 64 /* requests of a mix, steps of a session */
 #define SQ_NEVER INT64_MAX
 
 struct sq_conn;
-struct sq_probe;
+struct sq_muxed;
+struct sq_process;
+struct sq_engine;
+struct sq_endpoint;
+struct sq_request;
+
+/* How requests travel: conn.c, mux.c and command.c each have one. All run in the engine's thread. */
+struct sq_driver {
+    bool (*room)(const struct sq_endpoint *ep);                   /* could one more be taken now? */
+    void (*take)(struct sq_endpoint *ep, struct sq_request *r);   /* it is on its way, or has failed already */
+    void (*forget)(struct sq_endpoint *ep, struct sq_request *r); /* one that was taken is over before its answer */
+    void (*close_all)(struct sq_endpoint *ep);
+    void (*free_spare)(struct sq_endpoint *ep); /* when the loop has ended */
+};
+extern const struct sq_driver sq_driver_conn, sq_driver_mux, sq_driver_command;
 
 struct sq_request {
     struct sq_request *next, *prev; /* all outstanding ones of the endpoint, in planned order; also the free list */
     struct sq_request *wait_next;   /* those that wait for a connection, in planned order */
+    struct sq_request *mux_next, *mux_prev; /* those on one connection */
     struct sq_second *second;
-    struct sq_conn *conn;    /* NULL: waits */
-    int64_t planned, picked; /* picked: when the loop got to it */
-    int64_t sent;            /* when it got a connection; -1: not yet */
-    size_t tries;            /* addresses tried */
+    void *carrier; /* the driver's: what it is on; NULL: waits */
+    const struct sq_variant *variant;
+    struct sq_session *session; /* NULL: not part of one */
+    size_t row;                 /* of the endpoint's data */
+    int64_t planned, picked;    /* picked: when the loop got to it */
+    int64_t sent;               /* when it got a connection; -1: not yet */
+    size_t tries;               /* addresses tried */
     bool retried;
 };
 
@@ -40,23 +63,46 @@ struct sq_chunk {
     struct sq_request request[256];
 };
 
+/* One of the requests that an endpoint sends: the only one, one of a mix, or a step of a session. */
+struct sq_variant {
+    void *plan;
+    struct sq_rules rules;
+    struct sq_captures captures;
+    double share;  /* of a mix: the sum of the weights up to and with this one */
+    int64_t think; /* of a session: after the answer before it */
+    bool repeatable;
+};
+
 struct sq_endpoint {
-    struct sq_probe *probe;
+    struct sq_engine *probe;
     char *name;
     const struct sq_proto *proto;
-    void *plan;
-    bool repeatable;
+    const struct sq_driver *driver;
+    struct sq_variant *variant;
+    size_t n_variants;
+    bool is_session;
     struct sq_place place;
-    struct sq_rules rules;
+    struct sq_tls *tls;
+    struct sq_data data;
+    struct sq_sessions sessions;
     struct sq_schedule schedule;
+    struct sq_rng rng; /* which of a mix */
     int64_t timeout;
-    unsigned limit; /* connections */
+    unsigned limit;      /* connections */
+    unsigned streams;    /* at most on one of them */
+    bool keep_alive;     /* else each request has its own connection */
+    bool closed;         /* a closed loop: `limit` users, each sends when its last request is over */
+    unsigned free_users; /* of a closed loop */
+    size_t part, parts;  /* this thread has every parts-th request, from number `part` on */
+    uint64_t number;     /* of the next new request */
 
     int64_t next_planned; /* CLOCK_MONOTONIC */
     bool ended;           /* no more requests will be planned */
     bool rolled;          /* and the last second is closed */
     struct sq_request *head, *tail, *wait_head, *wait_tail;
     struct sq_conn *all, *idle, *spare; /* every open one; idle ones, last used first; to be used again */
+    struct sq_muxed *muxed, *full;      /* those with room for more, and those without */
+    struct sq_process *processes;
     unsigned open;
     size_t addr;      /* the address that worked last */
     int64_t retry_at; /* a Unix socket's backlog was full */
@@ -68,7 +114,8 @@ struct sq_endpoint {
     const char *broken; /* why its figures can't be used, apart from lag */
 };
 
-struct sq_probe {
+/* One thread of the probe. */
+struct sq_engine {
     struct sq_endpoint *endpoint;
     size_t n_endpoints;
     int64_t lag_over;
@@ -111,30 +158,45 @@ struct sq_probe {
     struct sq_second *queue_head, *queue_tail;
 };
 
-/* config.c: everything of an endpoint that the scenario says, names resolved. */
-int sq_endpoint_init(struct sq_endpoint *ep, const char *name, const json_t *o, const json_t *matchers,
-                     struct sq_err *e);
+/* probe.c: thread number K's; for tests. */
+struct sq_engine *sq_probe_engine(struct sq_probe *p, size_t k);
+
+/* config.c: everything of an endpoint that the scenario says, names resolved. PART: this thread's number, of those that
+ * share the endpoint (`threads`). */
+int sq_endpoint_init(struct sq_endpoint *ep, const char *name, const json_t *o, const json_t *matchers, size_t part,
+                     uint64_t seed, struct sq_err *e);
+unsigned sq_endpoint_threads(const json_t *o);
 void sq_endpoint_clear(struct sq_endpoint *ep);
 
 /* engine.c */
-int sq_engine_init(struct sq_probe *p, struct sq_err *e);
-void sq_engine_run(struct sq_probe *p);   /* in the probe's thread, until done or told to quit */
-void sq_engine_order(struct sq_probe *p); /* from the caller's thread: look at what was ordered */
-void sq_engine_clear(struct sq_probe *p); /* when nothing runs any more */
+int sq_engine_init(struct sq_engine *p, struct sq_err *e);
+void sq_engine_run(struct sq_engine *p);   /* in the probe's thread, until done or told to quit */
+void sq_engine_order(struct sq_engine *p); /* from the caller's thread: look at what was ordered */
+void sq_engine_clear(struct sq_engine *p); /* when nothing runs any more */
 /* Issue what is due; conn.c calls it between answers, so that a full batch of them delays no send. */
-void sq_engine_issue(struct sq_probe *p);
+void sq_engine_issue(struct sq_engine *p);
 /* The request is over; gives it back. */
 void sq_engine_finish(struct sq_endpoint *ep, struct sq_request *r, enum sq_bad bad, const struct sq_answer *a);
-bool sq_lag_void(const struct sq_probe *p, const struct sq_endpoint *ep);
+bool sq_lag_void(const struct sq_engine *p, const struct sq_endpoint *ep);
 
-/* conn.c */
-/* Put a request onto a connection, or at the end of those that wait for one. */
-void sq_conn_dispatch(struct sq_endpoint *ep, struct sq_request *r);
-/* Serve those that wait, as far as connections are free. */
-void sq_conn_pump(struct sq_endpoint *ep);
-/* Let go of a request that is over before its answer: closes its connection, or takes it from the queue's head. */
-void sq_conn_forget(struct sq_endpoint *ep, struct sq_request *r);
-void sq_conn_close_all(struct sq_endpoint *ep);
-void sq_conn_free_spare(struct sq_endpoint *ep);
+/* dispatch.c */
+/* Send a request, or put it at the end of those that wait for a connection. */
+void sq_dispatch(struct sq_endpoint *ep, struct sq_request *r);
+/* Serve those that wait, as far as there is room. */
+void sq_pump(struct sq_endpoint *ep);
+/* Let go of a request that is over before its answer. */
+void sq_forget(struct sq_endpoint *ep, struct sq_request *r);
+/* Back to the front: it was planned before all that wait. */
+void sq_wait_unshift(struct sq_endpoint *ep, struct sq_request *r);
+/* It got its connection: that is its actual send, connecting is part of the service. */
+void sq_note_sent(struct sq_endpoint *ep, struct sq_request *r);
+/* A new trace context, SQ_TRACE_LEN bytes. */
+void sq_trace_new(struct sq_engine *p, char *trace);
+/* What goes into its holes; *v lives as long as the request. */
+const struct sq_values *sq_values_of(const struct sq_endpoint *ep, const struct sq_request *r, struct sq_values *v);
+/* Where what is kept of its answer goes, emptied; NULL: nothing is. */
+struct sq_keep *sq_keep_of(const struct sq_request *r);
+/* Good, or why not. */
+enum sq_bad sq_judge(const struct sq_answer *a);
 
 #endif

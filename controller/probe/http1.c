@@ -1,6 +1,5 @@
-/* HTTP/1.1 over TCP and Unix sockets (RFC 9112). Answers are read by llhttp in its strict mode. Redirects are not
+/* HTTP/1.1 over TCP, TLS and Unix sockets (RFC 9112). Answers are read by llhttp in its strict mode. Redirects are not
  * followed and bodies not decompressed: what is measured is one exchange. */
-#include <ctype.h>
 #include <errno.h>
 #include <llhttp.h>
 #include <stdio.h>
@@ -8,19 +7,22 @@
 #include <string.h>
 #include <strings.h>
 
+#include "probe/http.h"
 #include "probe/proto.h"
+#include "probe/url.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/version.h"
 
-#define URL_MAX 4096
-#define REQUEST_MAX (2u << 20)
-
 struct plan {
     const struct sq_rules *rules;
-    char *text; /* the whole request */
+    char *text; /* the whole request; NULL: it has holes */
     size_t len;
     size_t trace; /* where in it the trace context stands */
+    /* With holes: the lines before and behind the trace context, the body. */
+    struct sq_template line, fields, body;
+    bool sized; /* content-length is sent even without a body */
+    struct sq_buf filled, filled_body;
     bool head, repeatable, close;
 };
 
@@ -28,6 +30,7 @@ struct talk {
     llhttp_t parser;
     const struct plan *plan;
     struct sq_match_state match;
+    struct sq_keep *keep_into;
     bool done, keep, surplus;
     int status;
     size_t name_len, value_len;
@@ -38,194 +41,129 @@ struct talk {
 
 /* --- the request --- */
 
-static bool speaks(const char *url)
+static bool speaks(const char *url, const json_t *request)
 {
-    return strncasecmp(url, "http://", 7) == 0 || strncmp(url, "unix:", 5) == 0;
+    const char *alpn = json_string_value(json_array_get(json_object_get(json_object_get(request, "tls"), "alpn"), 0));
+
+    if (sq_url_is(url, "https"))
+        return !alpn || strcmp(alpn, "h2") != 0;
+    return sq_url_is(url, "http") || strncmp(url, "unix:", 5) == 0;
 }
 
-static int bad_url(struct sq_err *e, const char *url, const char *why)
+/* The fields, each with its line end, and whether the scenario has said some of them itself. */
+static void write_fields(FILE *f, struct plan *p, const struct sq_http *h)
 {
-    sq_err_cls(e, SQ_C_INPUT, -EINVAL, "url \"%.200s\": %s", url, why);
-    sq_err_hint(e, "write http://host:port/path or unix:/path/to.sock:/path");
-    return -EINVAL;
-}
-
-static int split_unix(const char *url, struct sq_place *place, const char **path, struct sq_err *e)
-{
-    const char *sock = url + 5, *end = strstr(sock, ":/");
-    size_t len = end ? (size_t)(end - sock) : strlen(sock);
-
-    if (len == 0 || sock[0] != '/')
-        return bad_url(e, url, "the socket's path must be absolute");
-    if (len >= sizeof place->path)
-        return bad_url(e, url, "a socket's path has at most 107 bytes (unix(7))");
-    memcpy(place->path, sock, len);
-    *path = end ? end + 1 : "/";
-    return 0;
-}
-
-static int split_tcp(const char *url, struct sq_place *place, const char **path, struct sq_err *e)
-{
-    const char *host = url + 7, *end = host + strcspn(host, "/?#"), *stop, *port;
-    unsigned long n = 80;
-    char *tail;
-
-    if (memchr(host, '@', (size_t)(end - host)))
-        return bad_url(e, url, "no user or password in it, send an authorization header instead");
-    if (*host == '[') {
-        stop = memchr(host, ']', (size_t)(end - host));
-        if (!stop)
-            return bad_url(e, url, "no ] after the address");
-        host++;
-        port = stop + 1;
-    } else {
-        stop = memchr(host, ':', (size_t)(end - host));
-        port = stop = stop ? stop : end;
-    }
-    if (stop == host || (size_t)(stop - host) >= sizeof place->host)
-        return bad_url(e, url, "no host in it");
-    memcpy(place->host, host, (size_t)(stop - host));
-    if (port != end) {
-        n = *port == ':' && isdigit((unsigned char)port[1]) ? strtoul(port + 1, &tail, 10) : 0;
-        if (n < 1 || n > 65535 || tail != end)
-            return bad_url(e, url, "a port is a number from 1 to 65535");
-    }
-    (void)snprintf(place->port, sizeof place->port, "%lu", n);
-    *path = *end ? end : "/";
-    return 0;
-}
-
-static int split_url(const char *url, struct sq_place *place, const char **path, struct sq_err *e)
-{
-    int rc;
-
-    memset(place, 0, sizeof *place);
-    if (strlen(url) > URL_MAX)
-        return bad_url(e, url, "too long");
-    for (const char *c = url; *c; c++)
-        if (*c <= ' ' || *c == 0x7f || (unsigned char)*c > 0x7f)
-            return bad_url(e, url, "a blank or a byte that must be written as %XX");
-    rc = strncmp(url, "unix:", 5) == 0 ? split_unix(url, place, path, e) : split_tcp(url, place, path, e);
-    if (rc == 0 && strchr(*path, '#'))
-        return bad_url(e, url, "a fragment (#...) is never sent");
-    return rc;
-}
-
-static bool is_token(const char *s)
-{
-    if (!*s)
-        return false;
-    for (; *s; s++)
-        if (!isalnum((unsigned char)*s) && !strchr("!#$%&'*+-.^_`|~", *s))
-            return false;
-    return true;
-}
-
-static int bad_header(struct sq_err *e, const char *name, const char *why)
-{
-    return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "headers: %.100s: %s", name, why);
-}
-
-static int write_headers(FILE *f, struct plan *p, const json_t *headers, bool *host, bool *agent, struct sq_err *e)
-{
-    static const char *const ours[] = {"traceparent", "content-length", "transfer-encoding", "expect", "upgrade"};
+    bool host = false, agent = false;
     const char *name;
     json_t *v;
 
-    if (headers && !json_is_object(headers) && !json_is_null(headers))
-        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "headers: a mapping of names to values");
-    json_object_foreach((json_t *)(uintptr_t)headers, name, v)
+    json_object_foreach((json_t *)(uintptr_t)h->headers, name, v)
     {
-        const char *text = json_string_value(v);
-
-        if (!is_token(name))
-            return bad_header(e, name, "not a header name");
-        if (!text || strlen(text) != json_string_length(v) || strpbrk(text, "\r\n"))
-            return bad_header(e, name, "its value must be a text of one line");
-        for (size_t i = 0; i < SQ_COUNT(ours); i++)
-            if (strcasecmp(name, ours[i]) == 0)
-                return bad_header(e, name, "the probe decides about this one itself");
-        if (strcasecmp(name, "host") == 0)
-            *host = true;
-        if (strcasecmp(name, "user-agent") == 0)
-            *agent = true;
-        if (strcasecmp(name, "connection") == 0 && strcasestr(text, "close"))
+        host = host || strcasecmp(name, "host") == 0;
+        agent = agent || strcasecmp(name, "user-agent") == 0;
+        if (strcasecmp(name, "connection") == 0 && strcasestr(json_string_value(v), "close"))
             p->close = true;
-        (void)fprintf(f, "%s: %s\r\n", name, text);
+        (void)fprintf(f, "%s: %s\r\n", name, json_string_value(v));
     }
-    return 0;
-}
-
-static int write_request(struct plan *p, const json_t *request, const struct sq_place *place, const char *path,
-                         struct sq_err *e)
-{
-    const char *method = sq_json_str_or(request, "method", "GET");
-    const json_t *body = json_object_get(request, "body");
-    size_t body_len = json_string_length(body);
-    bool host = false, agent = false, v6 = strchr(place->host, ':') != NULL;
-    FILE *f = open_memstream(&p->text, &p->len);
-    int rc;
-
-    if (!f)
-        return sq_err(e, -ENOMEM, "no memory");
-    (void)fprintf(f, "%s %s%s HTTP/1.1\r\ntraceparent: ", method, *path == '?' ? "/" : "", path);
-    (void)fflush(f);
-    p->trace = p->len;
-    (void)fprintf(f, "%0*d\r\n", SQ_TRACE_LEN, 0);
-    rc = write_headers(f, p, json_object_get(request, "headers"), &host, &agent, e);
-    if (!host && place->path[0])
-        (void)fputs("host: localhost\r\n", f);
-    else if (!host)
-        (void)fprintf(f, "host: %s%s%s%s%s\r\n", v6 ? "[" : "", place->host, v6 ? "]" : "",
-                      strcmp(place->port, "80") ? ":" : "", strcmp(place->port, "80") ? place->port : "");
+    if (h->close && !p->close)
+        (void)fputs("connection: close\r\n", f);
+    if (!host)
+        (void)fprintf(f, "host: %s\r\n", h->authority);
     if (!agent)
         (void)fputs("user-agent: squall/" SQUALL_VERSION "\r\n", f);
-    if (body_len > 0 || strcmp(method, "POST") == 0 || strcmp(method, "PUT") == 0 || strcmp(method, "PATCH") == 0)
-        (void)fprintf(f, "content-length: %zu\r\n", body_len);
+}
+
+static int no_memory(struct sq_err *e)
+{
+    return sq_err(e, -ENOMEM, "no memory");
+}
+
+/* One text, when nothing in it changes but the trace context. */
+static int write_text(struct plan *p, const struct sq_http *h, const char *fields, struct sq_err *e)
+{
+    size_t body = json_string_length(h->body);
+    FILE *f = open_memstream(&p->text, &p->len);
+
+    if (!f)
+        return no_memory(e);
+    (void)fprintf(f, "%s %s%s HTTP/1.1\r\ntraceparent: ", h->method, *h->path == '?' ? "/" : "", h->path);
+    (void)fflush(f);
+    p->trace = p->len;
+    (void)fprintf(f, "%0*d\r\n%s", SQ_TRACE_LEN, 0, fields);
+    if (body > 0 || p->sized)
+        (void)fprintf(f, "content-length: %zu\r\n", body);
     (void)fputs("\r\n", f);
-    if (body_len > 0)
-        (void)fwrite(json_string_value(body), 1, body_len, f);
-    if (fclose(f) != 0 && rc == 0)
-        rc = sq_err(e, -ENOMEM, "no memory");
-    if (rc == 0 && p->len > REQUEST_MAX)
-        rc = sq_err_cls(e, SQ_C_INPUT, -E2BIG, "a request has at most 2 MiB");
-    return rc;
+    if (body > 0)
+        (void)fwrite(json_string_value(h->body), 1, body, f);
+    if (fclose(f) != 0)
+        return no_memory(e);
+    return p->len <= SQ_REQUEST_MAX ? 0 : sq_err_cls(e, SQ_C_INPUT, -E2BIG, "a request has at most 2 MiB");
+}
+
+static int write_template(struct plan *p, const struct sq_http *h, const char *fields, const struct sq_names *names,
+                          struct sq_err *e)
+{
+    const char *body = json_string_value(h->body);
+    int rc;
+
+    if ((rc = sq_http_add(&p->line, h->method, SQ_HOLE_RAW, NULL, e)) < 0 ||
+        (rc = sq_http_add(&p->line, *h->path == '?' ? " /" : " ", SQ_HOLE_RAW, NULL, e)) < 0 ||
+        (rc = sq_http_add(&p->line, h->path, SQ_HOLE_URL, names, e)) < 0 ||
+        (rc = sq_http_add(&p->line, " HTTP/1.1\r\ntraceparent: ", SQ_HOLE_RAW, NULL, e)) < 0 ||
+        (rc = sq_http_add(&p->fields, "\r\n", SQ_HOLE_RAW, NULL, e)) < 0 ||
+        (rc = sq_http_add(&p->fields, fields, SQ_HOLE_HEADER, names, e)) < 0)
+        return rc;
+    return body ? sq_http_add(&p->body, body, SQ_HOLE_RAW, names, e) : 0;
+}
+
+static int write_request(struct plan *p, const struct sq_http *h, const struct sq_names *names, struct sq_err *e)
+{
+    cleanup_free char *fields = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&fields, &len);
+
+    if (!f)
+        return no_memory(e);
+    write_fields(f, p, h);
+    if (fclose(f) != 0)
+        return no_memory(e);
+    p->sized = strcmp(h->method, "POST") == 0 || strcmp(h->method, "PUT") == 0 || strcmp(h->method, "PATCH") == 0;
+    if (sq_has_holes(h->path) || sq_has_holes(fields) || sq_has_holes(json_string_value(h->body)))
+        return write_template(p, h, fields, names, e);
+    return write_text(p, h, fields, e);
 }
 
 static void release(void *plan)
 {
     struct plan *p = plan;
 
-    if (p)
-        free(p->text);
+    if (!p)
+        return;
+    free(p->text);
+    sq_template_free(&p->line);
+    sq_template_free(&p->fields);
+    sq_template_free(&p->body);
+    sq_buf_free(&p->filled);
+    sq_buf_free(&p->filled_body);
     free(p);
 }
 
-static int prepare(const json_t *endpoint, const struct sq_rules *rules, void **plan, struct sq_place *place,
-                   struct sq_err *e)
+static int prepare(const json_t *endpoint, const struct sq_names *names, const struct sq_rules *rules, void **plan,
+                   struct sq_place *place, struct sq_err *e)
 {
-    /* Methods that may be sent twice without harm: RFC 9110, 9.2.2. */
-    static const char *const idempotent[] = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"};
-    const char *url, *path, *method;
+    struct sq_http h;
     struct plan *p;
-    json_t *request;
-    int rc;
+    int rc = sq_http_read(endpoint, "http", "https", &h, place, e);
 
-    if ((rc = sq_json_obj(endpoint, "request", &request, e)) < 0 || (rc = sq_json_str(request, "url", &url, e)) < 0 ||
-        (rc = split_url(url, place, &path, e)) < 0)
+    if (rc < 0)
         return rc;
-    method = sq_json_str_or(request, "method", "GET");
-    if (!is_token(method) || strlen(method) > 32 || strcmp(method, "CONNECT") == 0)
-        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "method: \"%.40s\" is none that can be sent", method);
     p = calloc(1, sizeof *p);
     if (!p)
-        return sq_err(e, -ENOMEM, "no memory");
+        return no_memory(e);
     p->rules = rules;
-    p->head = strcmp(method, "HEAD") == 0;
-    for (size_t i = 0; i < SQ_COUNT(idempotent); i++)
-        if (strcmp(method, idempotent[i]) == 0)
-            p->repeatable = true;
-    rc = write_request(p, request, place, path, e);
+    p->head = h.head;
+    p->repeatable = h.repeatable;
+    rc = write_request(p, &h, names, e);
     if (rc < 0)
         release(p);
     else
@@ -238,10 +176,35 @@ static bool repeatable(const void *plan)
     return ((const struct plan *)plan)->repeatable;
 }
 
-static const char *request_bytes(void *plan, const char *trace, size_t *len)
+static const char *fill(struct plan *p, const struct sq_values *v, const char *trace, size_t *len)
+{
+    char number[64];
+
+    sq_buf_clear(&p->filled);
+    sq_buf_clear(&p->filled_body);
+    sq_template_fill(&p->body, v, &p->filled_body);
+    sq_template_fill(&p->line, v, &p->filled);
+    sq_buf_put(&p->filled, trace, SQ_TRACE_LEN);
+    sq_template_fill(&p->fields, v, &p->filled);
+    (void)snprintf(number, sizeof number, "content-length: %zu\r\n", p->filled_body.len);
+    if (p->filled_body.len > 0 || p->sized)
+        sq_buf_text(&p->filled, number);
+    sq_buf_text(&p->filled, "\r\n");
+    sq_buf_put(&p->filled, p->filled_body.data, p->filled_body.len);
+    if (p->filled.failed || p->filled_body.failed) {
+        *len = 0;
+        return NULL;
+    }
+    *len = p->filled.len;
+    return p->filled.data;
+}
+
+static const char *request_bytes(void *plan, const struct sq_values *v, const char *trace, size_t *len)
 {
     struct plan *p = plan;
 
+    if (!p->text)
+        return fill(p, v, trace, len);
     memcpy(p->text + p->trace, trace, SQ_TRACE_LEN);
     *len = p->len;
     return p->text;
@@ -254,6 +217,8 @@ static void header_done(struct talk *t)
     if (t->name_len > 0 && !t->name_too_long) {
         t->name[t->name_len] = 0;
         sq_match_header(t->plan->rules, &t->match, t->name, t->value, t->value_len);
+        if (t->keep_into)
+            sq_keep_header(t->keep_into, t->name, t->value, t->value_len);
     }
     t->name_len = t->value_len = 0;
     t->name_too_long = false;
@@ -315,6 +280,8 @@ static int on_body(llhttp_t *parser, const char *at, size_t len)
     struct talk *t = parser->data;
 
     sq_match_body(t->plan->rules, &t->match, at, len);
+    if (t->keep_into)
+        sq_keep_body(t->keep_into, at, len);
     return 0;
 }
 
@@ -348,11 +315,15 @@ static const llhttp_settings_t header_settings = {
     .on_message_complete = on_complete,
 };
 
-static void begin(void *talk)
+static void begin(void *talk, const void *plan, struct sq_keep *keep)
 {
     struct talk *t = talk;
+    bool headers;
 
-    llhttp_init(&t->parser, HTTP_RESPONSE, t->plan->rules->n_headers > 0 ? &header_settings : &plain_settings);
+    t->plan = plan;
+    t->keep_into = keep;
+    headers = t->plan->rules->n_headers > 0 || (keep && keep->captures->header);
+    llhttp_init(&t->parser, HTTP_RESPONSE, headers ? &header_settings : &plain_settings);
     t->parser.data = t;
     t->done = t->keep = t->surplus = false;
     t->status = 0;
@@ -361,8 +332,7 @@ static void begin(void *talk)
 
 static void open_talk(void *talk, const void *plan)
 {
-    ((struct talk *)talk)->plan = plan;
-    begin(talk);
+    begin(talk, plan, NULL);
 }
 
 static enum sq_feed feed(void *talk, const char *data, size_t len)
@@ -405,6 +375,9 @@ static void answer(const void *talk, struct sq_answer *out)
 
 const struct sq_proto sq_proto_http1 = {
     .name = "http",
+    .good_from = 200,
+    .good_to = 399,
+    .holes = true,
     .speaks = speaks,
     .prepare = prepare,
     .release = release,

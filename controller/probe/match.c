@@ -37,7 +37,7 @@ static int read_status(struct sq_statuses *s, const json_t *v, struct sq_err *e)
     if (json_is_integer(v)) {
         json_int_t n = json_integer_value(v);
 
-        if (n < 100 || n > 999)
+        if (n < 0 || n > 999)
             return bad_status(e);
         status_range(s, (unsigned)n, (unsigned)n);
         return 0;
@@ -204,6 +204,7 @@ int sq_rules_init(struct sq_rules *r, const char *endpoint, const json_t *expect
     if (v && (!json_is_array(v) || json_array_size(v) > 0)) {
         if ((rc = read_status(&r->expect, v, e)) < 0)
             return rc;
+        r->expect_status = true;
     } else {
         status_range(&r->expect, 200, 399);
     }
@@ -223,6 +224,14 @@ int sq_rules_init(struct sq_rules *r, const char *endpoint, const json_t *expect
             return rc;
     }
     return 0;
+}
+
+void sq_rules_default(struct sq_rules *r, unsigned from, unsigned to)
+{
+    if (r->expect_status)
+        return;
+    memset(&r->expect, 0, sizeof r->expect);
+    status_range(&r->expect, from, to);
 }
 
 void sq_rules_clear(struct sq_rules *r)

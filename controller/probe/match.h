@@ -47,7 +47,8 @@ struct sq_matcher {
 
 struct sq_rules {
     struct sq_statuses expect;
-    int expect_needle; /* -1: none */
+    bool expect_status; /* was it given? */
+    int expect_needle;  /* -1: none */
     size_t n_needles, n_headers, n_matchers;
     struct sq_needle needle[SQ_MATCH_MAX];
     struct sq_header header[SQ_MATCH_MAX];
@@ -70,6 +71,8 @@ struct sq_matched {
 /* expect: the endpoint's (NULL: status 200-399); matchers: as in probe.h, those of other endpoints are passed over. */
 int sq_rules_init(struct sq_rules *r, const char *endpoint, const json_t *expect, const json_t *matchers,
                   struct sq_err *e);
+/* When no status is given: these are good instead of 200-399. */
+void sq_rules_default(struct sq_rules *r, unsigned from, unsigned to);
 void sq_rules_clear(struct sq_rules *r);
 
 void sq_match_begin(const struct sq_rules *r, struct sq_match_state *m);

@@ -18,8 +18,30 @@
 #define SPARE_FDS 256        /* descriptors for everything but connections */
 #define WINDOW_MAX 900
 
+/* An endpoint as the caller sees it: what its threads said of its seconds is put together here. */
+struct shared {
+    const char *name; /* the first engine's */
+    unsigned threads;
+    struct sq_second *part; /* seconds that not every thread has given yet, in order */
+};
+
+struct sq_probe {
+    struct sq_engine *engine;
+    size_t n;
+    struct shared *shared;
+    size_t n_shared;
+    struct sq_second *ready, *ready_tail;
+    bool started;
+    int64_t begin;
+};
+
 #define LOAD(x) __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
 #define STORE(x, v) __atomic_store_n(&(x), (v), __ATOMIC_RELEASE)
+
+struct sq_engine *sq_probe_engine(struct sq_probe *p, size_t k)
+{
+    return &p->engine[k];
+}
 
 /* FNV-1a, finished by splitmix64's mixer: every bit of the id counts in every digit. */
 static uint64_t hash(const char *s)
@@ -43,8 +65,9 @@ static int need_descriptors(const struct sq_probe *p, struct sq_err *e)
     struct rlimit lim;
     rlim_t need = SPARE_FDS;
 
-    for (size_t i = 0; i < p->n_endpoints; i++)
-        need += p->endpoint[i].limit;
+    for (size_t k = 0; k < p->n; k++)
+        for (size_t i = 0; i < p->engine[k].n_endpoints; i++)
+            need += p->engine[k].endpoint[i].limit;
     if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
         return sq_err_sys(e, -errno, "getrlimit");
     if (lim.rlim_cur >= need)
@@ -60,60 +83,100 @@ static int need_descriptors(const struct sq_probe *p, struct sq_err *e)
     return -EMFILE;
 }
 
-static int read_opts(struct sq_probe *p, const struct sq_probe_opts *o, struct sq_err *e)
+/* The endpoints that thread number PART has a share of. */
+static int engine_init(struct sq_engine *g, const struct sq_probe_opts *o, size_t part, uint64_t seed, struct sq_err *e)
 {
+    char prefix[17];
     const char *name;
     json_t *v;
+
+    g->window_s = o->window_s > 0 ? o->window_s : 60;
+    g->lag_over = sq_json_int_or(o->lateness, "over", 5 * SQ_MS);
+    g->lag_share = sq_json_num_or(o->lateness, "share", 1);
+    g->wake = o->wake;
+    g->wake_arg = o->wake_arg;
+    sq_probe_trace_prefix(o->run_id ? o->run_id : "", prefix);
+    (void)snprintf(g->trace, sizeof g->trace, "00-%s%016d-%016d-01", prefix, 0, 0);
+    sq_rng_seed(&g->rng, sq_rng_entropy());
+    g->endpoint = calloc(json_object_size(o->load), sizeof *g->endpoint);
+    if (!g->endpoint)
+        return sq_err(e, -ENOMEM, "no memory");
+    json_object_foreach((json_t *)(uintptr_t)o->load, name, v)
+    {
+        struct sq_endpoint *ep = &g->endpoint[g->n_endpoints];
+
+        if (part >= sq_endpoint_threads(v))
+            continue;
+        g->n_endpoints++;
+        ep->probe = g;
+        if (sq_endpoint_init(ep, name, v, o->matchers, part, seed, e) < 0)
+            return sq_err_prefix(e, "load: %s", name);
+    }
+    return sq_engine_init(g, e);
+}
+
+/* Before anything can fail: so that sq_probe_free knows what there is. */
+static void engine_blank(struct sq_engine *g)
+{
+    pthread_mutexattr_t attr;
+
+    g->timer_fd = g->order_fd = -1;
+    g->stop_at = g->cut_at = g->orders.stop_at = g->orders.cut_at = g->armed = g->next_due = SQ_NEVER;
+    /* The probe's thread may run at a real-time priority: who holds its lock inherits that. */
+    (void)pthread_mutexattr_init(&attr);
+    (void)pthread_mutexattr_setprotocol(&attr, PTHREAD_PRIO_INHERIT);
+    (void)pthread_mutex_init(&g->lock, &attr);
+    (void)pthread_mutexattr_destroy(&attr);
+}
+
+static int read_opts(struct sq_probe *p, const struct sq_probe_opts *o, struct sq_err *e)
+{
+    const uint64_t seed = o->seed ? o->seed : hash(o->run_id ? o->run_id : "");
+    size_t threads = 1;
+    const char *name;
+    json_t *v;
+    int rc = 0;
 
     if (!json_is_object(o->load) || json_object_size(o->load) == 0)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "load: no endpoint in it");
     if (json_object_size(o->load) > SQ_ENDPOINTS_MAX)
         return sq_err_cls(e, SQ_C_INPUT, -E2BIG, "load: at most %d endpoints", SQ_ENDPOINTS_MAX);
-    p->window_s = o->window_s > 0 ? o->window_s : 60;
-    if (p->window_s > WINDOW_MAX)
+    if (o->window_s > WINDOW_MAX)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "a window is at most %d s", WINDOW_MAX);
-    p->lag_over = sq_json_int_or(o->lateness, "over", 5 * SQ_MS);
-    p->lag_share = sq_json_num_or(o->lateness, "share", 1);
-    p->endpoint = calloc(json_object_size(o->load), sizeof *p->endpoint);
-    if (!p->endpoint)
+    p->shared = calloc(json_object_size(o->load), sizeof *p->shared);
+    if (!p->shared)
         return sq_err(e, -ENOMEM, "no memory");
     json_object_foreach((json_t *)(uintptr_t)o->load, name, v)
     {
-        struct sq_endpoint *ep = &p->endpoint[p->n_endpoints++];
-
-        ep->probe = p;
-        if (sq_endpoint_init(ep, name, v, o->matchers, e) < 0)
-            return sq_err_prefix(e, "load: %s", name);
+        p->shared[p->n_shared].threads = sq_endpoint_threads(v);
+        threads = p->shared[p->n_shared].threads > threads ? p->shared[p->n_shared].threads : threads;
+        p->n_shared++;
     }
-    return 0;
+    p->engine = calloc(threads, sizeof *p->engine);
+    if (!p->engine)
+        return sq_err(e, -ENOMEM, "no memory");
+    while (rc == 0 && p->n < threads) {
+        struct sq_engine *g = &p->engine[p->n];
+
+        engine_blank(g);
+        p->n++;
+        rc = engine_init(g, o, p->n - 1, seed, e);
+    }
+    for (size_t i = 0; rc == 0 && i < p->n_shared; i++)
+        p->shared[i].name = p->engine[0].endpoint[i].name; /* the first thread has all of them, in order */
+    return rc;
 }
 
 int sq_probe_create(const struct sq_probe_opts *opts, struct sq_probe **out, struct sq_err *e)
 {
     struct sq_probe *p = calloc(1, sizeof *p);
-    pthread_mutexattr_t attr;
-    char prefix[17];
     int rc;
 
     if (!p)
         return sq_err(e, -ENOMEM, "no memory");
-    p->timer_fd = p->order_fd = -1;
-    p->stop_at = p->cut_at = p->orders.stop_at = p->orders.cut_at = p->armed = p->next_due = SQ_NEVER;
-    p->wake = opts->wake;
-    p->wake_arg = opts->wake_arg;
-    /* The probe's thread may run at a real-time priority: who holds its lock inherits that. */
-    (void)pthread_mutexattr_init(&attr);
-    (void)pthread_mutexattr_setprotocol(&attr, PTHREAD_PRIO_INHERIT);
-    (void)pthread_mutex_init(&p->lock, &attr);
-    (void)pthread_mutexattr_destroy(&attr);
-    sq_probe_trace_prefix(opts->run_id ? opts->run_id : "", prefix);
-    (void)snprintf(p->trace, sizeof p->trace, "00-%s%016d-%016d-01", prefix, 0, 0);
-    sq_rng_seed(&p->rng, sq_rng_entropy());
     rc = read_opts(p, opts, e);
     if (rc == 0)
         rc = need_descriptors(p, e);
-    if (rc == 0)
-        rc = sq_engine_init(p, e);
     if (rc < 0)
         sq_probe_free(p);
     else
@@ -141,27 +204,40 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-int sq_probe_start(struct sq_probe *p, int64_t zero_ns, int64_t begin_ns, struct sq_err *e)
+static int thread_start(struct sq_engine *g, struct sq_err *e)
 {
-    int64_t soonest = sq_mono_ns() + LEAD_NS;
     sigset_t all, old;
     int rc;
 
-    if (p->started)
-        return sq_err(e, -EALREADY, "the probe has been started already");
-    p->zero = zero_ns < soonest ? zero_ns : soonest;
-    if (begin_ns <= 0)
-        begin_ns = p->zero + (soonest - p->zero + SQ_S - 1) / SQ_S * SQ_S;
-    p->begin = begin_ns > soonest ? begin_ns : soonest;
     /* Signals are for the thread that runs the run. */
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    rc = pthread_create(&p->thread, NULL, thread_main, p);
+    rc = pthread_create(&g->thread, NULL, thread_main, g);
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc != 0)
         return sq_err_sys(e, -rc, "the probe's thread");
-    p->started = true;
+    g->started = true;
     return 0;
+}
+
+int sq_probe_start(struct sq_probe *p, int64_t zero_ns, int64_t begin_ns, struct sq_err *e)
+{
+    int64_t soonest = sq_mono_ns() + LEAD_NS, zero;
+    int rc = 0;
+
+    if (p->started)
+        return sq_err(e, -EALREADY, "the probe has been started already");
+    zero = zero_ns < soonest ? zero_ns : soonest;
+    if (begin_ns <= 0)
+        begin_ns = zero + (soonest - zero + SQ_S - 1) / SQ_S * SQ_S;
+    p->begin = begin_ns > soonest ? begin_ns : soonest;
+    p->started = true;
+    for (size_t k = 0; rc == 0 && k < p->n; k++) {
+        p->engine[k].zero = zero;
+        p->engine[k].begin = p->begin;
+        rc = thread_start(&p->engine[k], e);
+    }
+    return rc;
 }
 
 int64_t sq_probe_begin_ns(const struct sq_probe *p)
@@ -173,16 +249,94 @@ void sq_probe_stop(struct sq_probe *p, int64_t grace_ns)
 {
     int64_t now = sq_mono_ns();
 
-    if (LOAD(p->orders.stop_at) == SQ_NEVER)
-        STORE(p->orders.stop_at, now);
-    if (grace_ns >= 0 && grace_ns < SQ_NEVER - now && now + grace_ns < LOAD(p->orders.cut_at))
-        STORE(p->orders.cut_at, now + grace_ns);
-    sq_engine_order(p);
+    for (size_t k = 0; k < p->n; k++) {
+        struct sq_engine *g = &p->engine[k];
+
+        if (LOAD(g->orders.stop_at) == SQ_NEVER)
+            STORE(g->orders.stop_at, now);
+        if (grace_ns >= 0 && grace_ns < SQ_NEVER - now && now + grace_ns < LOAD(g->orders.cut_at))
+            STORE(g->orders.cut_at, now + grace_ns);
+        sq_engine_order(g);
+    }
 }
 
 bool sq_probe_done(const struct sq_probe *p)
 {
-    return LOAD(p->done);
+    for (size_t k = 0; k < p->n; k++)
+        if (!LOAD(p->engine[k].done))
+            return false;
+    return true;
+}
+
+/* --- seconds --- */
+
+static struct sq_second *queue_pop(struct sq_engine *g)
+{
+    struct sq_second *s;
+
+    (void)pthread_mutex_lock(&g->lock);
+    s = g->queue_head;
+    if (s) {
+        g->queue_head = s->next;
+        if (!g->queue_head)
+            g->queue_tail = NULL;
+    }
+    (void)pthread_mutex_unlock(&g->lock);
+    return s;
+}
+
+static void make_ready(struct sq_probe *p, struct sq_second *s)
+{
+    s->next = NULL;
+    if (p->ready_tail)
+        p->ready_tail->next = s;
+    else
+        p->ready = s;
+    p->ready_tail = s;
+}
+
+/* One thread's second joins what the others said of it; it is ready when all have. */
+static void put_together(struct sq_probe *p, struct sq_second *s)
+{
+    struct shared *x = p->shared;
+    struct sq_second **at;
+
+    while (strcmp(x->name, s->endpoint) != 0)
+        x++;
+    at = &x->part;
+    while (*at && (*at)->sec < s->sec)
+        at = &(*at)->next;
+    if (*at && (*at)->sec == s->sec) {
+        sq_second_merge(*at, s);
+        sq_second_free(s);
+    } else {
+        s->next = *at;
+        *at = s;
+        s->outstanding = 0;
+    }
+    /* `outstanding` is over by now: it counts the threads that have spoken. */
+    (*at)->outstanding++;
+    while (x->part && x->part->outstanding == x->threads) {
+        s = x->part;
+        x->part = s->next;
+        make_ready(p, s);
+    }
+}
+
+/* When all is done, a second that not every thread had (stopped at its very beginning) is ready too. */
+static void collect(struct sq_probe *p)
+{
+    bool done = sq_probe_done(p); /* before the queues are looked at: nothing comes after it */
+    struct sq_second *s;
+
+    for (size_t k = 0; k < p->n; k++)
+        while ((s = queue_pop(&p->engine[k])))
+            put_together(p, s);
+    for (size_t i = 0; done && i < p->n_shared; i++)
+        while ((s = p->shared[i].part)) {
+            p->shared[i].part = s->next;
+            make_ready(p, s);
+        }
 }
 
 json_t *sq_probe_next(struct sq_probe *p)
@@ -190,54 +344,78 @@ json_t *sq_probe_next(struct sq_probe *p)
     struct sq_second *s;
     json_t *o;
 
-    (void)pthread_mutex_lock(&p->lock);
-    s = p->queue_head;
-    if (s) {
-        p->queue_head = s->next;
-        if (!p->queue_head)
-            p->queue_tail = NULL;
-    }
-    (void)pthread_mutex_unlock(&p->lock);
-    if (!s)
+    if (!p->ready)
+        collect(p);
+    if (!(s = p->ready))
         return NULL;
+    p->ready = s->next;
+    if (!p->ready)
+        p->ready_tail = NULL;
     o = sq_second_json(s);
     sq_second_free(s);
     return o;
 }
 
-static double share_of(const struct sq_endpoint *ep)
+/* --- what they all say --- */
+
+/* An endpoint's part in thread K; NULL: it has none there. */
+static struct sq_endpoint *endpoint_of(const struct sq_probe *p, size_t k, const char *name)
 {
-    return ep->planned > 0 ? 100 * (double)ep->lag_late / (double)ep->planned : 0;
+    struct sq_engine *g = &p->engine[k];
+
+    for (size_t i = 0; i < g->n_endpoints; i++)
+        if (strcmp(g->endpoint[i].name, name) == 0)
+            return &g->endpoint[i];
+    return NULL;
 }
 
-bool sq_lag_void(const struct sq_probe *p, const struct sq_endpoint *ep)
+bool sq_lag_void(const struct sq_engine *p, const struct sq_endpoint *ep)
 {
-    return ep->planned > 0 && share_of(ep) > p->lag_share;
+    return ep->planned > 0 && 100 * (double)ep->lag_late / (double)ep->planned > p->lag_share;
+}
+
+static json_t *end_of(const struct sq_probe *p, const char *name)
+{
+    uint64_t planned = 0, sent = 0, done = 0, late = 0;
+    const struct sq_engine *g = &p->engine[0];
+    const char *broken = NULL;
+    char over[32], why[256] = "";
+    int64_t max_lag = 0;
+    double share;
+    bool lag;
+
+    for (size_t k = 0; k < p->n; k++) {
+        const struct sq_endpoint *ep = endpoint_of(p, k, name);
+
+        if (!ep)
+            continue;
+        planned += ep->planned;
+        sent += ep->sent;
+        done += ep->done;
+        late += ep->lag_late;
+        max_lag = ep->max_lag > max_lag ? ep->max_lag : max_lag;
+        broken = broken ? broken : ep->broken;
+    }
+    share = planned > 0 ? 100 * (double)late / (double)planned : 0;
+    lag = planned > 0 && share > g->lag_share;
+    if (broken)
+        (void)snprintf(why, sizeof why, "%s", broken);
+    else if (lag)
+        (void)snprintf(why, sizeof why,
+                       "%.3g %% of the requests were picked up more than %s late by the probe itself (limit %.3g %%)",
+                       share, sq_fmt_duration(g->lag_over, over, sizeof over), g->lag_share);
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:b, s:s, s:I}", "type", "probe", "endpoint", name, "planned",
+                     (json_int_t)planned, "sent", (json_int_t)sent, "done", (json_int_t)done, "lag_late",
+                     (json_int_t)late, "lag_share", share, "void", lag || broken, "why", why, "max_lag_ns",
+                     (json_int_t)max_lag);
 }
 
 json_t *sq_probe_end(struct sq_probe *p)
 {
     json_t *list = json_array();
-    char over[32], why[256];
 
-    for (size_t i = 0; list && i < p->n_endpoints; i++) {
-        const struct sq_endpoint *ep = &p->endpoint[i];
-        bool lag = sq_lag_void(p, ep);
-
-        why[0] = 0;
-        if (ep->broken)
-            (void)snprintf(why, sizeof why, "%s", ep->broken);
-        else if (lag)
-            (void)snprintf(
-                why, sizeof why,
-                "%.3g %% of the requests were picked up more than %s late by the probe itself (limit %.3g %%)",
-                share_of(ep), sq_fmt_duration(p->lag_over, over, sizeof over), p->lag_share);
-        (void)json_array_append_new(
-            list, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:b, s:s, s:I}", "type", "probe", "endpoint", ep->name,
-                            "planned", (json_int_t)ep->planned, "sent", (json_int_t)ep->sent, "done",
-                            (json_int_t)ep->done, "lag_late", (json_int_t)ep->lag_late, "lag_share", share_of(ep),
-                            "void", lag || ep->broken, "why", why, "max_lag_ns", (json_int_t)ep->max_lag));
-    }
+    for (size_t i = 0; list && i < p->n_shared; i++)
+        (void)json_array_append_new(list, end_of(p, p->shared[i].name));
     return list;
 }
 
@@ -249,13 +427,14 @@ int sq_probe_window(struct sq_probe *p, const char *endpoint, unsigned seconds, 
     memset(w, 0, sizeof *w);
     if (!sum)
         return -ENOMEM;
-    if (seconds > p->window_s)
-        seconds = p->window_s;
+    if (seconds > p->engine[0].window_s)
+        seconds = p->engine[0].window_s;
     to = to > 0 ? to : 0;
     from = to > (int64_t)seconds ? to - (int64_t)seconds : 0;
-    for (size_t i = 0; i < p->n_endpoints; i++)
-        if (!endpoint || strcmp(endpoint, p->endpoint[i].name) == 0)
-            sq_window_sum(p->endpoint[i].window, from, to, sum);
+    for (size_t k = 0; k < p->n; k++)
+        for (size_t i = 0; i < p->engine[k].n_endpoints; i++)
+            if (!endpoint || strcmp(endpoint, p->engine[k].endpoint[i].name) == 0)
+                sq_window_sum(p->engine[k].endpoint[i].window, from, to, sum);
     w->seconds = (unsigned)(to - from);
     w->n = sum->n;
     w->bad = sum->bad < sum->n ? sum->bad : sum->n;
@@ -271,28 +450,54 @@ int sq_probe_window(struct sq_probe *p, const char *endpoint, unsigned seconds, 
 
 void sq_probe_live(struct sq_probe *p, struct sq_probe_live *l)
 {
-    l->open = LOAD(p->live.open);
-    l->waiting = LOAD(p->live.waiting);
-    l->outstanding = LOAD(p->live.outstanding);
-    l->planned = LOAD(p->live.planned);
-    l->done = LOAD(p->live.done);
-    l->lag_late = LOAD(p->live.lag_late);
-    l->lag_void = LOAD(p->live.lag_void);
+    memset(l, 0, sizeof *l);
+    for (size_t k = 0; k < p->n; k++) {
+        struct sq_probe_live *one = &p->engine[k].live;
+
+        l->open += LOAD(one->open);
+        l->waiting += LOAD(one->waiting);
+        l->outstanding += LOAD(one->outstanding);
+        l->planned += LOAD(one->planned);
+        l->done += LOAD(one->done);
+        l->lag_late += LOAD(one->lag_late);
+        l->lag_void = LOAD(one->lag_void) || l->lag_void;
+    }
+}
+
+static void free_list(struct sq_second *s)
+{
+    while (s) {
+        struct sq_second *next = s->next;
+
+        sq_second_free(s);
+        s = next;
+    }
+}
+
+static void engine_free(struct sq_engine *g)
+{
+    if (g->started) {
+        STORE(g->quit, true);
+        sq_engine_order(g);
+        (void)pthread_join(g->thread, NULL);
+    }
+    sq_engine_clear(g);
+    for (size_t i = 0; i < g->n_endpoints; i++)
+        sq_endpoint_clear(&g->endpoint[i]);
+    free(g->endpoint);
+    (void)pthread_mutex_destroy(&g->lock);
 }
 
 void sq_probe_free(struct sq_probe *p)
 {
     if (!p)
         return;
-    if (p->started) {
-        STORE(p->quit, true);
-        sq_engine_order(p);
-        (void)pthread_join(p->thread, NULL);
-    }
-    sq_engine_clear(p);
-    for (size_t i = 0; i < p->n_endpoints; i++)
-        sq_endpoint_clear(&p->endpoint[i]);
-    free(p->endpoint);
-    (void)pthread_mutex_destroy(&p->lock);
+    free_list(p->ready);
+    for (size_t i = 0; i < p->n_shared; i++)
+        free_list(p->shared[i].part);
+    for (size_t k = 0; k < p->n; k++)
+        engine_free(&p->engine[k]);
+    free(p->engine);
+    free(p->shared);
     free(p);
 }

@@ -4,8 +4,8 @@
  * a server that stalls neither slows the schedule nor hides its stall. A request that finds no free connection waits
  * and is sent late, which is the server's doing; only the probe's own lateness (timer or loop) speaks against the run.
  *
- * Threads: all functions here are called by one thread, the run loop's. `wake` is called in the probe's thread and may
- * do no more than uv_async_send(3) does. Nothing here writes to a terminal or a file. */
+ * Threads: all functions here are called by one thread, the run loop's. `wake` is called in a thread of the probe and
+ * may do no more than uv_async_send(3) does. Nothing here writes to a terminal or a file. */
 #ifndef SQUALL_PROBE_H
 #define SQUALL_PROBE_H
 
@@ -28,6 +28,7 @@ struct sq_probe_opts {
      * `value`. Bodies: a substring of the first MiB. */
     const json_t *matchers;
     const char *run_id;      /* its hash is the left half of every trace id (see sq_probe_trace_prefix) */
+    uint64_t seed;           /* of Poisson arrivals and mixes; 0: made from run_id */
     unsigned window_s;       /* the longest window sq_probe_window will be asked for; 0: 60; at most 900 */
     void (*wake)(void *arg); /* something is there for sq_probe_next, or the probe is done; may be NULL */
     void *wake_arg;

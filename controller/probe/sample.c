@@ -7,6 +7,7 @@ static const char *const bad_names[SQ_BAD_COUNT] = {
     [SQ_BAD_NONE] = "",           [SQ_BAD_STATUS] = "status",     [SQ_BAD_BODY] = "body",
     [SQ_BAD_TIMEOUT] = "timeout", [SQ_BAD_REFUSED] = "refused",   [SQ_BAD_RESET] = "reset",
     [SQ_BAD_CONNECT] = "connect", [SQ_BAD_PROTOCOL] = "protocol", [SQ_BAD_UNSENT] = "unsent",
+    [SQ_BAD_TLS] = "tls",
 };
 
 struct sq_second *sq_second_new(const char *endpoint, const struct sq_rules *rules, int64_t sec)
@@ -66,6 +67,28 @@ void sq_second_add(struct sq_second *s, enum sq_bad bad, int64_t latency, int64_
         s->bad[bad]++;
     }
     s->outstanding--;
+}
+
+void sq_second_merge(struct sq_second *into, const struct sq_second *from)
+{
+    into->planned += from->planned;
+    into->ok += from->ok;
+    into->late += from->late;
+    into->lag_late += from->lag_late;
+    into->reconnects += from->reconnects;
+    into->bytes += from->bytes;
+    into->answered += from->answered;
+    for (size_t i = 0; i < SQ_BAD_COUNT; i++)
+        into->bad[i] += from->bad[i];
+    for (size_t i = 0; i < SQ_MATCH_MAX; i++) {
+        into->match[i] += from->match[i];
+        into->forbid[i] += from->forbid[i];
+    }
+    for (size_t i = 0; i < SQ_STATUS_MAX; i++)
+        into->status[i] += from->status[i];
+    sq_hist_add(into->h, from->h);
+    sq_hist_add(into->hs, from->hs);
+    sq_hist_add(into->hok, from->hok);
 }
 
 static json_t *count(uint64_t n)

@@ -21,6 +21,7 @@ enum sq_bad {
     SQ_BAD_CONNECT,
     SQ_BAD_PROTOCOL,
     SQ_BAD_UNSENT,
+    SQ_BAD_TLS,
     SQ_BAD_COUNT,
 };
 
@@ -44,6 +45,8 @@ void sq_second_free(struct sq_second *s);
 /* A request finished: latency from the planned send, from the actual one (< 0: was never sent), and its answer (NULL:
  * none). */
 void sq_second_add(struct sq_second *s, enum sq_bad bad, int64_t latency, int64_t service, const struct sq_answer *a);
+/* The same second of the same endpoint, from another thread. */
+void sq_second_merge(struct sq_second *into, const struct sq_second *from);
 /* The `sample` record; new reference, NULL: no memory. */
 json_t *sq_second_json(const struct sq_second *s);
 

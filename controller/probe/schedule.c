@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "probe/baseline.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
@@ -24,7 +26,7 @@ static int read_rate(const json_t *o, const char *key, double least, double *out
 
 static void add_stage(struct sq_schedule *s, double from, double to, int64_t ns)
 {
-    struct sq_stage *g = &s->stage[s->n];
+    struct sq_stage *g = &s->list[s->n];
 
     g->from = from;
     g->to = to;
@@ -40,17 +42,18 @@ static void add_stage(struct sq_schedule *s, double from, double to, int64_t ns)
     s->n++;
 }
 
-static int sq_executor_constant(struct sq_schedule *s, const json_t *o, struct sq_err *e)
+static int sq_executor_constant(struct sq_schedule *s, const json_t *o, const char *name, struct sq_err *e)
 {
     double rate;
     int rc = read_rate(o, "rate", 1e-6, &rate, e);
 
+    (void)name;
     if (rc == 0)
         add_stage(s, rate, rate, INT64_MAX);
     return rc;
 }
 
-static int sq_executor_ramping(struct sq_schedule *s, const json_t *o, struct sq_err *e)
+static int sq_executor_ramping(struct sq_schedule *s, const json_t *o, const char *name, struct sq_err *e)
 {
     json_t *stages, *g;
     double from, to;
@@ -58,6 +61,7 @@ static int sq_executor_ramping(struct sq_schedule *s, const json_t *o, struct sq
     size_t i;
     int rc;
 
+    (void)name;
     if ((rc = read_rate(o, "start", 0, &from, e)) < 0 || (rc = sq_json_arr(o, "stages", &stages, e)) < 0)
         return rc;
     if (json_array_size(stages) == 0 || json_array_size(stages) > SQ_STAGES_MAX)
@@ -76,11 +80,33 @@ static int sq_executor_ramping(struct sq_schedule *s, const json_t *o, struct sq
     return 0;
 }
 
-int sq_schedule_init(struct sq_schedule *s, const json_t *endpoint, struct sq_err *e)
+/* A recorded baseline, second by second, so many times over; then the last rate stays. */
+static int sq_executor_recorded(struct sq_schedule *s, const json_t *o, const char *name, struct sq_err *e)
+{
+    const char *path;
+    double *rate = NULL, times;
+    size_t n = 0;
+    int rc = sq_json_str(o, "baseline", &path, e);
+
+    times = sq_json_num_or(o, "multiply", 1);
+    if (rc < 0 || (rc = sq_baseline_read(path, sq_json_str_or(o, "baseline_endpoint", name), &rate, &n, e)) < 0)
+        return rc;
+    s->list = calloc(n + 1, sizeof *s->list);
+    for (size_t i = 0; s->list && rc == 0 && i < n; i++) {
+        if (!(rate[i] * times >= 0 && rate[i] * times <= RATE_MAX))
+            rc = sq_err_cls(e, SQ_C_INPUT, -ERANGE, "baseline: second %zu times %g is more than 10000000/s", i, times);
+        else
+            add_stage(s, rate[i] * times, rate[i] * times, i + 1 < n ? SQ_S : INT64_MAX);
+    }
+    free(rate);
+    return s->list ? rc : sq_err(e, -ENOMEM, "no memory");
+}
+
+int sq_schedule_init(struct sq_schedule *s, const json_t *endpoint, const char *endpoint_name, struct sq_err *e)
 {
     static const struct {
         const char *name;
-        int (*read)(struct sq_schedule *, const json_t *, struct sq_err *);
+        int (*read)(struct sq_schedule *, const json_t *, const char *, struct sq_err *);
     } executors[] = {
 #define SQ_EXECUTOR(name, fn) {name, fn},
 #include "probe/executors.def"
@@ -92,10 +118,32 @@ int sq_schedule_init(struct sq_schedule *s, const json_t *endpoint, struct sq_er
     if (rc < 0)
         return rc;
     memset(s, 0, sizeof *s);
+    s->list = s->stage;
+    s->poisson = strcmp(sq_json_str_or(endpoint, "arrivals", "even"), "poisson") == 0;
     for (size_t i = 0; i < SQ_COUNT(executors); i++)
         if (strcmp(name, executors[i].name) == 0)
-            return executors[i].read(s, endpoint, e);
+            return executors[i].read(s, endpoint, endpoint_name, e);
     return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "executor: there is no \"%s\"", name);
+}
+
+void sq_schedule_clear(struct sq_schedule *s)
+{
+    if (s->list != s->stage)
+        free(s->list);
+    s->list = NULL;
+    s->n = 0;
+}
+
+/* The exponential distribution with mean 1. */
+static long double gap(struct sq_schedule *s)
+{
+    return -logl(1.0L - (long double)sq_rng_double(&s->rng));
+}
+
+void sq_schedule_seed(struct sq_schedule *s, uint64_t seed)
+{
+    sq_rng_seed(&s->rng, seed);
+    s->sum = s->poisson ? gap(s) : 0;
 }
 
 /* Seconds into the stage at which the integral of its rate reaches x; < 0: not within it. */
@@ -118,10 +166,10 @@ static long double stage_time(const struct sq_stage *g, long double x)
 
 int64_t sq_schedule_next(struct sq_schedule *s)
 {
-    long double i = (long double)s->next;
+    long double i = s->poisson ? s->sum : (long double)s->next;
 
     while (s->at < s->n) {
-        const struct sq_stage *g = &s->stage[s->at];
+        const struct sq_stage *g = &s->list[s->at];
         long double t = stage_time(g, i - g->before);
         long double ns = t * SQ_S;
 
@@ -129,6 +177,8 @@ int64_t sq_schedule_next(struct sq_schedule *s)
             if (ns > (long double)(INT64_MAX / 4))
                 return INT64_MAX;
             s->next++;
+            if (s->poisson)
+                s->sum += gap(s);
             return g->begin + (int64_t)llroundl(ns);
         }
         if (g->ns == INT64_MAX)

@@ -20,7 +20,7 @@ static void prepare(struct setup *s, const char *method, const char *matchers)
                           "body", "total");
 
     if (sq_rules_init(&s->rules, "e", json_object_get(o, "expect"), m, NULL) < 0 ||
-        sq_proto_http1.prepare(o, &s->rules, &s->plan, &s->place, NULL) < 0)
+        sq_proto_http1.prepare(o, NULL, &s->rules, &s->plan, &s->place, NULL) < 0)
         abort();
     json_decref(o);
     json_decref(m);

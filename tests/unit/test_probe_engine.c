@@ -334,13 +334,13 @@ static void test_second_address(void **state)
     url_of(&s, url, sizeof url);
     r.probe = create(load_of(100, url, 3 * SQ_S, 10, NULL), NULL, NULL, &e);
     r.samples = json_array();
-    place = &r.probe->endpoint[0].place;
+    place = &sq_probe_engine(r.probe, 0)->endpoint[0].place;
     place->addr[1] = place->addr[0];
     ((struct sockaddr_in *)&place->addr[0].sa)->sin_port = htons((uint16_t)dead.port);
     place->n = 2;
     assert_int_equal(sq_probe_start(r.probe, sq_mono_ns(), sq_mono_ns() + 30 * SQ_MS, &e), 0);
     sleep_until(sq_probe_begin_ns(r.probe) + 300 * SQ_MS);
-    assert_int_equal(r.probe->endpoint[0].addr, 1);
+    assert_int_equal(sq_probe_engine(r.probe, 0)->endpoint[0].addr, 1);
     end_run(&r, -1);
     srv_stop(&s);
     assert_all_good(&r);

@@ -18,7 +18,7 @@ static int make(struct sq_schedule *s, const char *json, struct sq_err *e)
 
     assert_non_null(o);
     memset(e, 0, sizeof *e);
-    rc = sq_schedule_init(s, o, e);
+    rc = sq_schedule_init(s, o, "e", e);
     json_decref(o);
     return rc;
 }
