@@ -8,6 +8,7 @@
 
 #include "net/dist.h"
 #include "net/impair.h"
+#include "net/recorded.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 
@@ -115,6 +116,71 @@ static int read_file(const char *path, struct sq_dist_table **table, struct sq_e
     return r < 0 ? r : sq_dist_parse(path, text, len, table, e);
 }
 
+/* PATH, PATH#ns, PATH#us, PATH#ms: what 1 stands for in the log. */
+static int read_hlog(char *path, struct sq_values *v, struct sq_err *e)
+{
+    static const struct {
+        const char *name;
+        int64_t ns;
+    } log_units[] = {{"ns", 1}, {"us", 1000}, {"ms", 1000000}};
+    cleanup_free char *text = NULL;
+    char *mark = strrchr(path, '#');
+    int64_t unit = 1;
+    size_t len;
+    int r;
+
+    for (size_t i = 0; mark && i < SQ_COUNT(log_units); i++)
+        if (strcmp(mark + 1, log_units[i].name) == 0) {
+            *mark = 0;
+            unit = log_units[i].ns;
+        }
+    r = sq_dist_slurp(path, SQ_RECORDED_MAX, &text, &len, e);
+    if (r < 0)
+        return r;
+    r = sq_values_hlog(v, text, len, unit, e);
+    return r < 0 ? sq_err_prefix(e, "%.300s", path) : 0;
+}
+
+/* DIR#ENDPOINT, or DIR for all endpoints together. */
+static int read_run(char *dir, struct sq_values *v, struct sq_err *e)
+{
+    cleanup_free char *text = NULL, *path = NULL;
+    char *endpoint = strchr(dir, '#');
+    size_t len;
+    int r;
+
+    if (endpoint)
+        *endpoint++ = 0;
+    if (asprintf(&path, "%s/evidence.jsonl", dir) < 0) {
+        path = NULL;
+        return sq_err(e, -ENOMEM, "out of memory");
+    }
+    r = sq_dist_slurp(path, SQ_RECORDED_MAX, &text, &len, e);
+    if (r < 0)
+        return r;
+    r = sq_values_run(v, text, len, endpoint, e);
+    if (r == 0 && v->n == 0)
+        r = sq_err_cls(e, SQ_C_NOTFOUND, -ENODATA, "there are no samples of %s%.100s",
+                       endpoint ? "endpoint " : "any endpoint", endpoint ? endpoint : "");
+    return r < 0 ? sq_err_prefix(e, "%.300s", path) : 0;
+}
+
+static int read_recording(const char *what, bool run, struct sq_dist_table **table, int64_t *mean, int64_t *jitter,
+                          struct sq_err *e)
+{
+    cleanup_free char *copy = strdup(what);
+    struct sq_values v = {0};
+    int r;
+
+    if (!copy)
+        return sq_err(e, -ENOMEM, "out of memory");
+    r = run ? read_run(copy, &v, e) : read_hlog(copy, &v, e);
+    if (r == 0)
+        r = sq_values_table(&v, mean, jitter, table, e);
+    sq_values_clear(&v);
+    return r;
+}
+
 static int unknown_dist(const char *s, struct sq_err *e)
 {
     static const char *const known[] = {"uniform", "normal", "pareto", "paretonormal"};
@@ -132,17 +198,19 @@ static int unknown_dist(const char *s, struct sq_err *e)
 static int read_dist(const char *s, enum sq_dist *d, struct sq_dist_table **table, int64_t *mean, int64_t *jitter,
                      struct sq_err *e)
 {
-    const char *path = after(s, "file:");
+    const char *file = after(s, "file:"), *hlog = after(s, "hlog:"), *run = after(s, "run:");
+    int r;
 
-    (void)mean;
-    *d = SQ_DIST_TABLE;
-    if (path)
-        return read_file(path, table, e);
     for (*d = SQ_DIST_UNIFORM; *d < SQ_DIST_TABLE; (*d)++)
         if (strcmp(s, sq_dist_name(*d)) == 0)
             return *jitter > 0 ? sq_dist_named(*d, table, e) : 0;
     *d = SQ_DIST_UNIFORM;
-    return unknown_dist(s, e);
+    if (!file && !hlog && !run)
+        return unknown_dist(s, e);
+    r = file ? read_file(file, table, e) : read_recording(run ? run : hlog, run != NULL, table, mean, jitter, e);
+    /* A recording of one value only has no distribution. */
+    *d = r == 0 && *table ? SQ_DIST_TABLE : SQ_DIST_UNIFORM;
+    return r < 0 ? sq_err_prefix(e, "\"distribution\"") : 0;
 }
 
 static int read_loss_state(const json_t *in, struct sq_impair *im, struct sq_err *e)
