@@ -107,17 +107,22 @@ bool sq_loss(struct sq_pstage *s)
     }
 }
 
+/* 128 bits: lengths, overheads and cells at their ends don't fit 64. */
+__extension__ typedef __int128 wide;
+
 int64_t sq_packet_time(const struct sq_impair *im, uint32_t len, uint32_t segs)
 {
-    int64_t n = segs ? segs : 1;
-    int64_t bytes = (int64_t)len + n * im->packet_overhead;
+    wide n = segs ? segs : 1;
+    wide bytes = len + n * im->packet_overhead;
     bytes = bytes > 0 ? bytes : 0;
     if (im->cell_size) {
-        int64_t each = (bytes + n - 1) / n; /* of a segment */
-        int64_t cells = n * ((each + im->cell_size - 1) / im->cell_size);
-        int64_t cell = (int64_t)im->cell_size + im->cell_overhead;
+        wide each = (bytes + n - 1) / n; /* of a segment */
+        wide cells = n * ((each + im->cell_size - 1) / im->cell_size);
+        wide cell = (wide)im->cell_size + im->cell_overhead;
         bytes = cells * (cell > 0 ? cell : 0);
     }
-    __extension__ unsigned __int128 ns = (unsigned __int128)(uint64_t)bytes * 1000000000u / im->rate;
+    if (bytes > INT64_MAX)
+        return INT64_MAX / 4;
+    wide ns = bytes * 1000000000 / im->rate;
     return ns > INT64_MAX / 4 ? INT64_MAX / 4 : (int64_t)ns;
 }
