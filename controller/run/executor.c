@@ -349,6 +349,39 @@ static int open_log(struct run *r, struct sq_err *e)
     return 0;
 }
 
+/* ---- alerts ---- */
+
+/* What comes from outside must not drive the terminal. */
+static void printable(char *s)
+{
+    for (; *s; s++)
+        if ((unsigned char)*s < 0x20 || (unsigned char)*s >= 0x7f)
+            *s = '?';
+}
+
+static void got_alert(void *arg, const char *type, json_t *rec)
+{
+    struct run *r = arg;
+    if (strcmp(type, "alert") == 0) {
+        char name[80];
+        bool resolved = strcmp(sq_json_str_or(rec, "status", ""), "resolved") == 0;
+        snprintf(name, sizeof(name), "%s", sq_json_str_or(rec, "name", ""));
+        printable(name);
+        sq_progress_event(r->o->progress, resolved ? SQ_TONE_GOOD : SQ_TONE_BAD, sq_run_t(r), "alert %s %s", name,
+                          resolved ? "resolved" : "firing");
+    }
+    sq_run_log(r, type, rec);
+}
+
+static int open_alerts(struct run *r, struct sq_err *e)
+{
+    const char *listen = sq_json_str_or(json_object_get(r->spec, "alerts"), "listen", NULL);
+    int rc = listen ? sq_alerts_open(&r->loop, listen, got_alert, r, &r->alerts, e) : 0;
+    if (!rc && listen)
+        sq_run_log(r, "alerts", json_pack("{s:s, s:s}", "state", "listening", "listen", listen));
+    return rc;
+}
+
 /* ---- life ---- */
 
 static void start_handles(struct run *r)
@@ -418,6 +451,7 @@ static void wind_up(struct run *r)
             json_pack("{s:s, s:s, s:b, s:O}", "reason", r->reason, "why", r->why, "clean", r->clean, "left", r->left));
     }
     stop_handles(r);
+    sq_alerts_close(SQ_TAKE(r->alerts));
     sq_client_close(SQ_TAKE(r->client), NULL, NULL);
     sq_private_free(SQ_TAKE(r->priv));
     struct sq_err e = {0};
@@ -476,6 +510,8 @@ int sq_execute(const struct sq_execute_opts *o, struct sq_execute_result *res, s
         rc = sq_run_probe_create(r, e);
     if (!rc)
         rc = sq_abort_watch_new(json_object_get(json_object_get(r->spec, "safety"), "abort_when"), &r->watch, e);
+    if (!rc)
+        rc = open_alerts(r, e);
     if (!rc) {
         start_handles(r);
         sq_run_next(r);

@@ -10,6 +10,7 @@
 
 #include "probe/probe.h"
 #include "run/abort.h"
+#include "run/alerts.h"
 #include "run/client.h"
 #include "run/evlog.h"
 #include "run/executor.h"
@@ -100,6 +101,7 @@ struct run {
     bool handles_up;
     int64_t judged_sec; /* abort conditions were looked at in this second */
     struct sq_abort_watch *watch;
+    struct sq_alerts *alerts; /* NULL: nobody asked for them */
 
     /* the way out */
     bool ending, deleted, hurry, draining, quitting, finished;
