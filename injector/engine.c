@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "keeper.h"
+#include "net/packet_device.h"
 #include "run.h"
 #include "service.h"
 #include "squall/cleanup.h"
@@ -55,6 +56,20 @@ const char *sq_engine_self(struct sq_engine *eng)
 void **sq_engine_netem(struct sq_engine *eng)
 {
     return &eng->netem;
+}
+
+struct sq_packet_devices *sq_engine_packets(struct sq_engine *eng)
+{
+    return eng->packets;
+}
+
+const char *sq_engine_run_of(struct sq_engine *eng, const char *fault)
+{
+    for (const struct sq_run *r = eng->runs; r; r = r->next)
+        for (const struct sq_live *l = r->newest; l; l = l->older)
+            if (strcmp(l->f.id, fault) == 0)
+                return r->id;
+    return NULL;
 }
 
 void sq_engine_beat(struct sq_engine *eng)
@@ -195,6 +210,7 @@ static int start_parts(struct sq_engine *eng, struct sq_err *e)
         .beat_offset = offsetof(struct sq_beat_page, proxy_beat),
     };
     int rc = sq_intercept_new(&io, &eng->intercept, e);
+    rc = rc < 0 ? rc : sq_packet_devices_new(eng, &eng->packets, e);
     return rc < 0 ? rc : sq_services_new(eng, &eng->services, e);
 }
 
@@ -239,11 +255,18 @@ static void intercept_freed(void *arg)
     uv_close((uv_handle_t *)&eng->timer, timer_closed);
 }
 
+static void packets_freed(void *arg)
+{
+    struct sq_engine *eng = arg;
+    eng->packets = NULL;
+    sq_intercept_free(eng->intercept, intercept_freed, eng);
+}
+
 static void services_freed(void *arg)
 {
     struct sq_engine *eng = arg;
     eng->services = NULL;
-    sq_intercept_free(eng->intercept, intercept_freed, eng);
+    sq_packet_devices_free(eng->packets, packets_freed, eng);
 }
 
 static void all_ended(void *arg, json_t *answer)

@@ -13,7 +13,8 @@
 #include "journal.h"
 #include "squall/err.h"
 
-struct sq_services; /* service.h */
+struct sq_services;       /* service.h */
+struct sq_packet_devices; /* net/packet_device.h */
 struct sq_cuts;     /* net/cut.h */
 struct sq_page;     /* page.h */
 struct sq_beat_page;
@@ -56,6 +57,10 @@ void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd);
 void **sq_engine_netem(struct sq_engine *eng);
 /* What F acts on is gone (an interface, a namespace): take it back now, say BY in the event, and forget it. F is freed. */
 void sq_engine_fault_over(struct sq_fault *f, const char *by);
+
+struct sq_packet_devices *sq_engine_packets(struct sq_engine *eng); /* of the packet backend */
+/* The id of the run that the fault with this id belongs to; NULL: there is none. */
+const char *sq_engine_run_of(struct sq_engine *eng, const char *fault);
 
 const char *sq_run_id(const struct sq_run *run);
 uint64_t sq_run_seed(const struct sq_run *run);

@@ -67,6 +67,7 @@ struct sq_engine {
     char self[512];
     struct sq_intercept *intercept;
     struct sq_services *services;
+    struct sq_packet_devices *packets;
     struct sq_run *runs; /* live, ending, and ended less than SQ_KEPT_NS ago; newest first */
     struct sq_cuts *cuts; /* net/cut.c's; NULL: there is none */
     uint64_t n_runs, n_faults;

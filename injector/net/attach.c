@@ -114,6 +114,7 @@ static int load(struct sq_attach *a, struct sq_err *e)
     s->rodata->egress = a->o.egress;
     s->rodata->device = (uint32_t)a->o.device;
     s->rodata->tap = (uint32_t)a->o.tap;
+    s->rodata->loopback = a->o.loopback;
     rc = a->o.heartbeat >= 0 ? bpf_map__reuse_fd(s->maps.heartbeat, a->o.heartbeat) : 0;
     rc = rc ? rc : redirect__load(s);
     if (rc < 0)

@@ -20,6 +20,7 @@ struct sq_attach_opts {
     int device, tap; /* ifindex in NS */
     bool egress;
     bool clsact;   /* not by tcx */
+    bool loopback; /* the device is: every frame is for us */
     int heartbeat; /* the map of the other direction, borrowed; -1: make it */
 };
 int sq_attach_new(const struct sq_attach_opts *o, struct sq_attach **out, struct sq_err *e);

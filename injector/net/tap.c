@@ -147,7 +147,7 @@ int sq_tap_new(const struct sq_tap_opts *o, int *fd, int *ifindex, struct sq_err
     int rc;
 
     if (m.ns_fd < 0)
-        m.ns_fd = own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+        m.ns_fd = own = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
     if (m.ns_fd < 0)
         return sq_err_sys(e, -errno, "cannot open our own network namespace");
     if (pthread_create(&thread, NULL, make_it, &m) != 0)

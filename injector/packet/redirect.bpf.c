@@ -16,6 +16,7 @@
 const volatile __u32 egress = 1;
 const volatile __u32 device = 0; /* ifindex */
 const volatile __u32 tap = 0;
+const volatile __u32 loopback = 0; /* the device is */
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -195,7 +196,7 @@ int sq_rd_tap(struct __sk_buff *skb)
 {
     if (!present(SQ_REDIRECT_TARGET))
         return TC_ACT_SHOT;
-    skb->tc_index = SQ_REDIRECT_MAGIC | (egress ? 0 : skb->pkt_type & SQ_REDIRECT_TYPES);
+    skb->tc_index = SQ_REDIRECT_MAGIC | (egress || loopback ? 0 : skb->pkt_type & SQ_REDIRECT_TYPES);
     if (egress)
         bpf_skb_change_type(skb, PACKET_HOST); /* loopback delivers nothing else */
     return (int)bpf_redirect(device, egress ? 0 : BPF_F_INGRESS);

@@ -1,0 +1,68 @@
+/* The packet backend's devices of one injector: for each interface (namespace cookie and number) with a fault, one
+ * process, two TAPs, and the programs that lead packets through them. Made with the first fault, ended with the last:
+ * the rules go first, then the process sends on what it still holds, then it leaves. */
+#ifndef SQUALL_PACKET_DEVICE_H
+#define SQUALL_PACKET_DEVICE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "net/shaper.h"
+#include "packet/redirect.h"
+#include "packet/wire.h"
+#include "squall/err.h"
+
+struct sq_packet_devices;
+struct sq_packet_device;
+
+int sq_packet_devices_new(struct sq_engine *eng, struct sq_packet_devices **out, struct sq_err *e);
+/* Waits for what drains (a few seconds at most); then DONE. Nothing may be asked of it after this call. */
+void sq_packet_devices_free(struct sq_packet_devices *ds, void (*done)(void *arg), void *arg);
+
+/* Whose the TAPs and the process of this injector are: in undo records, interface aliases and command lines. */
+const char *sq_packet_owner(const struct sq_packet_devices *ds);
+/* Does this kernel attach by clsact (it has no tcx)? */
+bool sq_packet_clsact(const struct sq_packet_devices *ds);
+
+struct sq_packet_device *sq_packet_find(struct sq_packet_devices *ds, const struct sq_netns *ns, int ifindex);
+/* Is there anything in the way of a device for S (somebody else's, or an interface that can't)? Touches nothing. */
+int sq_packet_may(struct sq_packet_devices *ds, const struct sq_shape *s, struct sq_err *e);
+/* The fault S->fault in S's direction: its rules, and its stage or loss. Makes the device if there is none. */
+int sq_packet_add(struct sq_packet_devices *ds, const struct sq_shape *s, struct sq_err *e);
+int sq_packet_change(struct sq_packet_device *d, const struct sq_shape *s, struct sq_err *e);
+/* 0 also when there is no such fault. With its last fault the device ends. */
+int sq_packet_remove(struct sq_packet_devices *ds, uint64_t cookie, uint64_t ino, int ifindex, const char *fault,
+                     bool ingress, struct sq_err *e);
+/* Is the fault in force? -ENOENT: there is no such fault; 0; or why it is not. */
+int sq_packet_verify(struct sq_packet_device *d, const struct sq_shape *s, struct sq_err *e);
+
+struct sq_packet_report {
+    bool in_bpf; /* loss alone */
+    double loss; /* then: percent */
+    struct sq_classify_count matched;
+    uint64_t lost; /* by BPF */
+    struct sq_packet_stats stage;
+    struct sq_redirect_counts device; /* of all its faults in this direction */
+};
+int sq_packet_report(struct sq_packet_device *d, const struct sq_shape *s, struct sq_packet_report *out,
+                     struct sq_err *e);
+
+struct sq_packet_info {
+    pid_t pid;
+    bool clsact;
+    char tap[2][16];
+};
+void sq_packet_info(const struct sq_packet_device *d, struct sq_packet_info *out);
+
+/* By record alone, in the interface's namespace (the calling thread's): for keeper and sweep, when squalld is dead. */
+struct sq_packet_left {
+    const char *owner;
+    uint64_t cookie;
+    int ifindex;
+    bool clsact_made; /* the record's: there was no clsact before */
+};
+int sq_packet_take_back(const struct sq_packet_left *l, struct sq_err *e);
+int sq_packet_is_gone(const struct sq_packet_left *l, struct sq_err *e);
+
+#endif
