@@ -418,10 +418,10 @@ static void one_status(struct sq_norm *c, const char *label, const struct sq_nod
 {
     cleanup_json json_t *v = sq_node_json(n);
 
-    if (json_is_integer(v) && json_integer_value(v) >= 100 && json_integer_value(v) <= 599)
+    if (json_is_integer(v) && json_integer_value(v) >= 0 && json_integer_value(v) <= 599)
         (void)json_array_append(list, v);
     else
-        sq_diag_error(c->d, n->pos, "write 200, or [200, 204]", "%s: not an HTTP status (100 to 599)", label);
+        sq_diag_error(c->d, n->pos, "write 200, or [200, 204]", "%s: not a status (HTTP: 100 to 599)", label);
 }
 
 static json_t *statuses(struct sq_norm *c, const struct sq_field *f, const char *label, const struct sq_node *n)

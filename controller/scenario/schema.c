@@ -105,31 +105,111 @@ static const struct sq_field stage_fields[] = {
 static const struct sq_section stage = {"stage", "One stretch of a ramp. After the last one the rate stays.",
                                         stage_fields, NULL};
 
+static const struct sq_field tls_fields[] = {
+    VALUE("ca", SQ_P_STRING, 0, NULL,
+          "PEM file of the authorities to trust (default: the system's); paths are relative "
+          "to the scenario's file"),
+    VALUE("cert", SQ_P_STRING, 0, NULL, "PEM file of a client certificate"),
+    VALUE("key", SQ_P_STRING, 0, NULL, "PEM file of its key (default: the certificate's file)"),
+    VALUE("server_name", SQ_P_STRING, 0, NULL, "whom the certificate must name, also sent as SNI (default: the host)"),
+    VALUE("verify", SQ_P_BOOL, 0, "true", "false: any certificate will do"),
+    VALUE("resume", SQ_P_BOOL, 0, "true", "false: each connection makes a full handshake"),
+    OTHER("alpn", SQ_F_TEXTS, 0, 8, "protocols to offer; [h2]: https speaks HTTP/2"),
+    END,
+};
+static const struct sq_section tls = {"tls", "TLS below https://, grpcs://, rediss:// and tcp://.", tls_fields,
+                                      sq_finish_tls};
+
 static const struct sq_field request_fields[] = {
     VALUE("method", SQ_P_STRING, 0, "GET", "the HTTP method"),
-    VALUE("url", SQ_P_STRING, SQ_REQUIRED, NULL, "http://host:port/path, or unix:/path/to.sock:/path"),
+    VALUE("url", SQ_P_STRING, SQ_REQUIRED, NULL,
+          "http://host:port/path, https://, h2c:// (HTTP/2 without TLS), unix:/path/to.sock:/path, "
+          "grpc://host:port/service "
+          "or grpcs:// (health), tcp://host:port, udp://, dns://server/name?type=A, redis:// or rediss:// (PING), "
+          "postgres://user@host/database (select 1), exec:program; http, tcp, redis and postgres also as "
+          "SCHEME+unix:/path"),
     OTHER("headers", SQ_F_TEXTMAP, 0, 100, "header fields to send"),
     VALUE("body", SQ_P_STRING, 0, "", "what to send as the request's body"),
     DURATION("timeout", 0, "5s", 1e6, 600e9, "from the planned send; what takes longer is bad"),
+    VALUE("keep_alive", SQ_P_BOOL, 0, NULL, "false: each request has a connection of its own (default true)"),
+    NESTED("tls", SQ_F_SECTION, 0, &tls, 0, "how TLS is done"),
+    VALUE("send", SQ_P_STRING, 0, NULL,
+          "tcp, udp: bytes to send; the answer is what expect: {body: ..} says, else the same bytes"),
+    OTHER("args", SQ_F_TEXTS, 0, 64, "exec: the program's arguments, no shell"),
+    VALUE("password_env", SQ_P_STRING, 0, NULL, "redis, postgres: the environment variable that holds the password"),
     END,
 };
 static const struct sq_section request = {"request", "What the probe sends.", request_fields, sq_finish_request};
 
 static const struct sq_field expect_fields[] = {
-    OTHER("status", SQ_F_STATUS, 0, 100, "statuses of a good answer (default 200-399)"),
+    OTHER(
+        "status", SQ_F_STATUS, 0, 100,
+        "statuses of a good answer (default 200-399; gRPC, DNS, exec and the others have their own codes, default 0)"),
     VALUE("body", SQ_P_STRING, 0, NULL, "a text that a good answer has in it"),
     END,
 };
 static const struct sq_section expect = {"expect", "What a good answer looks like.", expect_fields, NULL};
 
+static const struct sq_field mix_fields[] = {
+    NUMBER("weight", SQ_P_NUMBER, 0, "1", 1e-6, 1e6, "how often, compared with the others"),
+    VALUE("method", SQ_P_STRING, 0, NULL, "instead of the request's"),
+    VALUE("path", SQ_P_STRING, 0, NULL, "instead of the one in the request's url"),
+    OTHER("headers", SQ_F_TEXTMAP, 0, 100, "besides the request's, or instead of them"),
+    VALUE("body", SQ_P_STRING, 0, NULL, "instead of the request's"),
+    NESTED("expect", SQ_F_SECTION, 0, &expect, 0, "instead of the endpoint's"),
+    END,
+};
+static const struct sq_section mix = {"mix",
+                                      "One of several requests to one place; which one is sent is drawn for each.",
+                                      mix_fields, sq_finish_step_request};
+
+static const struct sq_field capture_fields[] = {
+    VALUE("header", SQ_P_STRING, 0, NULL, "the value of this header field"),
+    OTHER("between", SQ_F_TEXTS, 0, 2, "[a, b]: what the body has between these two texts, where they come first"),
+    VALUE("json", SQ_P_STRING, 0, NULL, "what the body, as JSON, has at this pointer (/items/0/id)"),
+    END,
+};
+static const struct sq_section capture = {
+    "capture", "A value of an answer that later requests of the session use as ${session.NAME}; one of these.",
+    capture_fields, sq_finish_capture};
+
+static const struct sq_field session_fields[] = {
+    DURATION("think", 0, "0s", 0, 3600e9, "how long the user thinks before it, after the answer before"),
+    VALUE("method", SQ_P_STRING, 0, NULL, "instead of the request's"),
+    VALUE("path", SQ_P_STRING, 0, NULL, "instead of the one in the request's url"),
+    OTHER("headers", SQ_F_TEXTMAP, 0, 100, "besides the request's, or instead of them"),
+    VALUE("body", SQ_P_STRING, 0, NULL, "instead of the request's"),
+    NESTED("expect", SQ_F_SECTION, 0, &expect, 0, "instead of the endpoint's"),
+    NESTED("capture", SQ_F_NAMED, 0, &capture, 32, "values for later requests, by name"),
+    END,
+};
+static const struct sq_section session = {
+    "session", "One request of a user's session; it ends with the first answer that is not good.", session_fields,
+    sq_finish_step_request};
+
 static const struct sq_field endpoint_fields[] = {
-    CHOICE("executor", SQ_REQUIRED, NULL, "constant-arrival-rate|ramping-arrival-rate",
-           "how the schedule is made; requests are sent by it whether answers come or not"),
+    CHOICE(
+        "executor", SQ_REQUIRED, NULL, "constant-arrival-rate|ramping-arrival-rate|black-friday|constant-connections",
+        "how the schedule is made; requests are sent by it whether answers come or not, but for constant-connections, "
+        "a closed loop that cannot see stalls"),
     NUMBER("rate", SQ_P_RATE, 0, NULL, 0, 1e6, "constant-arrival-rate: requests per second"),
     NUMBER("start", SQ_P_RATE, 0, NULL, 0, 1e6, "ramping-arrival-rate: the rate at the beginning"),
     NESTED("stages", SQ_F_LIST, 0, &stage, 64, "ramping-arrival-rate: how the rate changes"),
+    VALUE("baseline", SQ_P_STRING, 0, NULL,
+          "black-friday: an earlier run's folder, or a CSV with the column rate, one row a second"),
+    VALUE("baseline_endpoint", SQ_P_STRING, 0, NULL, "black-friday: whose load of that run (default: the same name)"),
+    NUMBER("multiply", SQ_P_NUMBER, 0, NULL, 1e-3, 1e4, "black-friday: so many times the baseline (default 1)"),
+    CHOICE("arrivals", 0, NULL, "even|poisson",
+           "even (the default), or poisson: as independent users come, by the run's seed"),
     NUMBER("connections", SQ_P_INT, 0, "100", 1, 10000, "most connections that may be open at once"),
+    NUMBER("streams", SQ_P_INT, 0, NULL, 1, 1000, "HTTP/2: most requests at once on one of them (default 100)"),
+    NUMBER("threads", SQ_P_INT, 0, NULL, 1, 64,
+           "threads of the probe that share the requests and connections (default 1)"),
+    VALUE("data", SQ_P_STRING, 0, NULL,
+          "a CSV or JSON Lines file, row by row: ${data.COLUMN} in path, headers and body"),
     NESTED("request", SQ_F_SECTION, SQ_REQUIRED, &request, 0, "what to send"),
+    NESTED("mix", SQ_F_LIST, 0, &mix, 64, "several requests, drawn by weight"),
+    NESTED("session", SQ_F_LIST, 0, &session, 64, "several requests, one after the other"),
     NESTED("expect", SQ_F_SECTION, 0, &expect, 0, "what a good answer looks like"),
     END,
 };
@@ -208,14 +288,6 @@ static const struct sq_field safety_fields[] = {
 static const struct sq_section safety = {"safety", "What keeps a rehearsal from becoming an incident.", safety_fields,
                                          NULL};
 
-static const struct sq_field alerts_fields[] = {
-    VALUE("listen", SQ_P_STRING, SQ_REQUIRED, NULL, "address and port, such as 127.0.0.1:9095"),
-    END,
-};
-static const struct sq_section alerts = {
-    "alerts", "Where the run receives alerts: the url of a webhook_config of Alertmanager leads here.", alerts_fields,
-    sq_finish_alerts};
-
 static const struct sq_field report_fields[] = {
     VALUE("junit", SQ_P_STRING, 0, NULL, "write JUnit XML here; relative to where squall runs"),
     VALUE("markdown", SQ_P_STRING, 0, NULL, "write Markdown here"),
@@ -236,7 +308,6 @@ static const struct sq_field spec_fields[] = {
     NESTED("steps", SQ_F_LIST, SQ_REQUIRED, &step, 200, "faults and waits, one after the other"),
     NESTED("verify", SQ_F_LIST, 0, &check, 200, "what must be true"),
     NESTED("safety", SQ_F_SECTION, 0, &safety, 0, "limits"),
-    NESTED("alerts", SQ_F_SECTION, 0, &alerts, 0, "where alerts are received, for the check alert"),
     NESTED("report", SQ_F_SECTION, 0, &report, 0, "where else to write reports"),
     END,
 };
@@ -266,7 +337,11 @@ const struct sq_section *const *sq_sections(size_t *n)
         &endpoint,
         &stage,
         &request,
+        &tls,
         &expect,
+        &mix,
+        &session,
+        &capture,
         &lateness,
         &steady,
         &step,
@@ -274,7 +349,6 @@ const struct sq_section *const *sq_sections(size_t *n)
         &abort_when,
         &sprt,
         &safety,
-        &alerts,
         &report,
     };
 

@@ -17,6 +17,7 @@ struct scope {
     json_t *values; /* name -> text: what --var gave, else what the document declares */
     json_t *used;   /* name -> true */
     struct sq_diags *d;
+    bool requests; /* inside load: ${data.x} and ${session.x} are left as they are */
 };
 
 static size_t name_len(const char *s)
@@ -142,6 +143,10 @@ static const char *put_variable(struct scope *s, const struct sq_node *n, const 
     const char *end = strchr(p, '}'), *value;
     char name[MAX_NAME + 1], hint[256];
 
+    if (s->requests && end && (strncmp(p, "data.", 5) == 0 || strncmp(p, "session.", 8) == 0)) {
+        (void)fprintf(f, "${%.*s", (int)(end + 1 - p), p); /* the probe's, for each request */
+        return end + 1;
+    }
     if (!end || len == 0 || (p[len] != '}' && strncmp(p + len, ":-", 2) != 0)) {
         sq_diag_error(s->d, n->pos, "${name} or ${name:-default}; $${ is a literal ${", "\"${%.40s\" is no variable",
                       p);
@@ -257,6 +262,13 @@ static void walk_services(struct scope *s, struct sq_node *services)
     }
 }
 
+static void walk_load(struct scope *s, struct sq_node *n, bool load)
+{
+    s->requests = load;
+    walk(s, n, false);
+    s->requests = false;
+}
+
 static void walk_document(struct scope *s, struct sq_node *root)
 {
     struct sq_node *spec = sq_node_get(root, "spec");
@@ -274,7 +286,7 @@ static void walk_document(struct scope *s, struct sq_node *root)
         if (strcmp(spec->keys[i]->text, "services") == 0)
             walk_services(s, spec->items[i]);
         else
-            walk(s, spec->items[i], false);
+            walk_load(s, spec->items[i], strcmp(spec->keys[i]->text, "load") == 0);
     }
 }
 

@@ -105,6 +105,8 @@ double sq_decide_planned(const json_t *endpoint, double t)
         return 0;
     if (rate >= 0)
         return rate * t;
+    if (!json_object_get(endpoint, "start"))
+        return INFINITY; /* what was recorded, or what the server allows: not known here */
     rate = sq_json_num_or(endpoint, "start", 0);
     json_array_foreach(json_object_get(endpoint, "stages"), i, stage)
     {
@@ -134,7 +136,9 @@ static double requests_in_windows(const struct sq_decide *x, const json_t *endpo
         double len = (double)sq_json_int_or(step, "duration", 0) / 1e9;
 
         if (sq_decide_meant(x, step))
-            n += sq_decide_planned(endpoint, t + len) - sq_decide_planned(endpoint, t);
+            n += isinf(sq_decide_planned(endpoint, t + len))
+                     ? INFINITY
+                     : sq_decide_planned(endpoint, t + len) - sq_decide_planned(endpoint, t);
         t += len + (double)(sq_json_int_or(step, "settle", 0) + sq_json_int_or(step, "wait", 0)) / 1e9;
     }
     return n;
