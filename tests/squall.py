@@ -1,5 +1,5 @@
 """What the tests written in Python share: the programs under test, and what a host must be free of."""
-import http.client, json, os, shutil, signal, socket, subprocess, sys, tempfile, time
+import http.client, json, os, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.environ.get("SQUALL_BUILD", os.path.join(ROOT, "build"))
@@ -22,6 +22,16 @@ class Host:
         os.chmod(self.dir, 0o755)
         self.env = dict(os.environ, SQUALL_RUN_DIR=self.run_dir, NO_COLOR="1", HOME=self.dir)
         self.env.pop("XDG_RUNTIME_DIR", None)
+        self.ids = set()  # of every injector that was here: their cgroups are ours to look for, others' are not
+        self.closed = threading.Event()
+        threading.Thread(target=self._see, daemon=True).start()
+
+    def _see(self):
+        while not self.closed.wait(0.02):
+            try:
+                self.ids.update(os.listdir(self.run_dir))
+            except OSError:
+                return
 
     def _as(self, kw):
         if self.uid and os.geteuid() == 0:
@@ -66,10 +76,11 @@ class Host:
                  if pid not in but and comm not in but]
         if os.path.isdir(self.run_dir):
             found += [f"directory {d}" for d in os.listdir(self.run_dir)]
-        found += bpf_programs(processes) + cgroups()
+        found += bpf_programs(processes) + cgroups(self.ids)
         return found
 
     def close(self):
+        self.closed.set()
         for pid in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -112,15 +123,15 @@ def cgroup2():
     return None
 
 
-def cgroups():
-    """Cgroups of Squall without a process in them: left behind. (Those with one are named by their processes.)"""
+def cgroups(ids):
+    """Cgroups of these injectors without a process in them: left behind. (Those with one are named by their processes.)"""
     top = cgroup2()
     found = []
     for d, names, _ in os.walk(top) if top else ():
         for n in names:
             try:
                 with open(os.path.join(d, n, "cgroup.events")) as f:
-                    if n.startswith("squall-") and "populated 0" in f.read():
+                    if n.startswith("squall-") and n[7:] in ids and "populated 0" in f.read():
                         found.append(f"cgroup {os.path.join(d, n)}")
             except OSError:
                 pass
