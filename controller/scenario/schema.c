@@ -288,6 +288,14 @@ static const struct sq_field safety_fields[] = {
 static const struct sq_section safety = {"safety", "What keeps a rehearsal from becoming an incident.", safety_fields,
                                          NULL};
 
+static const struct sq_field alerts_fields[] = {
+    VALUE("listen", SQ_P_STRING, SQ_REQUIRED, NULL, "address and port, such as 127.0.0.1:9095"),
+    END,
+};
+static const struct sq_section alerts = {
+    "alerts", "Where the run receives alerts: the url of a webhook_config of Alertmanager leads here.", alerts_fields,
+    sq_finish_alerts};
+
 static const struct sq_field report_fields[] = {
     VALUE("junit", SQ_P_STRING, 0, NULL, "write JUnit XML here; relative to where squall runs"),
     VALUE("markdown", SQ_P_STRING, 0, NULL, "write Markdown here"),
@@ -308,6 +316,7 @@ static const struct sq_field spec_fields[] = {
     NESTED("steps", SQ_F_LIST, SQ_REQUIRED, &step, 200, "faults and waits, one after the other"),
     NESTED("verify", SQ_F_LIST, 0, &check, 200, "what must be true"),
     NESTED("safety", SQ_F_SECTION, 0, &safety, 0, "limits"),
+    NESTED("alerts", SQ_F_SECTION, 0, &alerts, 0, "where alerts are received, for the check alert"),
     NESTED("report", SQ_F_SECTION, 0, &report, 0, "where else to write reports"),
     END,
 };
@@ -349,6 +358,7 @@ const struct sq_section *const *sq_sections(size_t *n)
         &abort_when,
         &sprt,
         &safety,
+        &alerts,
         &report,
     };
 
