@@ -165,6 +165,10 @@ static int prepare(struct sq_run *run, const struct sq_peer *peer, const json_t 
 
 static void add_notes(const struct sq_live *l, json_t *notes)
 {
+    size_t i;
+    const json_t *h;
+    json_array_foreach(l->f.hit, i, h) if (json_is_array(json_object_get(h, "notes")))
+        json_array_extend(notes, json_object_get(h, "notes"));
     if (l->f.spec->target != SQ_T_EDGE || strcmp(l->f.spec->name, "call/latency") != 0)
         return;
     const char *name = sq_json_str_or(l->f.target, "edge", "");
@@ -223,11 +227,16 @@ static size_t take_back(struct sq_live *l, json_t *left)
 static size_t end_live(struct sq_run *run, struct sq_live *l, const char *by, json_t *left)
 {
     cleanup_json json_t *mine = json_array();
+    json_t *felt = l->f.ops->felt ? l->f.ops->felt(&l->f) : NULL;
     l->active = false;
     size_t stay = take_back(l, mine);
     tell_services(l, false);
     json_array_extend(left, mine);
-    fault_event(l, "reverted", sq_mono_ns(), json_pack("{s:s,s:b,s:O}", "by", by, "clean", stay == 0, "left", mine));
+    json_t *more = json_pack("{s:s,s:b,s:O}", "by", by, "clean", stay == 0, "left", mine);
+    if (more && felt)
+        json_object_update(more, felt);
+    json_decref(felt);
+    fault_event(l, "reverted", sq_mono_ns(), more);
     if (stay == 0) {
         unlink_live(run, l);
         live_free(l);
@@ -439,6 +448,12 @@ int sq_loan_change(struct sq_run *run, const char *fault, const json_t *def, jso
     fault_event(l, "changed", at, json_pack("{s:s,s:O}", "by", "request", "readback", readback));
     *answer = json_pack("{s:s,s:O,s:I}", "fault", f->id, "readback", readback, "applied_ns", (json_int_t)at);
     return *answer ? 0 : sq_err(e, -ENOMEM, "no memory");
+}
+
+void sq_engine_fault_over(struct sq_fault *f, const char *by)
+{
+    cleanup_json json_t *answer = NULL;
+    (void)sq_loan_end(f->run, f->id, by, &answer, NULL);
 }
 
 int sq_loan_end(struct sq_run *run, const char *fault, const char *by, json_t **answer, struct sq_err *e)

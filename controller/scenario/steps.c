@@ -104,6 +104,15 @@ static void network_target(struct sq_norm *c, const char *label, const struct sq
         sq_norm_regex(c, label, at_path(node, "of/pattern"), sq_json_str_or(of, "pattern", ""));
 }
 
+static void partition_target(struct sq_norm *c, const char *label, const struct sq_node *n, const json_t *target)
+{
+    struct sq_err e = {0};
+    char where[64];
+
+    if (sq_partition_check(target, where, sizeof where, &e) < 0)
+        sq_diag_error(c->d, at_path(sq_node_get(n, "target"), where), e.hint, "%s: %s", label, e.msg);
+}
+
 static void fault_step(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o, const char *uses)
 {
     const struct sq_fault_spec *spec = sq_fault_spec_find(uses);
@@ -131,6 +140,8 @@ static void fault_step(struct sq_norm *c, const char *label, const struct sq_nod
         process_target(c, label, n, t);
     if (target && c->d->errors == errors && spec->target == SQ_T_NETWORK)
         network_target(c, label, n, t);
+    if (target && c->d->errors == errors && spec->target == SQ_T_PARTITION)
+        partition_target(c, label, n, t);
     (void)json_object_set_new(o, "target", t);
     (void)snprintf(what, sizeof what, "%s: %s", label, uses);
     (void)json_object_set_new(o, "with", sq_norm_params(c, what, spec->with, with, with ? with->pos : n->pos, NULL));

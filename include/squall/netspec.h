@@ -24,5 +24,7 @@ const char *sq_protocol_name(int protocol); /* "tcp"; "any" */
 /* Check a target that its table (sq_target_params) has normalized. On -EINVAL, WHERE (LEN bytes) says which part:
  * "match/0/port/1", "of", "" (all of it). */
 int sq_network_check(const json_t *target, char *where, size_t len, struct sq_err *e);
+/* The same for the target of a partition (SQ_T_PARTITION): "between/0", "and/1". */
+int sq_partition_check(const json_t *target, char *where, size_t len, struct sq_err *e);
 
 #endif

@@ -341,3 +341,43 @@ int sq_network_check(const json_t *target, char *where, size_t len, struct sq_er
         point(&at, "%s", "");
     return r;
 }
+
+static int check_side(const json_t *target, const char *side, bool self, const struct at *at, struct sq_err *e)
+{
+    const json_t *host, *list = json_object_get(target, side);
+    struct in6_addr addr;
+    uint8_t bits;
+    size_t i;
+
+    point(at, "%s", side);
+    if (json_array_size(list) == 0)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"%s\" has no hosts", side);
+    json_array_foreach(list, i, host)
+    {
+        const char *s = json_string_value(host);
+        struct sq_err why = {0};
+
+        if (self && strcmp(s, "self") == 0)
+            continue;
+        if (strcmp(s, "self") != 0 &&
+            (sq_parse_network(s, &addr, &bits, &why) == 0 || (!strpbrk(s, ":/") && sq_is_hostname(s))))
+            continue;
+        point(at, "%s/%zu", side, i);
+        sq_err_cls(e, SQ_C_INPUT, -EINVAL, "%s", why.msg[0] ? why.msg : "\"self\" goes into \"between\"");
+        sq_err_hint(e, "%s", why.hint[0] ? why.hint : "for example {between: self, and: [10.0.0.0/8, db.example]}");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+int sq_partition_check(const json_t *target, char *where, size_t len, struct sq_err *e)
+{
+    const struct at at = {where, len};
+    int r = check_side(target, "between", true, &at, e);
+
+    r = r ? r : check_side(target, "and", false, &at, e);
+    r = r ? r : check_namespace(target, &at, e);
+    if (r == 0)
+        point(&at, "%s", "");
+    return r;
+}

@@ -59,6 +59,9 @@ struct sq_fault_ops {
     int (*readback)(struct sq_fault *f, json_t **out, struct sq_err *e);
     /* New parameters (normalized) while active; NULL: this kind can't. The engine replaces f->with on success. */
     int (*change)(struct sq_fault *f, json_t *with, struct sq_err *e);
+    /* What the fault has hit so far, by its own count: {"packets": n, "bytes": n}, said in the event of its end. NULL:
+     * this kind does not count, or can't read it now. */
+    json_t *(*felt)(struct sq_fault *f);
     /* Take one record back. ENG is NULL in the keeper and in a sweep. */
     int (*revert)(struct sq_engine *eng, const json_t *undo, struct sq_err *e);
     /* Is what this record undoes really gone? 0 yes; else -errno and what is left. Same callers as revert. */

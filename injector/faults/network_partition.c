@@ -42,25 +42,21 @@ static int check(struct sq_engine *eng, struct sq_err *e)
     return sq_cut_check(e);
 }
 
-/* {"namespace", "between", "and", "addresses"}: names beside what they stand for now. */
-static int say(struct sq_fault *f, const struct sq_cut *c, struct sq_err *e)
-{
-    json_t *hit =
-        json_pack("{s:s,s:O,s:O,s:I}", "namespace", sq_cut_where(c), "between", json_object_get(f->target, "between"),
-                  "and", json_object_get(f->target, "and"), "addresses", (json_int_t)sq_cut_addresses(c));
-
-    return json_array_append_new(f->hit, hit) == 0 ? 0 : sq_err(e, -ENOMEM, "out of memory");
-}
-
+/* hit: {"namespace", "between", "and", "addresses", "notes"}. */
 static int resolve(struct sq_fault *f, struct sq_err *e)
 {
+    cleanup_json json_t *notes = json_array();
     struct sq_cut *c = NULL;
-    int r = sq_cut_new(f->engine, f->target, f->with, &c, e);
+    int r = notes ? sq_cut_new(f, notes, &c, e) : sq_err(e, -ENOMEM, "out of memory");
+    json_t *hit;
 
     if (r < 0)
         return r;
     f->priv = c;
-    return say(f, c, e);
+    hit = json_pack("{s:s,s:O,s:O,s:I,s:O}", "namespace", sq_cut_where(c), "between",
+                    json_object_get(f->target, "between"), "and", json_object_get(f->target, "and"), "addresses",
+                    (json_int_t)sq_cut_addresses(c), "notes", notes);
+    return json_array_append_new(f->hit, hit) == 0 ? 0 : sq_err(e, -ENOMEM, "out of memory");
 }
 
 static int undo(struct sq_fault *f, json_t *records, struct sq_err *e)
@@ -78,6 +74,11 @@ static int apply(struct sq_fault *f, struct sq_err *e)
 static int readback(struct sq_fault *f, json_t **out, struct sq_err *e)
 {
     return sq_cut_readback(f->priv, out, e);
+}
+
+static json_t *felt(struct sq_fault *f)
+{
+    return sq_cut_felt(f->priv);
 }
 
 static int change(struct sq_fault *f, json_t *params, struct sq_err *e)
@@ -110,6 +111,7 @@ const struct sq_fault_ops sq_ops_network_partition = {
     .apply = apply,
     .readback = readback,
     .change = change,
+    .felt = felt,
     .revert = revert,
     .gone = gone,
     .free = free_priv,

@@ -1,6 +1,7 @@
 #include "net/cut.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <uv.h>
 
 #include "engine.h"
+#include "faults/fault.h"
 #include "net/match.h"
 #include "net/netns.h"
 #include "net/nft.h"
@@ -22,10 +24,13 @@
 #include "squall/units.h"
 
 #define TICK_MS 1000
+#define RESOLVE_NS (5 * SQ_S)
+#define BEAT_MS 200 /* while names are looked up before anything is touched */
 
 struct sq_cut {
     struct sq_cut *next; /* in the engine's list, from apply to revert */
     struct sq_engine *eng;
+    struct sq_fault *f;
     char run[24], fault[16];
     json_t *target; /* a copy */
     json_t *netns;  /* sq_netns_record */
@@ -35,8 +40,12 @@ struct sq_cut {
     struct sq_partition p;
     struct sq_nft *nft; /* NULL: not applied, or gone */
     bool owner;
-    struct sq_cut_counts counts; /* as told last */
-    bool intact;                 /* as told last */
+    struct sq_cut_counts counts;    /* as told last */
+    bool intact;                    /* as told last */
+    struct sq_resolving *resolving; /* names being looked up anew; NULL: not now */
+    int resolving_fd;
+    int64_t resolved_at;
+    bool unresolvable; /* as told last */
 };
 
 struct sq_cuts {
@@ -85,7 +94,7 @@ static void look(struct sq_cut *c)
 
     if (r == 0) {
         r = sq_partition_compare(&c->p, objects, NULL, &e);
-        sq_partition_count(objects, &now);
+        sq_partition_count(&c->p, objects, &now);
     }
     if (r < 0 && c->intact)
         warn(c, e.code ? e.msg : "its nftables table is gone: somebody removed it");
@@ -93,29 +102,96 @@ static void look(struct sq_cut *c)
 }
 
 /* A socket in it keeps a namespace alive whose last process has ended: so let go of it then. */
-static void look_for_netns(struct sq_cut *c)
+static bool netns_gone(const struct sq_cut *c)
 {
     struct sq_netns ns = {.fd = -1};
+    bool gone = sq_netns_find(c->netns, &ns, NULL) == -ENOENT;
 
-    if (!c->nft)
-        return;
-    if (sq_netns_find(c->netns, &ns, NULL) != -ENOENT) {
-        sq_netns_close(&ns);
+    sq_netns_close(&ns);
+    return gone;
+}
+
+/* ---- names that mean other addresses now ---- */
+
+static void move(struct sq_cut *c)
+{
+    struct sq_partition next = c->p;
+    cleanup_json json_t *commands = NULL;
+    struct sq_err e = {0};
+    int r;
+
+    memset(next.a, 0, sizeof next.a);
+    memset(next.b, 0, sizeof next.b);
+    r = sq_partition_groups(&next, &c->hosts.match[1], &c->hosts.match[0], &e);
+    if (r == 0)
+        r = sq_partition_move(&c->p, &next, &commands, &e);
+    if (r == 0 && commands)
+        r = sq_nft_commit(c->nft, commands, &e);
+    if (r == 0) {
+        struct sq_partition old = c->p;
+
+        c->p = next;
+        old.port = old.local_port = NULL;
+        sq_partition_clear(&old);
+        sq_engine_event(c->eng, c->run,
+                        json_pack("{s:s,s:s,s:I}", "type", "hosts", "fault", c->fault, "addresses",
+                                  (json_int_t)sq_cut_addresses(c)));
         return;
     }
-    sq_nft_close(c->nft);
-    c->nft = NULL;
-    warn(c, "its network namespace is gone, and the partition with it");
-    c->intact = false;
+    next.port = next.local_port = NULL;
+    sq_partition_clear(&next);
+    warn(c, e.msg);
+}
+
+static void resolved(struct sq_cut *c)
+{
+    bool changed = false;
+    struct sq_err e = {0};
+    int r = sq_resolving_end(c->resolving, &c->hosts, &changed, &e);
+
+    if (r == -EAGAIN)
+        return;
+    sq_resolving_free(c->resolving);
+    c->resolving = NULL;
+    c->resolved_at = sq_mono_ns();
+    if (r < 0 && !c->unresolvable)
+        warn(c, e.msg);
+    c->unresolvable = r < 0;
+    if (changed && c->nft)
+        move(c);
+}
+
+static void look_up(struct sq_cut *c)
+{
+    struct pollfd p = {.fd = c->resolving_fd, .events = POLLIN};
+    struct sq_netns ns = {.fd = -1};
+
+    if (c->resolving) {
+        if (poll(&p, 1, 0) > 0)
+            resolved(c);
+        return;
+    }
+    if (!sq_match_named(&c->hosts) || sq_mono_ns() - c->resolved_at < RESOLVE_NS ||
+        sq_netns_find(c->netns, &ns, NULL) < 0)
+        return;
+    if (sq_resolving_begin(&c->hosts, &ns, &c->resolving, &c->resolving_fd, NULL) < 0)
+        c->resolved_at = sq_mono_ns();
+    sq_netns_close(&ns);
 }
 
 static void on_timer(uv_timer_t *t)
 {
     struct sq_cuts *all = t->data;
 
-    for (struct sq_cut *c = all->first; c; c = c->next) {
-        look_for_netns(c);
+    for (struct sq_cut *c = all->first, *next; c; c = next) {
+        next = c->next;
+        if (netns_gone(c)) {
+            warn(c, "its network namespace is gone, and the partition with it");
+            sq_engine_fault_over(c->f, "gone"); /* frees it */
+            continue;
+        }
         look(c);
+        look_up(c);
     }
 }
 
@@ -166,27 +242,30 @@ static int read_group(const json_t *list, struct sq_group *g, bool *self, struct
     const json_t *j;
 
     g->host = calloc(json_array_size(list) + 1, sizeof *g->host);
-    if (!g->host)
+    g->name = calloc(json_array_size(list) + 1, sizeof *g->name);
+    if (!g->host || !g->name)
         return sq_err(e, -ENOMEM, "out of memory");
     json_array_foreach(list, i, j)
     {
-        if (self && strcmp(json_string_value(j), "self") == 0) {
-            *self = true;
-            continue;
-        }
-        int r = sq_parse_network(json_string_value(j), &g->host[g->n_host].addr, &g->host[g->n_host].len, e);
+        const char *s = json_string_value(j);
 
-        if (r < 0)
-            return r;
-        g->n_host++;
+        if (strcmp(s, "self") == 0 && self)
+            *self = true;
+        else if (sq_parse_network(s, &g->host[g->n_host].addr, &g->host[g->n_host].len, NULL) == 0)
+            g->n_host++;
+        else if (!(g->name[g->n_name++] = strdup(s)))
+            return sq_err(e, -ENOMEM, "out of memory");
     }
     return 0;
 }
 
 static int read_groups(struct sq_cut *c, struct sq_err *e)
 {
-    int r;
+    char where[64];
+    int r = sq_partition_check(c->target, where, sizeof where, e);
 
+    if (r < 0)
+        return r;
     c->hosts.match = calloc(2, sizeof *c->hosts.match);
     if (!c->hosts.match)
         return sq_err(e, -ENOMEM, "out of memory");
@@ -195,8 +274,47 @@ static int read_groups(struct sq_cut *c, struct sq_err *e)
     return r < 0 ? r : read_group(json_object_get(c->target, "between"), &c->hosts.match[1], &c->p.self, e);
 }
 
-static int open_netns(struct sq_cut *c, struct sq_err *e)
+/* For the first time: whoever asked waits, but the keeper must see us live. */
+static int resolve(struct sq_cut *c, const struct sq_netns *ns, struct sq_err *e)
 {
+    struct sq_resolving *work = NULL;
+    int fd = -1, r;
+
+    if (!sq_match_named(&c->hosts))
+        return 0;
+    r = sq_resolving_begin(&c->hosts, ns, &work, &fd, e);
+    while (r == 0) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+
+        sq_engine_beat(c->eng);
+        if (poll(&p, 1, BEAT_MS) <= 0)
+            continue;
+        r = sq_resolving_end(work, &c->hosts, NULL, e);
+        if (r != -EAGAIN)
+            break;
+        r = 0;
+    }
+    sq_resolving_free(work);
+    c->resolved_at = sq_mono_ns();
+    return r;
+}
+
+struct sparing {
+    struct sq_cut *c;
+    const json_t *probe;
+    json_t *notes;
+};
+
+static int spare_here(void *arg, struct sq_err *e)
+{
+    struct sparing *s = arg;
+
+    return sq_match_spare(&s->c->spare, s->probe, s->notes, e);
+}
+
+static int fill(struct sq_cut *c, const json_t *params, json_t *notes, struct sq_err *e)
+{
+    struct sparing sparing = {c, NULL, notes};
     struct sq_netns ns = {.fd = -1};
     int r = sq_netns_open(sq_json_str_or(c->target, "namespace", NULL), &ns, e);
 
@@ -204,37 +322,32 @@ static int open_netns(struct sq_cut *c, struct sq_err *e)
         return r;
     c->netns = sq_netns_record(&ns);
     (void)snprintf(c->where, sizeof c->where, "%s", ns.name);
-    sq_netns_close(&ns);
-    return c->netns ? 0 : sq_err(e, -ENOMEM, "out of memory");
-}
-
-static int fill(struct sq_cut *c, const json_t *params, struct sq_err *e)
-{
-    int r = open_netns(c, e);
-
-    if (r == 0)
-        r = sq_partition_with(&c->p, params, e);
+    r = c->netns ? sq_partition_with(&c->p, params, e) : sq_err(e, -ENOMEM, "out of memory");
     if (r == 0)
         r = read_groups(c, e);
     if (r == 0)
+        r = resolve(c, &ns, e);
+    if (r == 0)
         r = sq_partition_groups(&c->p, &c->hosts.match[1], &c->hosts.match[0], e);
-    if (r == 0 && (c->hosts.match[0].n_host == 0 || (!c->p.self && c->hosts.match[1].n_host == 0)))
-        r = sq_err_cls(e, SQ_C_INPUT, -EINVAL, "network/partition: a group of no hosts can't be cut off");
+    if (r == 0 && sq_json_bool_or(c->target, "spare_control", true))
+        r = sq_netns_call(&ns, spare_here, &sparing, e);
     c->p.spare = &c->spare;
+    sq_netns_close(&ns);
     return r;
 }
 
-int sq_cut_new(struct sq_engine *eng, const json_t *target, const json_t *with, struct sq_cut **out, struct sq_err *e)
+int sq_cut_new(struct sq_fault *f, json_t *notes, struct sq_cut **out, struct sq_err *e)
 {
     struct sq_cut *c = calloc(1, sizeof *c);
     int r = c ? 0 : sq_err(e, -ENOMEM, "out of memory");
 
     if (r == 0) {
-        c->eng = eng;
+        c->eng = f->engine;
+        c->f = f;
         c->intact = true;
         c->p.family = "inet";
-        c->target = json_deep_copy(target);
-        r = c->target ? fill(c, with, e) : sq_err(e, -ENOMEM, "out of memory");
+        c->target = json_deep_copy(f->target);
+        r = c->target ? fill(c, f->with, notes, e) : sq_err(e, -ENOMEM, "out of memory");
     }
     if (r < 0) {
         sq_cut_free(c);
@@ -250,6 +363,7 @@ void sq_cut_free(struct sq_cut *c)
         return;
     if (c->eng)
         delist(c);
+    sq_resolving_free(c->resolving);
     sq_nft_close(c->nft);
     sq_partition_clear(&c->p);
     sq_match_clear(&c->hosts);
@@ -343,6 +457,14 @@ int sq_cut_readback(struct sq_cut *c, json_t **out, struct sq_err *e)
     return *out ? 0 : sq_err(e, -ENOMEM, "out of memory");
 }
 
+json_t *sq_cut_felt(struct sq_cut *c)
+{
+    look(c);
+    return json_pack("{s:I,s:I,s:o,s:o,s:b}", "packets", (json_int_t)(c->counts.packets[0] + c->counts.packets[1]),
+                     "bytes", (json_int_t)(c->counts.bytes[0] + c->counts.bytes[1]), "out", counted(&c->counts, 0),
+                     "in", counted(&c->counts, 1), "intact", c->intact);
+}
+
 int sq_cut_change(struct sq_cut *c, const json_t *with, struct sq_err *e)
 {
     struct sq_partition next = c->p;
@@ -388,7 +510,6 @@ int sq_cut_revert(struct sq_engine *eng, const json_t *record, struct sq_err *e)
     int r;
 
     if (c && c->nft) {
-        look(c);
         (void)sq_nft_delete(c->nft, family, table, &none); /* where it stays, its owner's end takes it */
         sq_nft_close(c->nft);
         c->nft = NULL;

@@ -101,7 +101,8 @@ static int compare_chain(const char *chain, const json_t *want, const json_t *ob
     return 0;
 }
 
-static const json_t *object_named(const json_t *objects, const char *kind, const char *name)
+/* libnftables lists the sets and counters of all tables when asked for those of one. */
+static const json_t *object_named(const json_t *objects, const char *kind, const char *table, const char *name)
 {
     size_t i;
     const json_t *o;
@@ -110,15 +111,17 @@ static const json_t *object_named(const json_t *objects, const char *kind, const
     {
         const json_t *found = json_object_get(o, kind);
 
-        if (found && strcmp(sq_json_str_or(found, "name", ""), name) == 0)
+        if (found && strcmp(sq_json_str_or(found, "table", ""), table) == 0 &&
+            strcmp(sq_json_str_or(found, "name", ""), name) == 0)
             return found;
     }
     return NULL;
 }
 
-static int compare_set(const json_t *objects, const char *name, const struct sq_spans *want, struct sq_err *e)
+static int compare_set(const json_t *objects, const char *table, const char *name, const struct sq_spans *want,
+                       struct sq_err *e)
 {
-    const json_t *set = object_named(objects, "set", name);
+    const json_t *set = object_named(objects, "set", table, name);
     struct sq_spans got = {.v6 = want->v6};
     int r = set ? sq_spans_parse(json_object_get(set, "elem"), &got, e) : differ("set", name, NULL, NULL, e);
 
@@ -131,9 +134,9 @@ static int compare_set(const json_t *objects, const char *name, const struct sq_
     return r;
 }
 
-static int compare_hook(const json_t *objects, const char *name, struct sq_err *e)
+static int compare_hook(const json_t *objects, const char *table, const char *name, struct sq_err *e)
 {
-    const json_t *chain = object_named(objects, "chain", name);
+    const json_t *chain = object_named(objects, "chain", table, name);
 
     if (chain && strcmp(sq_json_str_or(chain, "hook", ""), name) == 0 &&
         sq_json_int_or(chain, "prio", 0) == SQ_PARTITION_PRIORITY &&
@@ -142,10 +145,10 @@ static int compare_hook(const json_t *objects, const char *name, struct sq_err *
     return differ("chain", name, NULL, chain, e);
 }
 
-void sq_partition_count(const json_t *objects, struct sq_cut_counts *counts)
+void sq_partition_count(const struct sq_partition *p, const json_t *objects, struct sq_cut_counts *counts)
 {
     for (int d = 0; d < 2; d++) {
-        const json_t *c = object_named(objects, "counter", sq_partition_cuts[d]);
+        const json_t *c = object_named(objects, "counter", p->table, sq_partition_cuts[d]);
 
         counts->packets[d] = (uint64_t)sq_json_int_or(c, "packets", 0);
         counts->bytes[d] = (uint64_t)sq_json_int_or(c, "bytes", 0);
@@ -160,16 +163,16 @@ int sq_partition_compare(const struct sq_partition *p, const json_t *objects, st
     int r = 0;
 
     for (size_t i = 0; r == 0 && i < SQ_COUNT(chains); i++) {
-        r = i < 3 ? compare_hook(objects, chains[i], e) : 0;
+        r = i < 3 ? compare_hook(objects, p->table, chains[i], e) : 0;
         if (r == 0)
             r = compare_chain(chains[i], rules, objects, e);
     }
     for (int six = 0; r == 0 && six < 2; six++) {
-        r = compare_set(objects, sq_partition_sets[0][six], &p->a[six], e);
+        r = compare_set(objects, p->table, sq_partition_sets[0][six], &p->a[six], e);
         if (r == 0)
-            r = compare_set(objects, sq_partition_sets[1][six], &p->b[six], e);
+            r = compare_set(objects, p->table, sq_partition_sets[1][six], &p->b[six], e);
     }
     if (r == 0 && counts)
-        sq_partition_count(objects, counts);
+        sq_partition_count(p, objects, counts);
     return r;
 }
