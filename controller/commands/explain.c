@@ -5,6 +5,7 @@
 #include "commands/command.h"
 #include "scenario/schema.h"
 #include "squall/cleanup.h"
+#include "squall/preset.h"
 #include "verify/check.h"
 
 static const struct {
@@ -27,6 +28,7 @@ static const struct {
      "by default): pass when the limit is beyond its far end, fail when beyond its near end, else inconclusive. A\n"
      "percentile needs requests to be proven: 59 for p95, 299 for p99, 2995 for p99.9; error_rate<0.1% needs 2995\n"
      "without a bad one. `squall check` warns when a load is too small.\n"},
+    {"presets", "whole network paths by name: 3g, satellite-leo, cross-region-eu-us, ...", NULL},
     {"variables", "${name}, --var, ${instance}, ${port}",
      "${name}             replaced in any value, after parsing: a value can't change the document's shape\n"
      "${name:-default}    with a default\n"
@@ -150,6 +152,24 @@ static void explain_section(const struct sq_term *t, const struct sq_section *s)
     }
 }
 
+/* Each preset: what it is, what it stands for, where its numbers come from. */
+static void explain_presets(const struct sq_term *t)
+{
+    size_t n;
+    const struct sq_preset *all = sq_presets(&n);
+
+    (void)fputs("A network fault's `preset` stands for the parameters shown; what is given beside it overrides them.\n"
+                "It acts on one direction, as the fault does: a delay is half of the path's round trip, NAME is what a "
+                "client\nsends, NAME-down what it receives. `direction: both` makes the whole round trip.\n\n",
+                t->out);
+    for (size_t i = 0; i < n; i++) {
+        char text[1024];
+
+        (void)snprintf(text, sizeof text, "%s\n%s\nsource: %s", all[i].doc, all[i].with, all[i].source);
+        line(t, all[i].name, text);
+    }
+}
+
 static void list_faults(const struct sq_term *t, bool names)
 {
     const struct sq_fault_spec *const *all;
@@ -255,7 +275,10 @@ static int explain_main(const struct sq_args *a, struct sq_term *t)
         explain_section(t, section);
     for (size_t i = 0; i < SQ_COUNT(topics); i++) {
         if (strcmp(topics[i].name, word) == 0) {
-            (void)fputs(topics[i].text, t->out);
+            if (topics[i].text)
+                (void)fputs(topics[i].text, t->out);
+            else
+                explain_presets(t);
             return SQ_PASS;
         }
     }

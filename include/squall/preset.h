@@ -6,6 +6,8 @@
 #include <jansson.h>
 #include <stddef.h>
 
+#include "squall/spec.h"
+
 struct sq_preset {
     const char *name;
     const char *doc;    /* one sentence */
@@ -19,5 +21,8 @@ const struct sq_preset *sq_presets(size_t *n);
 json_t *sq_preset_find(const char *name);
 /* The name nearest to a misspelt one; NULL: none is near. */
 const char *sq_preset_nearest(const char *name);
+
+/* What loss_state, loss_gemodel and slot take. */
+extern const struct sq_param sq_impair_state_params[], sq_impair_gemodel_params[], sq_impair_slot_params[];
 
 #endif

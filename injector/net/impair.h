@@ -82,8 +82,9 @@ struct sq_impair {
          "of the jitter: uniform (when left out), normal, pareto, paretonormal, file:PATH (tc's .dist), hlog:PATH (a " \
          "recorded HdrHistogram log) or run:DIR#ENDPOINT (what a run of Squall measured)"},                            \
         {"loss_correlation", SQ_P_PERCENT, 0, NULL, NULL, "how far a loss follows the one before"},                    \
-        {"loss_state", SQ_P_MAP, 0, NULL, NULL, "4-state Markov loss: {p13, p31, p32, p23, p14}"},                     \
-        {"loss_gemodel", SQ_P_MAP, 0, NULL, NULL, "Gilbert-Elliott loss: {p, r, 1-h, 1-k}"},                           \
+        {"loss_state",          SQ_P_MAP, 0, NULL, NULL, "4-state Markov loss: {p13, p31, p32, p23, p14}",             \
+         sq_impair_state_params},                                                                                      \
+        {"loss_gemodel", SQ_P_MAP, 0, NULL, NULL, "Gilbert-Elliott loss: {p, r, 1-h, 1-k}", sq_impair_gemodel_params}, \
         {"ecn", SQ_P_BOOL, 0, NULL, NULL, "mark packets that allow it instead of dropping them"},                      \
         {"duplicate", SQ_P_PERCENT, 0, NULL, NULL, "what share of the packets is sent twice"},                         \
         {"duplicate_correlation", SQ_P_PERCENT, 0, NULL, NULL, "how far that follows the one before"},                 \
@@ -96,9 +97,13 @@ struct sq_impair {
         {"packet_overhead", SQ_P_INT, 0, NULL, NULL, "bytes added to (or taken from) each packet's length for rate"},  \
         {"cell_size", SQ_P_INT, 0, NULL, NULL, "rate counts in cells of so many bytes"},                               \
         {"cell_overhead", SQ_P_INT, 0, NULL, NULL, "bytes added to each cell"},                                        \
-        {"slot", SQ_P_MAP,                                                                                             \
-         0,      NULL,                                                                                                 \
-         NULL,   "packets leave in bursts: {min, max} or {distribution, delay, jitter}, and {packets, bytes}"},        \
+        {"slot",                                                                                                       \
+         SQ_P_MAP,                                                                                                     \
+         0,                                                                                                            \
+         NULL,                                                                                                         \
+         NULL,                                                                                                         \
+         "packets leave in bursts: {min, max} or {distribution, delay, jitter}, and {packets, bytes}",                 \
+         sq_impair_slot_params},                                                                                       \
         {"limit", SQ_P_INT, 0, NULL, NULL, "packets held at most; left out: so many that a delay never loses any"},    \
     {                                                                                                                  \
         "backend", SQ_P_ENUM, 0, "auto", "auto|netem|packet", "who does it: the kernel, or Squall in user space"       \

@@ -16,35 +16,6 @@
 
 static const struct sq_param all_params[] = {SQ_IMPAIR_DELAY(0), SQ_IMPAIR_LOSS(0), SQ_IMPAIR_REST, SQ_PARAM_END};
 
-/* The defaults are tc's (iproute2 tc/q_netem.c): 0 stands for "1 - the first". */
-static const struct sq_param state_params[] = {
-    {"p13", SQ_P_PERCENT, SQ_REQUIRED, NULL, NULL, "from received to lost in a burst"},
-    {"p31", SQ_P_PERCENT, 0, NULL, NULL, "from lost in a burst to received (left out: 100% - p13)"},
-    {"p32", SQ_P_PERCENT, 0, "0%", NULL, "from lost in a burst to received within the burst"},
-    {"p23", SQ_P_PERCENT, 0, "100%", NULL, "from received within a burst to lost"},
-    {"p14", SQ_P_PERCENT, 0, "0%", NULL, "from received to lost alone"},
-    SQ_PARAM_END,
-};
-
-static const struct sq_param gemodel_params[] = {
-    {"p", SQ_P_PERCENT, SQ_REQUIRED, NULL, NULL, "from the good state to the bad"},
-    {"r", SQ_P_PERCENT, 0, NULL, NULL, "from the bad state to the good (left out: 100% - p)"},
-    {"1-h", SQ_P_PERCENT, 0, "100%", NULL, "loss in the bad state"},
-    {"1-k", SQ_P_PERCENT, 0, "0%", NULL, "loss in the good state"},
-    SQ_PARAM_END,
-};
-
-static const struct sq_param slot_params[] = {
-    {"min", SQ_P_DURATION, 0, NULL, NULL, "the shortest time between two slots"},
-    {"max", SQ_P_DURATION, 0, NULL, NULL, "the longest (left out: as min)"},
-    {"distribution", SQ_P_STRING, 0, NULL, NULL, "of the time between slots, as of the jitter"},
-    {"delay", SQ_P_DURATION, 0, NULL, NULL, "with distribution: its middle"},
-    {"jitter", SQ_P_DURATION, 0, NULL, NULL, "with distribution: its deviation"},
-    {"packets", SQ_P_INT, 0, "0", NULL, "at most so many in a slot; 0: no limit"},
-    {"bytes", SQ_P_INT, 0, "0", NULL, "at most so many in a slot; 0: no limit"},
-    SQ_PARAM_END,
-};
-
 /* Units as tc's, case ignored (iproute2 lib/utils_math.c): bit is 1, bps is 8 bits, a bare number is bits. */
 static const struct {
     const char *name;
@@ -216,7 +187,7 @@ static int read_dist(const char *s, enum sq_dist *d, struct sq_dist_table **tabl
 static int read_loss_state(const json_t *in, struct sq_impair *im, struct sq_err *e)
 {
     cleanup_json json_t *m = NULL;
-    int r = sq_spec_normalize("loss_state", state_params, in, &m, e);
+    int r = sq_spec_normalize("loss_state", sq_impair_state_params, in, &m, e);
 
     if (r < 0)
         return r;
@@ -232,7 +203,7 @@ static int read_loss_state(const json_t *in, struct sq_impair *im, struct sq_err
 static int read_loss_gemodel(const json_t *in, struct sq_impair *im, struct sq_err *e)
 {
     cleanup_json json_t *m = NULL;
-    int r = sq_spec_normalize("loss_gemodel", gemodel_params, in, &m, e);
+    int r = sq_spec_normalize("loss_gemodel", sq_impair_gemodel_params, in, &m, e);
 
     if (r < 0)
         return r;
@@ -265,7 +236,7 @@ static int read_slot(const json_t *in, struct sq_impair *im, struct sq_err *e)
     cleanup_json json_t *m = NULL;
     const char *dist;
     int64_t v;
-    int r = sq_spec_normalize("slot", slot_params, in, &m, e);
+    int r = sq_spec_normalize("slot", sq_impair_slot_params, in, &m, e);
 
     if (r < 0)
         return r;
