@@ -43,12 +43,12 @@ dnsmasq-base          cmd dnsmasq
 postgresql            file /usr/share/postgresql-common/pg_wrapper
 python3-grpcio        file /usr/lib/python3/dist-packages/grpc/__init__.py
 nodejs                cmd node
+strace                cmd strace
 user-mode-linux       cmd linux.uml
 '
 all="$check"'
 npm                   cmd npm
 wrk                   cmd wrk
-strace                cmd strace
 clang-format          cmd clang-format
 clang-tidy            cmd clang-tidy
 cppcheck              cmd cppcheck
