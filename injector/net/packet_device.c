@@ -2,6 +2,7 @@
 #include "net/packet_device.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <poll.h>
@@ -42,6 +43,7 @@ int sq_packet_devices_new(struct sq_engine *eng, struct sq_packet_devices **out,
         return sq_err(e, -ENOMEM, "out of memory");
     }
     ds->timer.data = ds;
+    ds->home.fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC); /* -1: without namespaces there is no elsewhere */
     *out = ds;
     return 0;
 }
@@ -166,29 +168,41 @@ static struct sq_packet_device *need(struct sq_packet_devices *ds, const struct 
     return d;
 }
 
-int sq_packet_add(struct sq_packet_devices *ds, const struct sq_shape *s, struct sq_err *e)
+struct adding {
+    struct sq_packet_devices *ds;
+    const struct sq_shape *s;
+};
+
+static int add(void *arg, struct sq_err *e)
 {
-    struct sq_packet_device *d = need(ds, s, e);
+    const struct adding *a = arg;
+    const struct sq_shape *s = a->s;
+    struct sq_packet_device *d = need(a->ds, s, e);
     int bit, rc;
 
     if (!d)
         return e->code;
     /* Until its stage is there the process passes on at once what has this bit. */
     bit = sq_classifier_add(d->rules[s->ingress], s->match, e);
-    if (bit < 0) {
-        if (d->n_faults == 0)
-            finish(d);
-        return bit;
+    rc = bit;
+    if (bit >= 0) {
+        (void)snprintf(d->slot[s->ingress][bit].fault, sizeof d->slot[0][0].fault, "%s", s->fault);
+        d->n_faults++;
+        rc = put(d, bit, s, e);
+        if (rc < 0)
+            take_out(d, bit, s->ingress);
     }
-    (void)snprintf(d->slot[s->ingress][bit].fault, sizeof d->slot[0][0].fault, "%s", s->fault);
-    d->n_faults++;
-    rc = put(d, bit, s, e);
-    if (rc < 0) {
-        take_out(d, bit, s->ingress);
-        if (d->n_faults == 0)
-            finish(d);
-    }
-    return rc;
+    if (d->n_faults == 0)
+        finish(d);
+    return rc < 0 ? rc : 0;
+}
+
+/* The caller may be in the target's namespace. A socket made there, or a process, would keep it alive. */
+int sq_packet_add(struct sq_packet_devices *ds, const struct sq_shape *s, struct sq_err *e)
+{
+    struct adding a = {ds, s};
+
+    return sq_netns_call(&ds->home, add, &a, e);
 }
 
 int sq_packet_change(struct sq_packet_device *d, const struct sq_shape *s, struct sq_err *e)

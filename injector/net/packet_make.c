@@ -204,6 +204,7 @@ static int note_before(void *arg, struct sq_err *e)
     const int one[SQ_LOOPBACK_KNOBS] = {1, 1};
     int rc = 0;
 
+    d->noted = d->ds->clsact || d->loopback;
     if (d->ds->clsact) {
         rc = sq_clsact_there(d->ifindex, e);
         d->clsact_made = rc == 0;
@@ -268,14 +269,20 @@ static int detach(void *arg, struct sq_err *e)
     return d->ds->clsact ? sq_clsact_clean(d->ifindex, d->clsact_made, e) : 0;
 }
 
-void sq_packet_unmake(struct sq_packet_device *d)
+void sq_packet_detach(struct sq_packet_device *d)
 {
     struct sq_netns ns = {.fd = -1};
 
-    if ((d->loopback || d->ds->clsact) && sq_netns_find(d->ns, &ns, NULL) == 0) {
-        (void)sq_netns_call(&ns, detach, d, NULL); /* what stays is inert, and the record's: revert says so */
-        sq_netns_close(&ns);
-    }
+    if (!d->noted || sq_netns_find(d->ns, &ns, NULL) < 0)
+        return;
+    (void)sq_netns_call(&ns, detach, d, NULL); /* what stays is inert, and the record's: revert says so */
+    sq_netns_close(&ns);
+    d->noted = false;
+}
+
+void sq_packet_unmake(struct sq_packet_device *d)
+{
+    sq_packet_detach(d);
     if (d->beat)
         (void)munmap((void *)(uintptr_t)d->beat, (size_t)sysconf(_SC_PAGESIZE));
     for (int dir = 0; dir < DIRECTIONS; dir++) {

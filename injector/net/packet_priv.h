@@ -33,6 +33,7 @@ struct sq_packet_device {
     struct sq_packet_slot slot[DIRECTIONS][SQ_CLASSIFY_FAULTS];
     unsigned n_faults;
     bool loopback, clsact_made;
+    bool noted;    /* there is something that does not end with the process: filters, sysctls */
     int lo_was[2]; /* sysctls of loopback, see net/loopback.h */
     enum {
         SQ_PD_LIVE,
@@ -45,8 +46,9 @@ struct sq_packet_device {
 
 struct sq_packet_devices {
     struct sq_engine *eng;
-    char owner[48]; /* squalld's pid and start: unique for the boot */
-    bool clsact;    /* no tcx */
+    struct sq_netns home; /* squalld's own: what it makes elsewhere would keep that alive */
+    char owner[48];       /* squalld's pid and start: unique for the boot */
+    bool clsact;          /* no tcx */
     uv_timer_t timer;
     bool closing;
     void (*done)(void *arg);
@@ -56,7 +58,9 @@ struct sq_packet_devices {
 
 /* packet_make.c */
 struct sq_packet_device *sq_packet_make(struct sq_packet_devices *ds, const struct sq_shape *s, struct sq_err *e);
-/* Detach what would stay, close everything; the process is ended before, or dead. */
+/* Take away what does not end with the process. Once. */
+void sq_packet_detach(struct sq_packet_device *d);
+/* That, and close everything; the process is ended before, or dead. */
 void sq_packet_unmake(struct sq_packet_device *d);
 void sq_packet_process_name(char *buf, size_t len, const char *owner, uint64_t cookie, int ifindex);
 void sq_packet_alias(char *buf, size_t len, const char *owner);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine.h"
 #include "net/packet_priv.h"
@@ -57,6 +58,7 @@ static void tell_runs(const struct sq_packet_device *d, bool died)
 static void lose(struct sq_packet_device *d, bool died)
 {
     d->state = SQ_PD_DEAD;
+    sq_packet_detach(d);
     tell_runs(d, died);
     sq_packet_process_end(&d->process);
 }
@@ -91,6 +93,8 @@ static void closed(uv_handle_t *h)
     void (*done)(void *arg) = ds->done;
     void *arg = ds->arg;
 
+    if (ds->home.fd >= 0)
+        (void)close(ds->home.fd);
     free(ds);
     done(arg);
 }
