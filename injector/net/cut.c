@@ -25,7 +25,8 @@
 
 #define TICK_MS 1000
 #define RESOLVE_NS (5 * SQ_S)
-#define BEAT_MS 200 /* while names are looked up before anything is touched */
+#define WHOLE_EVERY 10 /* ticks between two looks at all of it */
+#define BEAT_MS 200    /* while names are looked up before anything is touched */
 
 struct sq_cut {
     struct sq_cut *next; /* in the engine's list, from apply to revert */
@@ -45,6 +46,7 @@ struct sq_cut {
     struct sq_resolving *resolving; /* names being looked up anew; NULL: not now */
     int resolving_fd;
     int64_t resolved_at;
+    unsigned looks;
     bool unresolvable; /* as told last */
 };
 
@@ -85,20 +87,24 @@ static void warn(struct sq_cut *c, const char *text)
                               json_sprintf("network/partition %s: %s", c->fault, text)));
 }
 
-static void look(struct sq_cut *c)
+/* Listing a thousand addresses takes tens of milliseconds, counters one: the loop has others to serve, so WHOLE is for
+ * now and then. */
+static void look(struct sq_cut *c, bool whole)
 {
     cleanup_json json_t *objects = NULL;
     struct sq_cut_counts now = c->counts;
     struct sq_err e = {0};
-    int r = c->nft ? sq_nft_list(c->nft, c->p.family, c->p.table, sq_partition_objects, &objects, &e) : -ENOENT;
+    int r = c->nft ? sq_nft_list(c->nft, c->p.family, c->p.table, whole ? sq_partition_objects : sq_partition_counters,
+                                 &objects, &e)
+                   : -ENOENT;
 
-    if (r == 0) {
+    if (r == 0 && !sq_partition_count(&c->p, objects, &now))
+        r = -ENOENT;
+    if (r == 0 && whole)
         r = sq_partition_compare(&c->p, objects, NULL, &e);
-        sq_partition_count(&c->p, objects, &now);
-    }
     if (r < 0 && c->intact)
         warn(c, e.code ? e.msg : "its nftables table is gone: somebody removed it");
-    tell(c, &now, r == 0);
+    tell(c, &now, r == 0 && (whole || c->intact));
 }
 
 /* A socket in it keeps a namespace alive whose last process has ended: so let go of it then. */
@@ -190,7 +196,7 @@ static void on_timer(uv_timer_t *t)
             sq_engine_fault_over(c->f, "gone"); /* frees it */
             continue;
         }
-        look(c);
+        look(c, ++c->looks % WHOLE_EVERY == 0);
         look_up(c);
     }
 }
@@ -459,7 +465,7 @@ int sq_cut_readback(struct sq_cut *c, json_t **out, struct sq_err *e)
 
 json_t *sq_cut_felt(struct sq_cut *c)
 {
-    look(c);
+    look(c, true);
     return json_pack("{s:I,s:I,s:o,s:o,s:b}", "packets", (json_int_t)(c->counts.packets[0] + c->counts.packets[1]),
                      "bytes", (json_int_t)(c->counts.bytes[0] + c->counts.bytes[1]), "out", counted(&c->counts, 0),
                      "in", counted(&c->counts, 1), "intact", c->intact);

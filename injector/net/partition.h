@@ -65,6 +65,7 @@ extern const char *const sq_partition_objects[], *const sq_partition_counters[];
 /* Is OBJECTS (sq_nft_list) what P asks for? -EBADE with the first difference. COUNTS may be NULL. */
 int sq_partition_compare(const struct sq_partition *p, const json_t *objects, struct sq_cut_counts *counts,
                          struct sq_err *e);
-void sq_partition_count(const struct sq_partition *p, const json_t *objects, struct sq_cut_counts *counts);
+/* False: there are no counters of its table. */
+bool sq_partition_count(const struct sq_partition *p, const json_t *objects, struct sq_cut_counts *counts);
 
 #endif

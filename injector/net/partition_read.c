@@ -145,14 +145,20 @@ static int compare_hook(const json_t *objects, const char *table, const char *na
     return differ("chain", name, NULL, chain, e);
 }
 
-void sq_partition_count(const struct sq_partition *p, const json_t *objects, struct sq_cut_counts *counts)
+bool sq_partition_count(const struct sq_partition *p, const json_t *objects, struct sq_cut_counts *counts)
 {
+    bool all = true;
+
     for (int d = 0; d < 2; d++) {
         const json_t *c = object_named(objects, "counter", p->table, sq_partition_cuts[d]);
 
+        all = all && c;
+        if (!c)
+            continue;
         counts->packets[d] = (uint64_t)sq_json_int_or(c, "packets", 0);
         counts->bytes[d] = (uint64_t)sq_json_int_or(c, "bytes", 0);
     }
+    return all;
 }
 
 int sq_partition_compare(const struct sq_partition *p, const json_t *objects, struct sq_cut_counts *counts,
@@ -173,6 +179,6 @@ int sq_partition_compare(const struct sq_partition *p, const json_t *objects, st
             r = compare_set(objects, p->table, sq_partition_sets[1][six], &p->b[six], e);
     }
     if (r == 0 && counts)
-        sq_partition_count(p, objects, counts);
+        (void)sq_partition_count(p, objects, counts);
     return r;
 }
