@@ -223,8 +223,38 @@ static uint64_t targets(const json_t *hit)
     return n;
 }
 
+/* What a network fault counted, from the record of its end; NULL: it did not count. */
+static const json_t *counted(const struct sq_evidence *ev, const struct sq_ev_fault *f)
+{
+    for (size_t i = ev->n_events; i-- > 0;) {
+        const json_t *o = ev->events[i].obj;
+
+        if (strcmp(ev->events[i].type, "fault") == 0 && strcmp(sq_json_str_or(o, "fault", ""), f->id) == 0 &&
+            json_is_integer(json_object_get(o, "packets")))
+            return o;
+    }
+    return NULL;
+}
+
+static void judge_packets(const json_t *end, struct sq_result *r)
+{
+    uint64_t n = (uint64_t)sq_json_int_or(end, "packets", 0);
+
+    (void)snprintf(r->observed, sizeof r->observed, "%llu packets felt it", (unsigned long long)n);
+    r->n = n;
+    if (!sq_json_bool_or(end, "intact", true))
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "its rules were changed or removed by somebody else while it was to last");
+    else if (n == 0)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "the kernel had it as asked for, but it hit no packet");
+    else
+        (void)sq_result_set(r, SQ_V_PASS, "the kernel had it as asked for, and %llu packets felt it",
+                            (unsigned long long)n);
+}
+
 /* Faults on processes and interfaces: the injector refuses to call one applied that it can't read back (-EBADE). */
-static int judge_readback(const struct sq_ev_step *s, json_t *results, struct sq_err *e)
+static int judge_readback(const struct sq_evidence *ev, const struct sq_ev_step *s, json_t *results,
+                          struct sq_err *e)
 {
     const struct sq_ev_fault *f = s->fault;
     bool process = strncmp(s->uses, "process/", 8) == 0;
@@ -245,6 +275,8 @@ static int judge_readback(const struct sq_ev_step *s, json_t *results, struct sq
     else if (process)
         (void)sq_result_set(&r, SQ_V_PASS, "the kernel confirmed it for %llu process%s", (unsigned long long)r.n,
                             r.n == 1 ? "" : "es");
+    else if (counted(ev, f))
+        judge_packets(counted(ev, f), &r);
     else
         (void)sq_result_set(&r, SQ_V_PASS,
                             "the kernel has it as asked for (read back; whether packets felt it is not counted)");
@@ -270,7 +302,7 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
         } else if (strncmp(steps[i]->uses, "call/", 5) == 0)
             rc = judge_calls(ev, steps[i], p, results, e);
         else
-            rc = judge_readback(steps[i], results, e);
+            rc = judge_readback(ev, steps[i], results, e);
     }
     return rc;
 }
