@@ -481,3 +481,15 @@ int sq_target_check(struct sq_engine *eng, struct sq_err *e)
     }
     return 0;
 }
+
+int sq_target_dose(const struct sq_fault *f, bool *control, struct sq_err *e)
+{
+    double dose = sq_json_num_or(f->with, "dose", 100.0);
+
+    *control = dose <= 0.0;
+    if (*control || dose >= 100.0)
+        return 0;
+    sq_err_cls(e, SQ_C_INPUT, -EINVAL, "%s: a process can't be hit by half: the dose is 0%% or 100%%", f->spec->name);
+    sq_err_hint(e, "count: 50%% chooses half of the processes");
+    return -EINVAL;
+}

@@ -4,6 +4,7 @@
 #define SQUALL_TARGET_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "faults/fault.h"
@@ -22,6 +23,9 @@ struct sq_victim {
 int sq_target_resolve(struct sq_fault *f, struct sq_victim **out, size_t *n, struct sq_err *e);
 /* Can processes be pinned here (pidfds)? The `check` of every kind that acts on processes. */
 int sq_target_check(struct sq_engine *eng, struct sq_err *e);
+/* Is F a control (dose 0: everything is done but the harm)? A process can't be hit by half: any other dose than 0 and
+ * 100 is -EINVAL. */
+int sq_target_dose(const struct sq_fault *f, bool *control, struct sq_err *e);
 void sq_victims_free(struct sq_victim *v, size_t n);
 
 #endif

@@ -162,6 +162,18 @@ static void check_target(struct sq_norm *c, const struct sq_node *node, const js
                        json_object_get(services, sq_json_str_or(e, "from", "")));
 }
 
+/* A process is hit or it is not. */
+static void check_dose(struct sq_norm *c, const struct sq_node *node, const json_t *step)
+{
+    double dose = sq_json_num_or(json_object_get(step, "with"), "dose", 100);
+    const char *uses = sq_json_str_or(step, "uses", "");
+
+    if (strncmp(uses, "process/", 8) == 0 && dose > 0 && dose < 100)
+        sq_diag_error(c->d, at_value(sq_node_get(node, "with"), "dose"), "count: 50% chooses half of the processes",
+                      "step %s: a process can't be hit by half: the dose of %s is 0%% or 100%%",
+                      sq_json_str_or(step, "id", ""), uses);
+}
+
 static void check_duration(struct sq_norm *c, const struct sq_node *spec_node, const json_t *spec)
 {
     int64_t total = sq_json_int_or(json_object_get(spec, "steady_state"), "for", 0), max;
@@ -229,6 +241,7 @@ void sq_semantic_check(struct sq_norm *c, const struct sq_node *root, json_t *do
     {
         fault |= json_object_get(step, "uses") != NULL;
         check_target(c, steps->items[i], spec, step);
+        check_dose(c, steps->items[i], step);
     }
     if (steps->n > 0 && !fault)
         sq_diag_error(c->d, steps->pos, "squall explain lists the faults", "no step has a fault: every one only waits");

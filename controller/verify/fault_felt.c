@@ -8,7 +8,7 @@
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
-#include "verify/result.h"
+#include "verify/facts.h"
 
 /* Stamps of calls are rounded to 10 ms, and rules reach the proxy a moment before they are confirmed: calls this near
  * to the edge of a window may be on either side. */
@@ -182,6 +182,27 @@ static void judge_tally(const struct sq_evidence *ev, const struct sq_ev_step *s
                                 : "");
 }
 
+/* A control step must do nothing, to calls that were made. */
+static void judge_control(const json_t *p, const struct tally *t, struct sq_result *r)
+{
+    uint64_t min = (uint64_t)llabs(sq_json_int_or(p, "min_calls", 10));
+
+    r->n = t->hit + t->past;
+    (void)snprintf(r->limit, sizeof r->limit, "none of >= %llu calls", (unsigned long long)min);
+    (void)snprintf(r->observed, sizeof r->observed, "%llu calls felt it, %llu did not", (unsigned long long)t->hit,
+                   (unsigned long long)t->past);
+    if (t->hit > 0)
+        (void)sq_result_set(r, SQ_V_FAIL, "a control step, and %llu calls felt it all the same",
+                            (unsigned long long)t->hit);
+    else if (t->past < min || t->past == 0)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "a control step that only %llu calls went through, at least %llu are wanted",
+                            (unsigned long long)t->past, (unsigned long long)min);
+    else
+        (void)sq_result_set(r, SQ_V_PASS, "a control step: %llu calls went through and none felt anything",
+                            (unsigned long long)t->past);
+}
+
 static int judge_calls(const struct sq_evidence *ev, const struct sq_ev_step *s, const json_t *p, json_t *results,
                        struct sq_err *e)
 {
@@ -190,7 +211,9 @@ static int judge_calls(const struct sq_evidence *ev, const struct sq_ev_step *s,
 
     sq_result_init(&r, s, s->edge);
     int rc = tally_calls(ev, s, (double)sq_param_ns(s->fault->with, "delay", 0), &t, e);
-    if (!rc)
+    if (!rc && sq_step_is_control(s))
+        judge_control(p, &t, &r);
+    else if (!rc)
         judge_tally(ev, s, p, &t, &r);
     free(t.held);
     return rc ? rc : sq_result_add(results, &r, e);
@@ -270,6 +293,8 @@ static int judge_readback(const struct sq_evidence *ev, const struct sq_ev_step 
         (void)sq_result_set(&r, SQ_V_INCONCLUSIVE, "the fault was applied, but nothing was read back to prove it");
     else if (r.n == 0)
         (void)sq_result_set(&r, SQ_V_INCONCLUSIVE, "the fault hit nothing");
+    else if (sq_step_is_control(s))
+        (void)sq_result_set(&r, SQ_V_PASS, "a control step: everything was done but the harm");
     else if (wrong)
         (void)sq_result_set(&r, SQ_V_FAIL, "the kernel has another %s than was asked for", wrong);
     else if (process)

@@ -40,6 +40,10 @@ struct sq_param {
 };
 #define SQ_PARAM_END { NULL, SQ_P_STRING, 0, NULL, NULL, NULL }
 
+/* Of faults whose dose can be set. 0 is a control step: everything is done but the harm. */
+#define SQ_PARAM_DOSE                                                                                                  \
+    { "dose", SQ_P_PERCENT, 0, NULL, NULL, "how much of it (default 100%); 0% does everything but the harm: a control" }
+
 /* What a fault acts on. */
 enum sq_target { SQ_T_PROCESS, SQ_T_EDGE, SQ_T_NETWORK, SQ_T_PARTITION };
 

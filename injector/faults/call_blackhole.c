@@ -2,6 +2,7 @@
 #include "squall/spec.h"
 
 static const struct sq_param with[] = {
+    SQ_PARAM_DOSE,
     SQ_PARAM_END,
 };
 

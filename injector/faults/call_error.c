@@ -3,6 +3,7 @@
 
 static const struct sq_param with[] = {
     {"errno", SQ_P_ERRNO, 0, "ECONNREFUSED", NULL, "what connect(2) returns; EINTR is refused"},
+    SQ_PARAM_DOSE,
     SQ_PARAM_END,
 };
 

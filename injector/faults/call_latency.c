@@ -4,6 +4,7 @@
 static const struct sq_param with[] = {
     {"delay", SQ_P_DURATION, SQ_REQUIRED, NULL, NULL, "how long each call is held"},
     {"jitter", SQ_P_DURATION, 0, "0", NULL, "the delay varies by so much up and down"},
+    SQ_PARAM_DOSE,
     SQ_PARAM_END,
 };
 

@@ -4,6 +4,7 @@
 
 static const struct sq_param with[] = {
     {"signal", SQ_P_SIGNAL, 0, "KILL", NULL, "the signal, by name or number; not one that stops (see process/pause)"},
+    SQ_PARAM_DOSE,
     SQ_PARAM_END,
 };
 
@@ -40,11 +41,14 @@ const struct sq_fault_spec sq_spec_process_kill = {
 struct kill {
     struct sq_victim *v;
     size_t n;
+    bool control;
 };
 
+/* Signal 0 of a control: kill(2) checks the right to send one, and sends none. */
 static int signal_of(const struct sq_fault *f)
 {
-    return (int)sq_json_int_or(f->with, "signal", SIGKILL);
+    const struct kill *k = f->priv;
+    return k && k->control ? 0 : (int)sq_json_int_or(f->with, "signal", SIGKILL);
 }
 
 static int resolve(struct sq_fault *f, struct sq_err *e)
@@ -63,7 +67,8 @@ static int resolve(struct sq_fault *f, struct sq_err *e)
     sq_victims_free(k->v, k->n);
     k->v = NULL;
     k->n = 0;
-    return sq_target_resolve(f, &k->v, &k->n, e);
+    int r = sq_target_dose(f, &k->control, e);
+    return r < 0 ? r : sq_target_resolve(f, &k->v, &k->n, e);
 }
 
 static int undo(struct sq_fault *f, json_t *records, struct sq_err *e)
@@ -165,9 +170,9 @@ static int readback(struct sq_fault *f, json_t **out, struct sq_err *e)
     json_t *list = json_array();
     for (size_t i = 0; i < k->n; i++) {
         const struct sq_victim *v = &k->v[i];
-        const char *state = state_after(v, sig, until);
+        const char *state = k->control ? "spared" : state_after(v, sig, until);
         json_array_append_new(list, json_pack("{s:i,s:s}", "pid", (int)v->pid, "state", state));
-        bool ok = strcmp(state, "gone") == 0 || strcmp(state, "delivered") == 0;
+        bool ok = strcmp(state, "gone") == 0 || strcmp(state, "delivered") == 0 || k->control;
         if (!ok && r == 0) {
             r = sq_err(e, -EBADE, "process %d (%s) is %s after %s", (int)v->pid, v->cmd,
                        strcmp(state, "ignored") == 0   ? "as before (it ignores the signal)"
@@ -178,7 +183,7 @@ static int readback(struct sq_fault *f, json_t **out, struct sq_err *e)
                 sq_err_hint(e, "signal: KILL cannot be ignored or blocked");
         }
     }
-    *out = json_pack("{s:s,s:o}", "signal", sq_signal_name(sig), "processes", list);
+    *out = json_pack("{s:s,s:o}", "signal", k->control ? "none" : sq_signal_name(sig), "processes", list);
     return r;
 }
 

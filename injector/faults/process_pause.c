@@ -5,6 +5,7 @@
 static const struct sq_param with[] = {
     {"method", SQ_P_ENUM, 0, "auto", "auto|signal|freezer",
      "signal: SIGSTOP to the process; freezer: the whole cgroup of a service; auto: the freezer where it can"},
+    SQ_PARAM_DOSE,
     SQ_PARAM_END,
 };
 
@@ -60,6 +61,7 @@ struct pause {
     struct sq_victim *v;
     struct group *g;
     size_t n;
+    bool control; /* nothing is stopped: all is taken for stopped before, so that nothing is let go on either */
 };
 
 static void forget(struct pause *p)
@@ -82,7 +84,9 @@ static int resolve(struct sq_fault *f, struct sq_err *e)
         return sq_err(e, -ENOMEM, "out of memory");
     f->priv = p;
     forget(p);
-    int r = sq_target_resolve(f, &p->v, &p->n, e);
+    int r = sq_target_dose(f, &p->control, e);
+    if (r == 0)
+        r = sq_target_resolve(f, &p->v, &p->n, e);
     if (r < 0)
         return r;
     p->g = calloc(p->n ? p->n : 1, sizeof *p->g);
@@ -103,6 +107,11 @@ static int resolve(struct sq_fault *f, struct sq_err *e)
 }
 
 /* ---- the record ---- */
+
+static bool is_control(const struct sq_fault *f)
+{
+    return ((const struct pause *)f->priv)->control;
+}
 
 static int probe(void *arg)
 {
@@ -134,7 +143,8 @@ static int add_process(struct sq_fault *f, struct group *g, pid_t pid, uint64_t 
     if (!v)
         return sq_err(e, -ENOMEM, "out of memory");
     g->p = v;
-    g->p[g->n++] = (struct one){.pid = pid, .start = start, .pidfd = SQ_TAKE_FD(fd), .was = p.state == 'T'};
+    g->p[g->n++] =
+        (struct one){.pid = pid, .start = start, .pidfd = SQ_TAKE_FD(fd), .was = p.state == 'T' || is_control(f)};
     return 0;
 }
 
@@ -188,7 +198,9 @@ static int describe_cgroup(struct sq_fault *f, struct group *g, struct sq_err *e
 {
     struct members m = {f, e};
     int r = f->peer.uid ? sq_cgroup_each(g->v->cgroup, is_the_peers, &m) : 0;
-    return r < 0 ? r : sq_cgroup_frozen(g->v->cgroup, &g->was, e);
+    r = r < 0 ? r : sq_cgroup_frozen(g->v->cgroup, &g->was, e);
+    g->was = g->was || is_control(f);
+    return r;
 }
 
 static int describe(struct sq_fault *f, struct group *g, json_t *records, struct sq_err *e)
@@ -313,7 +325,7 @@ static int readback(struct sq_fault *f, json_t **out, struct sq_err *e)
     for (size_t i = 0; i < p->n; i++) {
         const struct group *g = &p->g[i];
         bool ok = true;
-        for (size_t k = 0; k < (g->freezer ? 1 : g->n); k++) {
+        for (size_t k = 0; k < (p->control ? 0 : g->freezer ? 1 : g->n); k++) {
             bool now = still(g, k);
             while (!now && sq_mono_ns() < until) {
                 struct timespec nap = {.tv_nsec = SQ_MS};
@@ -323,8 +335,11 @@ static int readback(struct sq_fault *f, json_t **out, struct sq_err *e)
             ok = ok && now;
         }
         json_array_append_new(list, json_pack("{s:i,s:s,s:s,s:b}", "pid", (int)g->v->pid, "state",
-                                              ok ? "stopped" : "running", "method", g->freezer ? "freezer" : "signal",
-                                              "was_stopped", g->freezer ? (int)g->was : (int)(g->n && g->p[0].was)));
+                                              p->control ? "spared"
+                                              : ok       ? "stopped"
+                                                         : "running",
+                                              "method", g->freezer ? "freezer" : "signal", "was_stopped",
+                                              g->freezer ? (int)g->was : (int)(g->n && g->p[0].was)));
         if (!ok && r == 0)
             r = sq_err(e, -EBADE, "process %d (%s) did not stop within 200 ms", (int)g->v->pid, g->v->cmd);
     }

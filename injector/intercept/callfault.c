@@ -107,15 +107,20 @@ int sq_call_undo(struct sq_fault *f, json_t *records, struct sq_err *e)
     return json_array_append_new(records, r) < 0 ? sq_err(e, -ENOMEM, "out of memory") : 0;
 }
 
+/* The share of calls that are hit: the target's, thinned out by the dose. */
+static double share_of(const struct sq_fault *f, const json_t *with)
+{
+    return sq_json_num_or(f->target, "percent", 100.0) * sq_json_num_or(with, "dose", 100.0) / 100.0;
+}
+
 static json_t *rule_of(const struct sq_fault *f, const json_t *with)
 {
     const char *kind = strchr(f->spec->name, '/');
     const json_t *hit = json_array_get(f->hit, 0);
-    json_t *rule =
-        json_pack("{s:s,s:s,s:f,s:I,s:I,s:I,s:I}", "fault", f->id, "kind", kind ? kind + 1 : "", "percent",
-                  sq_json_num_or(f->target, "percent", 100.0), "delay", (json_int_t)sq_json_int_or(with, "delay", 0),
-                  "jitter", (json_int_t)sq_json_int_or(with, "jitter", 0), "errno",
-                  (json_int_t)sq_json_int_or(with, "errno", 0), "seed", (json_int_t)(sq_run_seed(f->run) & INT64_MAX));
+    json_t *rule = json_pack(
+        "{s:s,s:s,s:f,s:I,s:I,s:I,s:I}", "fault", f->id, "kind", kind ? kind + 1 : "", "percent", share_of(f, with),
+        "delay", (json_int_t)sq_json_int_or(with, "delay", 0), "jitter", (json_int_t)sq_json_int_or(with, "jitter", 0),
+        "errno", (json_int_t)sq_json_int_or(with, "errno", 0), "seed", (json_int_t)(sq_run_seed(f->run) & INT64_MAX));
 
     /* By name only when asked for: an instance that is started during the fault belongs to "all". */
     if (rule && only_instance(f) >= 0)
@@ -162,7 +167,7 @@ int sq_call_readback(struct sq_fault *f, json_t **out, struct sq_err *e)
             return sq_err(e, -EBADE, "edge %s: asked for %s %lld, in force is %lld", edge->name, ints[i],
                           (long long)want, (long long)have);
     }
-    if (fabs(sq_json_num_or(*out, "percent", -1.0) - sq_json_num_or(f->target, "percent", 100.0)) > 1e-6)
+    if (fabs(sq_json_num_or(*out, "percent", -1.0) - share_of(f, f->with)) > 1e-6)
         return sq_err(e, -EBADE, "edge %s: asked for another percentage than is in force", edge->name);
     return 0;
 }
