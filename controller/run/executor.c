@@ -19,6 +19,7 @@
 #include "squall/rng.h"
 #include "squall/units.h"
 #include "squall/version.h"
+#include "store/runs.h"
 
 #define TICK_MS 200
 
@@ -382,6 +383,32 @@ static int open_alerts(struct run *r, struct sq_err *e)
     return rc;
 }
 
+/* ---- other runs ---- */
+
+/* What the checks regression and trend look at must be in the evidence: a verdict is made from nothing else. */
+static int log_history(struct run *r, const char *set, const char *path, struct sq_err *e)
+{
+    cleanup_json json_t *runs = json_array();
+    cleanup_json json_t *left_out = json_array();
+    const char *window = sq_json_str_or(json_object_get(r->spec, "compare"), "window", NULL);
+    if (!path)
+        return 0;
+    int rc = sq_runs_read(path, window, runs, left_out, e);
+    if (rc == 0)
+        sq_run_log(r, "history",
+                   json_pack("{s:s, s:s, s:O, s:O}", "set", set, "path", path, "runs", runs, "left_out", left_out));
+    return rc;
+}
+
+static int log_histories(struct run *r, struct sq_err *e)
+{
+    const json_t *compare = json_object_get(r->spec, "compare");
+    const char *candidate = sq_json_str_or(compare, "candidate", NULL);
+    int rc = log_history(r, "base", sq_json_str_or(compare, "baseline", NULL), e);
+    /* The first run of a build has no earlier ones. */
+    return rc || (candidate && access(candidate, F_OK) != 0) ? rc : log_history(r, "now", candidate, e);
+}
+
 /* ---- life ---- */
 
 static void start_handles(struct run *r)
@@ -506,6 +533,8 @@ int sq_execute(const struct sq_execute_opts *o, struct sq_execute_result *res, s
         return rc;
     }
     rc = open_log(r, e);
+    if (!rc)
+        rc = log_histories(r, e);
     if (!rc)
         rc = sq_run_probe_create(r, e);
     if (!rc)

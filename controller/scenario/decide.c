@@ -413,7 +413,8 @@ void sq_decide_more(const struct sq_decide *x)
     } all[] = {
         {"budget", check_budget},       {"retry_storm", check_storms}, {"fuse", check_fuse},
         {"fail_fast", check_fail_fast}, {"bulkhead", check_bulkhead},  {"failover", check_failover},
-        {"alert", check_alert},         {"runbook", check_runbook},
+        {"alert", check_alert},         {"runbook", check_runbook},    {"regression", sq_decide_compared},
+        {"trend", sq_decide_compared},  {"canary", sq_decide_canary},
     };
 
     for (size_t i = 0; i < SQ_COUNT(all); i++)

@@ -28,5 +28,8 @@ int64_t sq_decide_after(const json_t *spec, size_t i, bool *last);
 double sq_decide_planned(const json_t *endpoint, double t);
 /* decide.c: budget, retry_storm, fuse, fail_fast, bulkhead, failover, alert, runbook. */
 void sq_decide_more(const struct sq_decide *x);
+/* compare.c: regression and trend; canary. */
+void sq_decide_compared(const struct sq_decide *x);
+void sq_decide_canary(const struct sq_decide *x);
 
 #endif

@@ -46,6 +46,7 @@ void sq_finish_step_request(struct sq_norm *c, const char *label, const struct s
 void sq_finish_step(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o);
 void sq_finish_check(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o);
 void sq_finish_alerts(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o);
+void sq_finish_compare(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o);
 void sq_finish_abort(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o);
 
 /* Whatever needs the whole scenario: references, port clashes, sums, sizes of samples. ROOT is what DOC was made from.

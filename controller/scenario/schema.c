@@ -296,6 +296,17 @@ static const struct sq_section alerts = {
     "alerts", "Where the run receives alerts: the url of a webhook_config of Alertmanager leads here.", alerts_fields,
     sq_finish_alerts};
 
+static const struct sq_field compare_fields[] = {
+    VALUE("baseline", SQ_P_STRING, SQ_REQUIRED, NULL,
+          "a file of squall baseline, or a folder of runs; relative to the scenario's file"),
+    VALUE("candidate", SQ_P_STRING, 0, NULL, "earlier runs of this build; this run is one more of them"),
+    VALUE("window", SQ_P_STRING, 0, NULL, "steady, load or a step's id (default: the steady state, else all of the load)"),
+    END,
+};
+static const struct sq_section compare = {
+    "compare", "The runs that the checks regression and trend compare this one with.", compare_fields,
+    sq_finish_compare};
+
 static const struct sq_field report_fields[] = {
     VALUE("junit", SQ_P_STRING, 0, NULL, "write JUnit XML here; relative to where squall runs"),
     VALUE("markdown", SQ_P_STRING, 0, NULL, "write Markdown here"),
@@ -317,6 +328,7 @@ static const struct sq_field spec_fields[] = {
     NESTED("verify", SQ_F_LIST, 0, &check, 200, "what must be true"),
     NESTED("safety", SQ_F_SECTION, 0, &safety, 0, "limits"),
     NESTED("alerts", SQ_F_SECTION, 0, &alerts, 0, "where alerts are received, for the check alert"),
+    NESTED("compare", SQ_F_SECTION, 0, &compare, 0, "other runs to compare with"),
     NESTED("report", SQ_F_SECTION, 0, &report, 0, "where else to write reports"),
     END,
 };
@@ -359,6 +371,7 @@ const struct sq_section *const *sq_sections(size_t *n)
         &sprt,
         &safety,
         &alerts,
+        &compare,
         &report,
     };
 

@@ -222,6 +222,7 @@ static int add_row(const struct job *job, const struct row *r, struct sq_err *e)
         return sq_err(e, -ENOMEM, "out of memory");
     (void)json_object_set_new(o, "interval", r->has_bounds ? json_pack("[f,f]", r->lower, r->upper) : json_null());
     (void)json_object_set_new(o, "why", json_sprintf("%s%s", why, more));
+    (void)json_object_set_new(o, "limit", json_sprintf("at most %g %% worse", job->rule->block));
     if (a)
         (void)json_object_set(o, "accepted", (json_t *)(uintptr_t)a);
     return json_array_append_new(job->rows, o) == 0 ? 0 : sq_err(e, -ENOMEM, "out of memory");

@@ -19,7 +19,7 @@ struct sq_compare_rule {
  * each valid up to and with that day; TODAY: "2026-11-21". *rows (new reference): an array of
  *   {"endpoint","metric","n":[a,b],"median":[a,b],"cv":[percent,percent],"change":percent,"interval":[lo,hi] or null,
  *    "p","p_adjusted","detectable":percent or null,"outcome":"same|better|warn|block|accepted|inconclusive",
- *    "accepted":{...} or absent,"why":"one sentence"}, ordered by endpoint, then as in METRICS. */
+ *    "limit","accepted":{...} or absent,"why":"one sentence"}, ordered by endpoint, then as in METRICS. */
 int sq_compare(const json_t *base, const json_t *cand, const json_t *metrics, const char *endpoint,
                const struct sq_compare_rule *rule, const json_t *accept, const char *today, json_t **rows,
                struct sq_err *e);

@@ -40,8 +40,8 @@ char *sq_metric_text(const char *metric, double value, char *buf, size_t len)
     return buf;
 }
 
-static int find_window(const struct sq_evidence *ev, const char *name, struct sq_window *win, const char **used,
-                       struct sq_err *e)
+int sq_values_window(const struct sq_evidence *ev, const char *name, struct sq_window *win, const char **used,
+                     struct sq_err *e)
 {
     const struct sq_ev_phase *steady = sq_ev_steady(ev);
     const struct sq_ev_step *step;
@@ -64,8 +64,8 @@ static int find_window(const struct sq_evidence *ev, const char *name, struct sq
     return 0;
 }
 
-static int endpoint_values(const struct sq_evidence *ev, const struct sq_ev_endpoint *ep, int64_t first, int64_t end,
-                           struct sq_hist *h, json_t **out, struct sq_err *e)
+int sq_endpoint_values(const struct sq_evidence *ev, const struct sq_ev_endpoint *ep, int64_t first, int64_t end,
+                       struct sq_hist *h, json_t **out, struct sq_err *e)
 {
     struct sq_ev_sums sums;
     int rc;
@@ -93,7 +93,8 @@ int sq_run_values(const struct sq_evidence *ev, const char *window, json_t **out
     struct sq_window win = {0, 0};
     const char *used = "";
     int64_t first = 0, end = 0;
-    int rc = h && values && left_out ? find_window(ev, window, &win, &used, e) : sq_err(e, -ENOMEM, "out of memory");
+    int rc =
+        h && values && left_out ? sq_values_window(ev, window, &win, &used, e) : sq_err(e, -ENOMEM, "out of memory");
 
     if (rc == 0 && !sq_window_secs(win, &first, &end))
         rc = sq_err_cls(e, SQ_C_INPUT, -EINVAL, "run %s has no whole second of load in \"%s\"", ev->id, used);
@@ -105,7 +106,7 @@ int sq_run_values(const struct sq_evidence *ev, const char *window, json_t **out
             (void)json_object_set_new(left_out, ep->name, json_string(ep->void_why));
             continue;
         }
-        rc = endpoint_values(ev, ep, first, end, h, &one, e);
+        rc = sq_endpoint_values(ev, ep, first, end, h, &one, e);
         if (rc == 0 && one)
             (void)json_object_set_new(values, ep->name, one);
         else if (rc == 0)
