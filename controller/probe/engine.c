@@ -586,7 +586,8 @@ static void free_seconds(struct sq_second *s)
 void sq_engine_clear(struct sq_engine *p)
 {
     for (size_t i = 0; i < p->n_endpoints; i++)
-        p->endpoint[i].driver->close_all(&p->endpoint[i]);
+        if (p->endpoint[i].driver)
+            p->endpoint[i].driver->close_all(&p->endpoint[i]);
     if (p->loop_ready) {
         uv_walk(&p->loop, close_handle, NULL);
         (void)uv_run(&p->loop, UV_RUN_DEFAULT);
@@ -597,7 +598,8 @@ void sq_engine_clear(struct sq_engine *p)
     if (p->order_fd >= 0)
         (void)close(p->order_fd);
     for (size_t i = 0; i < p->n_endpoints; i++) {
-        p->endpoint[i].driver->free_spare(&p->endpoint[i]);
+        if (p->endpoint[i].driver)
+            p->endpoint[i].driver->free_spare(&p->endpoint[i]);
         free_seconds(p->endpoint[i].first);
         p->endpoint[i].first = p->endpoint[i].current = NULL;
     }

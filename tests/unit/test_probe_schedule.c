@@ -128,12 +128,47 @@ static void test_refused(void **state)
     assert_true(make(&s, "{\"executor\":\"ramping-arrival-rate\",\"start\":1,\"stages\":[3]}", &e) < 0);
 }
 
+/* The same seed gives the same moments, another one others; the gaps are exponential: as many of each length as there
+ * should be, within five standard deviations (once in two million seeds, and the seed is fixed). */
+static void test_poisson(void **state)
+{
+    static struct sq_schedule a, b, c;
+    const int n = 100000;
+    const char *spec = "{\"executor\":\"constant-arrival-rate\",\"rate\":1000,\"arrivals\":\"poisson\"}";
+    int64_t last = 0, t = 0;
+    int over[4] = {0}, differ = 0;
+
+    (void)state;
+    must(&a, spec);
+    must(&b, spec);
+    must(&c, spec);
+    sq_schedule_seed(&a, 7);
+    sq_schedule_seed(&b, 7);
+    sq_schedule_seed(&c, 8);
+    for (int i = 0; i < n; i++) {
+        t = sq_schedule_next(&a);
+        assert_true(t >= last);
+        assert_int_equal(sq_schedule_next(&b), t);
+        differ += sq_schedule_next(&c) != t;
+        for (int k = 0; k < 4; k++)
+            over[k] += t - last > k * SQ_MS;
+        last = t;
+    }
+    assert_true(differ > n / 2);
+    for (int k = 1; k < 4; k++) {
+        double share = exp(-k), sd = sqrt(n * share * (1 - share));
+
+        assert_true(fabs(over[k] - n * share) < 5 * sd);
+    }
+    /* The sum of n gaps: mean n ms, deviation sqrt(n) ms. */
+    assert_true(fabs((double)t / 1e6 - n) < 5 * sqrt(n));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_constant),
-        cmocka_unit_test(test_ramp),
-        cmocka_unit_test(test_ramp_from_rest_and_to_rest),
+        cmocka_unit_test(test_poisson), cmocka_unit_test(test_constant),
+        cmocka_unit_test(test_ramp),    cmocka_unit_test(test_ramp_from_rest_and_to_rest),
         cmocka_unit_test(test_refused),
     };
 
