@@ -13,9 +13,12 @@
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <netlink/msg.h>
+#include <sched.h>
+#include <unistd.h>
 
 #include "net/dist.h"
 #include "net/netem.h"
+#include "net/rtnl.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/spec.h"
@@ -265,12 +268,99 @@ static void junk_is_refused(void **state)
     free(large);
 }
 
+#define LOOPBACK 1
+
+static int set_qdisc(const struct sq_impair *im, bool change)
+{
+    struct tcmsg tc = {.tcm_ifindex = LOOPBACK, .tcm_handle = 0x5c1a0000, .tcm_parent = TC_H_ROOT};
+    struct nl_msg *msg = nlmsg_alloc_size(SQ_NETEM_MSG);
+    struct sq_err e = {0};
+
+    assert_non_null(
+        nlmsg_put(msg, NL_AUTO_PORT, NL_AUTO_SEQ, RTM_NEWQDISC, 0, change ? 0 : NLM_F_CREATE | NLM_F_REPLACE));
+    assert_int_equal(nlmsg_append(msg, &tc, sizeof tc, NLMSG_ALIGNTO), 0);
+    if (sq_netem_put(msg, im, change, &e) < 0)
+        fail_msg("%s", e.msg);
+    return sq_rtnl_transact(msg);
+}
+
+static int del_qdisc(void)
+{
+    struct tcmsg tc = {.tcm_ifindex = LOOPBACK, .tcm_handle = 0x5c1a0000, .tcm_parent = TC_H_ROOT};
+    struct nl_msg *msg = nlmsg_alloc();
+
+    assert_non_null(nlmsg_put(msg, NL_AUTO_PORT, NL_AUTO_SEQ, RTM_DELQDISC, 0, 0));
+    assert_int_equal(nlmsg_append(msg, &tc, sizeof tc, NLMSG_ALIGNTO), 0);
+    return sq_rtnl_transact(msg);
+}
+
+static int on_qdisc(struct nl_msg *msg, void *arg)
+{
+    struct tcmsg *tc = nlmsg_data(nlmsg_hdr(msg));
+    struct nlattr *tb[TCA_MAX + 1];
+
+    if (tc->tcm_ifindex == LOOPBACK && tc->tcm_handle == 0x5c1a0000 &&
+        nlmsg_parse(nlmsg_hdr(msg), sizeof *tc, tb, TCA_MAX, NULL) == 0)
+        assert_int_equal(sq_netem_parse(tb[TCA_OPTIONS], arg, NULL), 0);
+    return NL_OK;
+}
+
+static void kernel_has(const char *line, const struct sq_impair *im)
+{
+    struct tcmsg tc = {.tcm_ifindex = LOOPBACK};
+    struct nl_msg *msg = nlmsg_alloc();
+    struct sq_impair back = {0};
+    struct sq_err e = {0};
+
+    assert_non_null(nlmsg_put(msg, NL_AUTO_PORT, NL_AUTO_SEQ, RTM_GETQDISC, 0, NLM_F_DUMP));
+    assert_int_equal(nlmsg_append(msg, &tc, sizeof tc, NLMSG_ALIGNTO), 0);
+    assert_int_equal(sq_rtnl_ask(msg, on_qdisc, &back), 0);
+    if (!sq_netem_same(im, &back, &e))
+        fail_msg("%s: %s", line, e.msg);
+}
+
+/* Where the kernel has netem (tests/vm): each combination is taken, as a new qdisc and as a change of the one before,
+ * and reads back the same. */
+static void kernel_agrees(void **state)
+{
+    cleanup_fclose FILE *f = fopen("tests/golden/netem.txt", "re");
+    const struct sq_impair some = {.delay = SQ_MS};
+    char line[4096];
+
+    (void)state;
+    if (geteuid() != 0 || unshare(CLONE_NEWNET) < 0 || set_qdisc(&some, false) < 0) {
+        print_message("this kernel has no netem, or this user no rights: tests/vm/run\n");
+        skip();
+    }
+    assert_non_null(f);
+    for (unsigned n = 0; fgets(line, sizeof line, f); n++) {
+        struct sq_impair im;
+        int r;
+
+        *strchr(line, '\t') = 0;
+        assert_int_equal(impair(line, &im, NULL), 0);
+        /* The qdisc of the line before is there. */
+        r = set_qdisc(&im, true);
+        if (r < 0)
+            fail_msg("%s: the kernel refused the change: %d", line, r);
+        kernel_has(line, &im);
+        if (n % 4 == 0) {
+            assert_int_equal(del_qdisc(), 0);
+            r = set_qdisc(&im, false);
+            if (r < 0)
+                fail_msg("%s: the kernel refused it: %d", line, r);
+            kernel_has(line, &im);
+        }
+        sq_impair_clear(&im);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_bytes_as_tc),     cmocka_unit_test(own_bytes),
         cmocka_unit_test(a_change_sends_zeros), cmocka_unit_test(differences_are_seen),
-        cmocka_unit_test(junk_is_refused),
+        cmocka_unit_test(junk_is_refused),      cmocka_unit_test(kernel_agrees),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
