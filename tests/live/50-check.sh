@@ -40,7 +40,7 @@ warn=tests/golden/scenario/decide-small-sample.yaml
 for f in scenarios/*.yaml; do
     expect "shipped $f" 0 "$squall" check "$f"
 done
-sed -n '/^```yaml$/,/^```$/p' SCENARIO.md | grep -v '^```' >"$tmp/reference.yaml"
+sed -n '/^```yaml$/,/^```$/p' SCENARIO.md | sed '/^```$/q' | grep -v '^```' >"$tmp/reference.yaml"
 expect "the example of SCENARIO.md" 0 "$squall" check "$tmp/reference.yaml"
 "$squall" explain scenario | sed -n '/^apiVersion/,$p' >"$tmp/explained.yaml"
 expect "the example of explain" 0 "$squall" check --strict "$tmp/explained.yaml"
