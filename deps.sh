@@ -48,6 +48,7 @@ user-mode-linux       cmd linux.uml
 '
 all="$check"'
 npm                   cmd npm
+prometheus-alertmanager cmd prometheus-alertmanager
 wrk                   cmd wrk
 clang-format          cmd clang-format
 clang-tidy            cmd clang-tidy
