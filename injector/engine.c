@@ -72,6 +72,16 @@ const char *sq_engine_run_of(struct sq_engine *eng, const char *fault)
     return NULL;
 }
 
+uint32_t *sq_engine_backends(struct sq_engine *eng)
+{
+    return &eng->backends;
+}
+
+const json_t *sq_engine_probe(const struct sq_run *run)
+{
+    return run->probe;
+}
+
 void sq_engine_beat(struct sq_engine *eng)
 {
     SQ_PUT(eng->o.page->squalld_beat, sq_mono_ns());

@@ -47,6 +47,7 @@ void sq_run_free(struct sq_run *run)
         return;
     sq_events_free(run->events);
     json_decref(run->named);
+    json_decref(run->probe);
     json_decref(run->left);
     free(run);
 }
@@ -148,6 +149,8 @@ int sq_run_new(struct sq_engine *eng, const struct sq_peer *peer, const json_t *
     }
     snprintf(run->id, sizeof(run->id), "r%llu", (unsigned long long)++eng->n_runs);
     snprintf(run->name, sizeof(run->name), "%s", sq_json_str_or(def, "name", ""));
+    if (json_is_array(json_object_get(def, "probe")))
+        run->probe = json_deep_copy(json_object_get(def, "probe"));
     run->uid = peer->uid;
     run->seed = seed;
     run->lease_ns = lease;

@@ -56,6 +56,7 @@ struct sq_run {
     struct sq_events *events;
     json_t *named; /* processes that its faults named: {"pid","start","instance"}, for snapshots */
     enum { SQ_RUN_LIVE, SQ_RUN_ENDING, SQ_RUN_ENDED } state;
+    json_t *probe; /* whose path network faults spare; may be NULL */
     json_t *left; /* of its end */
     int64_t ended_at;
     struct sq_waiter *waiters;
@@ -73,6 +74,7 @@ struct sq_engine {
     uint64_t n_runs, n_faults;
     uint64_t able; /* a bit for each fault kind, in the order of kinds.def, whose check has passed */
     void *netem; /* of net/netem_shaper.c */
+    uint32_t backends;
     uv_timer_t timer;
     bool timer_open;
     bool stopping;
