@@ -9,8 +9,8 @@
 #include "verify/verdict.h"
 
 static const struct sq_option options[] = {
-    {"format", 'f', "FORMAT", "terminal, json, junit, markdown or html (default: all that are files, into RUN)",
-     SQ_COMPLETE_WORDS, "terminal|json|junit|markdown|html"},
+    {"format", 'f', "FORMAT", "terminal, json, junit, markdown, html or hlog (default: all that are files, into RUN)",
+     SQ_COMPLETE_WORDS, "terminal|json|junit|markdown|html|hlog"},
     {"output", 'o', "FILE", "where to; - is standard output (default with --format)", SQ_COMPLETE_FILE, NULL},
     {NULL, 0, NULL, NULL, SQ_COMPLETE_NONE, NULL},
 };
@@ -42,7 +42,7 @@ static int report_main(const struct sq_args *a, struct sq_term *t)
     int r;
 
     if (format && !sq_report_find(format))
-        return sq_term_usage(t, "one of terminal, json, junit, markdown, html", "report: there is no format \"%s\"",
+        return sq_term_usage(t, "one of terminal, json, junit, markdown, html, hlog", "report: there is no format \"%s\"",
                              format);
     if (!format && sq_args_has(a, "output"))
         return sq_term_usage(t, "say which with --format", "report: --output takes one format");

@@ -142,11 +142,28 @@ static void worthless(void **state)
     rig_close(&r);
 }
 
+/* A closed loop waits with the server: whatever it measured, it decides nothing. */
+static void closed_loop(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_open(&r, SPEC ",\"load\":{\"cart\":{\"executor\":\"constant-connections\"}}");
+    rig_steady(&r, 0, 10, true);
+    rig_fault(&r, "f1", "one", "call/latency", 10.3, 20.4, "");
+    for (int sec = 0; sec < 25; sec++)
+        rig_second(&r, "cart", sec, 400, 20, 0, 0, "");
+    rig_end(&r, 26);
+    EXPECT(&r, rig_check(&r, "slo", "{\"step\":\"one\",\"thresholds\":[" P95(500) "," ERRORS(1) "]}"), "inconclusive");
+    assert_non_null(strstr(rig_why(&r, 0), "closed loop"));
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(percentiles),   cmocka_unit_test(error_rates), cmocka_unit_test(pooled_and_rates),
-        cmocka_unit_test(each_endpoint), cmocka_unit_test(worthless),
+        cmocka_unit_test(each_endpoint), cmocka_unit_test(worthless),   cmocka_unit_test(closed_loop),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
