@@ -328,32 +328,53 @@ static void moments(const struct sq_values *v, double *mean, double *sigma)
     *sigma = n > 1 ? sqrt(squares / (n - 1)) : 0;
 }
 
-/* The middles of SQ_DIST_POINTS equally probable parts. */
-static void quantiles(const struct sq_values *v, double *out)
+/* Walks the middles of SQ_DIST_POINTS equally probable parts, upwards. */
+struct walk {
+    const struct sq_values *v;
+    double total, seen;
+    size_t at;
+};
+
+static struct walk walk(const struct sq_values *v)
 {
-    double total = 0, seen = 0;
-    size_t at = 0;
+    struct walk w = {.v = v};
 
     for (size_t i = 0; i < v->n; i++)
-        total += (double)v->v[i].count;
-    for (size_t i = 0; i < SQ_DIST_POINTS; i++) {
-        double want = ((double)i + 0.5) / SQ_DIST_POINTS * total;
+        w.total += (double)v->v[i].count;
+    return w;
+}
 
-        while (at + 1 < v->n && seen + (double)v->v[at].count < want)
-            seen += (double)v->v[at++].count;
-        out[i] = (double)v->v[at].ns;
+static double point(struct walk *w, size_t i)
+{
+    double want = ((double)i + 0.5) / SQ_DIST_POINTS * w->total;
+
+    while (w->at + 1 < w->v->n && w->seen + (double)w->v->v[w->at].count < want)
+        w->seen += (double)w->v->v[w->at++].count;
+    return (double)w->v->v[w->at].ns;
+}
+
+static int tabulate(const struct sq_values *v, double mu, double unit, struct sq_dist_table **out, struct sq_err *e)
+{
+    struct sq_dist_table *t = calloc(1, sizeof *t);
+    struct walk w = walk(v);
+
+    if (!t)
+        return sq_err(e, -ENOMEM, "out of memory");
+    for (t->n = 0; t->n < SQ_DIST_POINTS; t->n++) {
+        double x = rint((point(&w, t->n) - mu) / unit * SQ_DIST_SCALE);
+
+        t->v[t->n] = (int16_t)fmax(INT16_MIN, fmin(INT16_MAX, x));
     }
+    *out = t;
+    return 0;
 }
 
 int sq_values_table(struct sq_values *v, int64_t *mean, int64_t *jitter, struct sq_dist_table **out, struct sq_err *e)
 {
-    cleanup_free struct sq_dist_table *t = calloc(1, sizeof *t);
-    cleanup_free double *q = calloc(SQ_DIST_POINTS, sizeof *q);
     double mu, sigma, unit, far;
+    struct walk w;
 
     *out = NULL;
-    if (!t || !q)
-        return sq_err(e, -ENOMEM, "out of memory");
     compact(v);
     if (v->n == 0)
         return sq_err_cls(e, SQ_C_INPUT, -ENODATA, "nothing was recorded there");
@@ -362,16 +383,11 @@ int sq_values_table(struct sq_values *v, int64_t *mean, int64_t *jitter, struct 
         *mean = llround(mu);
     if (sigma < 1) /* ns */
         return 0;
-    quantiles(v, q);
-    far = fmax(q[SQ_DIST_POINTS - 1] - mu, mu - q[0]);
+    w = walk(v);
+    far = mu - point(&w, 0);
+    far = fmax(far, point(&w, SQ_DIST_POINTS - 1) - mu);
     unit = *jitter ? sigma : ceil(fmax(sigma, far * SQ_DIST_SCALE / INT16_MAX));
-    for (t->n = 0; t->n < SQ_DIST_POINTS; t->n++) {
-        double x = rint((q[t->n] - mu) / unit * SQ_DIST_SCALE);
-
-        t->v[t->n] = (int16_t)fmax(INT16_MIN, fmin(INT16_MAX, x));
-    }
     if (*jitter == 0)
         *jitter = (int64_t)unit;
-    *out = SQ_TAKE(t);
-    return 0;
+    return tabulate(v, mu, unit, out, e);
 }
