@@ -4,8 +4,10 @@
 
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -249,6 +251,16 @@ static int build_group(struct sq_classifier *c, struct group *g, const struct sq
     return r;
 }
 
+/* Can this program tell cgroups apart? */
+static int check_of(const struct sq_classifier *c, const struct sq_match *m, struct sq_err *e)
+{
+    if (!m->n_of || c->egress || c->maps.env.sock_cgroup)
+        return 0;
+    sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP, "this kernel doesn't tell for which cgroup an incoming packet is");
+    sq_err_hint(e, "it needs Linux 6.1 with CONFIG_DEBUG_INFO_BTF (/sys/kernel/btf/vmlinux); direction: egress works");
+    return -EOPNOTSUPP;
+}
+
 /* All groups of M as rules, not in the maps yet. */
 static int build(struct sq_classifier *c, const struct sq_match *m, int bit, struct group **out, size_t *n,
                  struct sq_err *e)
@@ -289,14 +301,19 @@ static int build(struct sq_classifier *c, const struct sq_match *m, int bit, str
     return 0;
 }
 
+static uint32_t most_rules(const struct sq_classifier *c)
+{
+    return c->maps.env.callback ? RULES : SQ_CLASSIFY_FEW;
+}
+
 static int place_rules(struct sq_classifier *c, struct group *g, size_t n, struct sq_err *e)
 {
     uint32_t index = 0, high = c->head.n;
 
     for (size_t i = 0; i < n; i++, index++) {
-        while (index < RULES && c->taken[index])
+        while (index < most_rules(c) && c->taken[index])
             index++;
-        if (index == RULES)
+        if (index == most_rules(c))
             return full(e, -ENOSPC, "rules");
         g[i].index = index;
         high = index + 1 > high ? index + 1 : high;
@@ -369,6 +386,71 @@ static int zero_count(const struct sq_classifier *c, int bit, struct sq_err *e)
     return bpf_map_update_elem(c->maps.counts, &key, zero, BPF_ANY) < 0 ? full(e, -errno, "counters") : 0;
 }
 
+/* ---- the kernel ---- */
+
+/* Bytes into STRUCT of MEMBER (of an anonymous member, too); -1: it has none. */
+static int offset_in(const struct btf *btf, int32_t type, const char *member, unsigned depth)
+{
+    const struct btf_type *t = type > 0 ? btf__type_by_id(btf, (uint32_t)type) : NULL;
+    const struct btf_member *m = t && (btf_is_struct(t) || btf_is_union(t)) ? btf_members(t) : NULL;
+
+    for (uint32_t i = 0; m && i < btf_vlen(t); i++) {
+        const char *name = btf__name_by_offset(btf, m[i].name_off);
+        int bits = (int)btf_member_bit_offset(t, i), inner;
+
+        if (name && strcmp(name, member) == 0)
+            return bits / 8;
+        if (name && *name)
+            continue;
+        inner = depth < 4 ? offset_in(btf, (int32_t)m[i].type, member, depth + 1) : -1;
+        if (inner >= 0)
+            return bits / 8 + inner;
+    }
+    return -1;
+}
+
+static int offset_of(const struct btf *btf, const char *type, const char *member)
+{
+    return offset_in(btf, btf__find_by_name_kind(btf, type, BTF_KIND_STRUCT), member, 0);
+}
+
+static void look_at_sockets(struct sq_classify_env *env)
+{
+    struct btf *btf = btf__load_vmlinux_btf();
+    int data, cgroup, level, ancestors, node, id;
+
+    if (libbpf_get_error(btf))
+        return;
+    data = offset_of(btf, "sock", "sk_cgrp_data");
+    cgroup = offset_of(btf, "sock_cgroup_data", "cgroup");
+    level = offset_of(btf, "cgroup", "level");
+    ancestors = offset_of(btf, "cgroup", "ancestors");
+    node = offset_of(btf, "cgroup", "kn");
+    id = offset_of(btf, "kernfs_node", "id");
+    if (data > 0 && cgroup >= 0 && level >= 0 && ancestors >= 0 && node >= 0 && id >= 0) {
+        env->sock_cgroup = (uint32_t)(data + cgroup);
+        env->cgroup_level = (uint32_t)level;
+        env->cgroup_ancestors = (uint32_t)ancestors;
+        env->cgroup_node = (uint32_t)node;
+        env->node_id = (uint32_t)id;
+    }
+    btf__free(btf);
+}
+
+void sq_classify_look(struct sq_classify_env *env)
+{
+    FILE *jit = fopen("/proc/sys/net/core/bpf_jit_enable", "re");
+    int on = jit ? getc(jit) : '0';
+
+    if (jit)
+        (void)fclose(jit);
+    *env = (struct sq_classify_env){0};
+    env->callback = on != '0' && on != EOF &&
+                    libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS, BPF_FUNC_for_each_map_elem, NULL) == 1;
+    if (libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS, BPF_FUNC_probe_read_kernel, NULL) == 1)
+        look_at_sockets(env);
+}
+
 /* ---- the calls ---- */
 
 int sq_classifier_new(const struct sq_classify_maps *maps, bool egress, struct sq_classifier **out, struct sq_err *e)
@@ -407,7 +489,8 @@ int sq_classifier_add(struct sq_classifier *c, const struct sq_match *m, struct 
     if (bit == BITS)
         return full(e, -ENOSPC, "faults on one interface and direction");
     f = &c->fault[bit];
-    r = build(c, m, bit, &f->group, &f->n, e);
+    r = check_of(c, m, e);
+    r = r ? r : build(c, m, bit, &f->group, &f->n, e);
     if (r < 0)
         return r;
     r = zero_count(c, bit, e);
@@ -513,7 +596,8 @@ int sq_classifier_change(struct sq_classifier *c, int bit, const struct sq_match
     if (bit < 0 || bit >= BITS || !c->fault[bit].used)
         return sq_err(e, -ENOENT, "the classifier has no fault %d", bit);
     f = &c->fault[bit];
-    r = build(c, m, bit, &new, &n, e);
+    r = check_of(c, m, e);
+    r = r ? r : build(c, m, bit, &new, &n, e);
     if (r < 0)
         return r;
     same = n == f->n;

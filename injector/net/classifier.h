@@ -22,8 +22,12 @@ unsigned sq_range_prefixes(struct sq_range range, struct sq_range_prefix out[SQ_
 /* The maps of a BPF object that includes net/classify.bpf.h, already loaded; descriptors borrowed. */
 struct sq_classify_maps {
     int rules, n_rules, prefixes, ports, counts;
-    bool l3; /* the device's packets have no Ethernet header (tun, wireguard) */
+    struct sq_classify_env env; /* as the program was loaded with */
+    bool l3;                    /* the device's packets have no Ethernet header (tun, wireguard) */
 };
+/* For `sq_classify_env` in the read-only data of a program, before it is loaded; and below in the maps. Reads the
+ * kernel's BTF (some 50 ms): once. */
+void sq_classify_look(struct sq_classify_env *env);
 int sq_classifier_new(const struct sq_classify_maps *maps, bool egress, struct sq_classifier **out, struct sq_err *e);
 void sq_classifier_free(struct sq_classifier *c);
 /* The bit of a new fault: the lowest that is free, or -ENOSPC. Taken until sq_classifier_remove. M's names must be

@@ -1,6 +1,6 @@
 /* Which faults mean this packet: one pass over the rules of net/classify.h. Included by programs of type sched_cls; it
  * brings its maps along (`rules`, `n_rules`, `prefixes`, `ports`, `counts`: see struct sq_classify_maps; `frags` is its
- * own). Helpers that Linux 5.8 has, no BTF of the kernel. Directions are the target's view: on egress "host" is the
+ * own). Linux 5.13 or later, no BTF of the kernel needed. Directions are the target's view: on egress "host" is the
  * destination, on ingress the source, at whatever hook the program is.
  *
  * What it sees: IPv4 with options, IPv6 with up to 8 extension headers, VLAN tags in the skb and up to two in the
@@ -19,6 +19,9 @@
 #include <bpf/bpf_helpers.h>
 
 #include "net/classify.h"
+
+/* What it excludes is dead code, which the verifier never sees. */
+const volatile struct sq_classify_env sq_classify_env = {};
 
 #define SQ_EXTENSIONS 8 /* IPv6 extension headers that are looked through */
 #define SQ_FRAGMENTS 8192
@@ -84,7 +87,16 @@ struct sq_seen {
     __s32 vlan[2]; /* -1: none */
     __u32 level;   /* `cgroup` is the socket's cgroup at this level; 0: not asked yet */
     __u64 cgroup;
+    __u64 sock;     /* the address of the receiving socket */
+    __u64 found[4]; /* faults that rules mean: 0..63, 64..127; and, SQ_RULE_EXCEPT further on, exceptions */
 };
+/* Not on the stack: there the verifier tells every kind of packet apart, in every turn of the loop over the rules. */
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct sq_seen);
+} seen SEC(".maps");
 
 static __always_inline int sq_protocol_has_ports(__u32 protocol)
 {
@@ -220,37 +232,56 @@ static __always_inline void sq_see(struct __sk_buff *skb, struct sq_seen *s, int
         sq_see_ipv6(skb, s, off);
 }
 
+static __always_inline __u64 sq_peek(__u64 address)
+{
+    __u64 v = 0;
+
+    return bpf_probe_read_kernel(&v, sizeof v, (const void *)address) < 0 ? 0 : v;
+}
+
+/* What bpf_sk_ancestor_cgroup_id() does for programs that may call it. */
+static __always_inline __u64 sq_ancestor(__u64 sock, __u32 level)
+{
+    __u64 cgroup = sq_peek(sock + sq_classify_env.sock_cgroup);
+
+    if (!cgroup || (__u32)sq_peek(cgroup + sq_classify_env.cgroup_level) < level)
+        return 0;
+    cgroup = sq_peek(cgroup + sq_classify_env.cgroup_ancestors + 8ull * level);
+    return cgroup ? sq_peek(sq_peek(cgroup + sq_classify_env.cgroup_node) + sq_classify_env.node_id) : 0;
+}
+
 /* The cgroup of the socket that an incoming packet is for, at LEVEL. */
-static __always_inline __u64 sq_receiver(struct __sk_buff *skb, const struct sq_seen *s, int level)
+static __always_inline __u64 sq_receiver(struct __sk_buff *skb, struct sq_seen *s, __u32 level)
 {
     struct bpf_sock_tuple t = {};
-    struct bpf_sock *sk = NULL;
+    struct bpf_sock *sk;
+    __u32 len = sizeof t.ipv4;
     __u64 id;
 
-    if (!s->has_ports)
+    if (!sq_classify_env.sock_cgroup || !s->has_ports)
         return 0;
     if (s->family == 4) {
         t.ipv4.saddr = s->src[3];
         t.ipv4.daddr = s->dst[3];
         t.ipv4.sport = s->sport;
         t.ipv4.dport = s->dport;
-        if (s->protocol == IPPROTO_TCP)
-            sk = bpf_sk_lookup_tcp(skb, &t, sizeof t.ipv4, BPF_F_CURRENT_NETNS, 0);
-        else if (s->protocol == IPPROTO_UDP)
-            sk = bpf_sk_lookup_udp(skb, &t, sizeof t.ipv4, BPF_F_CURRENT_NETNS, 0);
     } else {
         __builtin_memcpy(t.ipv6.saddr, s->src, sizeof t.ipv6.saddr);
         __builtin_memcpy(t.ipv6.daddr, s->dst, sizeof t.ipv6.daddr);
         t.ipv6.sport = s->sport;
         t.ipv6.dport = s->dport;
-        if (s->protocol == IPPROTO_TCP)
-            sk = bpf_sk_lookup_tcp(skb, &t, sizeof t.ipv6, BPF_F_CURRENT_NETNS, 0);
-        else if (s->protocol == IPPROTO_UDP)
-            sk = bpf_sk_lookup_udp(skb, &t, sizeof t.ipv6, BPF_F_CURRENT_NETNS, 0);
+        len = sizeof t.ipv6;
     }
+    if (s->protocol == IPPROTO_TCP)
+        sk = bpf_sk_lookup_tcp(skb, &t, len, BPF_F_CURRENT_NETNS, 0);
+    else if (s->protocol == IPPROTO_UDP)
+        sk = bpf_sk_lookup_udp(skb, &t, len, BPF_F_CURRENT_NETNS, 0);
+    else
+        return 0;
     if (!sk)
         return 0;
-    id = bpf_sk_ancestor_cgroup_id(sk, level);
+    s->sock = (__u64)sk; /* a number from here on: sums on sockets are not allowed */
+    id = sq_ancestor(*(volatile __u64 *)&s->sock, level);
     bpf_sk_release(sk);
     return id;
 }
@@ -258,7 +289,7 @@ static __always_inline __u64 sq_receiver(struct __sk_buff *skb, const struct sq_
 static __always_inline int sq_in_cgroup(struct __sk_buff *skb, struct sq_seen *s, const struct sq_rule *r, int egress)
 {
     if (s->level != r->level) {
-        s->cgroup = egress ? bpf_skb_ancestor_cgroup_id(skb, (int)r->level) : sq_receiver(skb, s, (int)r->level);
+        s->cgroup = egress ? bpf_skb_ancestor_cgroup_id(skb, (int)r->level) : sq_receiver(skb, s, r->level);
         s->level = r->level;
     }
     return s->cgroup == r->cgroup;
@@ -303,46 +334,87 @@ static __always_inline int sq_rule_holds(struct __sk_buff *skb, struct sq_seen *
     return !r->cgroup || sq_in_cgroup(skb, s, r, egress);
 }
 
-/* *MASK: the faults that match. Returns whether there are any. EGRESS must be a constant. */
-static __always_inline int sq_classify(struct __sk_buff *skb, const int egress, struct sq_mask *mask)
+static __always_inline void sq_try(struct __sk_buff *skb, struct sq_seen *s, const struct sq_rule *r, int egress)
 {
-    __u64 lo = 0, hi = 0, not_lo = 0, not_hi = 0;
-    const struct sq_classify_head *head;
-    struct sq_seen s = {};
-    __u32 zero = 0, n;
+    if (sq_rule_holds(skb, s, r, egress))
+        s->found[(r->flags & SQ_RULE_EXCEPT) | (r->fault >> 6 & 1)] |= 1ull << (r->fault & 63);
+}
 
-    mask->w[0] = mask->w[1] = 0;
-    head = bpf_map_lookup_elem(&n_rules, &zero);
-    if (!head || !(head->on.w[0] | head->on.w[1]))
-        return 0;
-    n = head->n;
-    sq_see(skb, &s, head->l3 != 0);
-    for (__u32 i = 0; i < SQ_CLASSIFY_RULES; i++) {
+struct sq_pass {
+    struct __sk_buff *skb;
+    struct sq_seen *s;
+    __u32 n;
+};
+
+/* Callbacks of bpf_for_each_map_elem: 1 ends it. */
+static long sq_try_egress(void *map, const __u32 *i, struct sq_rule *r, struct sq_pass *p)
+{
+    (void)map;
+    if (*i >= p->n)
+        return 1;
+    if (r->flags & SQ_RULE_ON)
+        sq_try(p->skb, p->s, r, 1);
+    return 0;
+}
+
+static long sq_try_ingress(void *map, const __u32 *i, struct sq_rule *r, struct sq_pass *p)
+{
+    (void)map;
+    if (*i >= p->n)
+        return 1;
+    if (r->flags & SQ_RULE_ON)
+        sq_try(p->skb, p->s, r, 0);
+    return 0;
+}
+
+/* The same where there are no callbacks. */
+static __always_inline void sq_try_few(struct __sk_buff *skb, struct sq_seen *s, __u32 n, const int egress)
+{
+    for (__u32 i = 0; i < SQ_CLASSIFY_FEW; i++) {
         __u32 key = i;
         const struct sq_rule *r;
-        __u64 bit;
+        __u64 flags;
 
         if (i >= n)
             break;
         r = bpf_map_lookup_elem(&rules, &key);
         if (!r)
             break;
-        if (!(r->flags & SQ_RULE_ON) || !sq_rule_holds(skb, &s, r, egress))
-            continue;
-        bit = 1ull << (r->fault & 63);
-        if (r->flags & SQ_RULE_EXCEPT) {
-            if (r->fault & 64)
-                not_hi |= bit;
-            else
-                not_lo |= bit;
-        } else if (r->fault & 64) {
-            hi |= bit;
-        } else {
-            lo |= bit;
-        }
+        /* By hand, so that falling through means to go on with the loop: the verifier follows that first, to the loop's
+         * end, and would else have more branches open (BPF_COMPLEXITY_LIMIT_JMP_SEQ) than it can. */
+        flags = r->flags & SQ_RULE_ON;
+        asm goto("if %0 != 0 goto %l[on]" : : "r"(flags) : : on);
+        continue;
+    on:
+        sq_try(skb, s, r, egress);
     }
-    mask->w[0] = lo & ~not_lo & head->on.w[0];
-    mask->w[1] = hi & ~not_hi & head->on.w[1];
+}
+
+/* *MASK: the faults that match. Returns whether there are any. EGRESS must be a constant. */
+static __always_inline int sq_classify(struct __sk_buff *skb, const int egress, struct sq_mask *mask)
+{
+    const struct sq_classify_head *head;
+    struct sq_seen *s;
+    __u32 zero = 0;
+
+    mask->w[0] = mask->w[1] = 0;
+    head = bpf_map_lookup_elem(&n_rules, &zero);
+    if (!head || !(head->on.w[0] | head->on.w[1]))
+        return 0;
+    s = bpf_map_lookup_elem(&seen, &zero);
+    if (!s)
+        return 0;
+    __builtin_memset(s, 0, sizeof *s);
+    sq_see(skb, s, head->l3 != 0);
+    if (sq_classify_env.callback) {
+        struct sq_pass pass = {skb, s, head->n};
+
+        bpf_for_each_map_elem(&rules, egress ? (void *)sq_try_egress : (void *)sq_try_ingress, &pass, 0);
+    } else {
+        sq_try_few(skb, s, head->n, egress);
+    }
+    mask->w[0] = s->found[0] & ~s->found[SQ_RULE_EXCEPT] & head->on.w[0];
+    mask->w[1] = s->found[1] & ~s->found[SQ_RULE_EXCEPT + 1] & head->on.w[1];
     return (mask->w[0] | mask->w[1]) != 0;
 }
 

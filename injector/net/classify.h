@@ -50,6 +50,23 @@ struct sq_port_key {
     __u16 pad;
 };
 
+/* Rules that are looked at where the kernel can't call back (before Linux 5.13, or without a JIT): a loop that the
+ * verifier walks through costs time at loading. */
+#define SQ_CLASSIFY_FEW 256
+
+/* What the program should know of its kernel: `sq_classify_env` in its read-only data, set before loading by
+ * sq_classify_look. All zero works everywhere, with SQ_CLASSIFY_FEW rules and no cgroups on ingress. */
+struct sq_classify_env {
+    __u32 callback; /* bpf_for_each_map_elem works */
+    /* Where a socket's cgroup is (bytes into structures): no helper tells a sched_cls program whom an incoming packet
+     * is for. All zero: unknown. */
+    __u32 sock_cgroup;      /* struct sock: sk_cgrp_data.cgroup */
+    __u32 cgroup_level;     /* struct cgroup: level */
+    __u32 cgroup_ancestors; /* struct cgroup: ancestors[] (Linux 6.1) */
+    __u32 cgroup_node;      /* struct cgroup: kn */
+    __u32 node_id;          /* struct kernfs_node: id */
+};
+
 /* Per-fault counters (per-CPU array, index = fault bit). */
 struct sq_classify_count {
     __u64 packets, bytes;
