@@ -15,6 +15,7 @@
 
 #define TIME_LIMIT SQ_S          /* squalld's loop waits meanwhile; its keeper for at most 2 s */
 #define HISTOGRAM_MAX (1u << 20) /* bytes of one histogram in a log: 9 for each of 100,000 buckets */
+#define LINE_MAX_RUN (2u << 20)  /* bytes of a sample in evidence: JSON takes 20 times its text in memory */
 #define COUNT_MAX (UINT64_C(1) << 53)
 
 void sq_values_clear(struct sq_values *v)
@@ -281,12 +282,12 @@ static int sparse(struct sq_values *v, const json_t *h, struct sq_err *e)
     return 0;
 }
 
-/* A line that can't be parsed is left out, as `squall verify` does. */
+/* A line that can't be parsed (or is far longer than any sample) is left out, as `squall verify` does. */
 static int evidence_line(struct sq_values *v, const char *text, size_t len, const char *endpoint, struct sq_err *e)
 {
     cleanup_json json_t *o = NULL;
 
-    if (!memmem(text, len, "\"sample\"", 8) || sq_json_parse(text, len, &o, NULL) < 0 ||
+    if (len > LINE_MAX_RUN || !memmem(text, len, "\"sample\"", 8) || sq_json_parse(text, len, &o, NULL) < 0 ||
         strcmp(sq_json_str_or(o, "type", ""), "sample") != 0 ||
         (endpoint && strcmp(sq_json_str_or(o, "endpoint", ""), endpoint) != 0))
         return 0;
