@@ -71,6 +71,19 @@ struct sq_packet_device *sq_packet_find(struct sq_packet_devices *ds, const stru
     return ds ? find(ds, ns->cookie, ns->ino, ifindex) : NULL;
 }
 
+bool sq_packet_before(struct sq_packet_devices *ds, const struct sq_netns *ns, int ifindex, bool *clsact_made,
+                      int lo_was[2])
+{
+    for (struct sq_packet_device *d = ds->list; d; d = d->next) {
+        if (d->ifindex != ifindex || d->cookie != ns->cookie || d->ino != ns->ino || !d->noted)
+            continue;
+        *clsact_made = d->clsact_made;
+        memcpy(lo_was, d->lo_was, sizeof d->lo_was);
+        return true;
+    }
+    return false;
+}
+
 void sq_packet_info(const struct sq_packet_device *d, struct sq_packet_info *out)
 {
     *out = (struct sq_packet_info){.pid = d->process.pid, .clsact = d->ds->clsact};
@@ -94,6 +107,13 @@ static bool loss_alone(const struct sq_impair *im)
            im->duplicate == 0 && im->corrupt == 0 && im->reorder == 0 && im->rate == 0 && !im->slot;
 }
 
+static int hangs(const struct sq_packet_device *d, struct sq_err *e)
+{
+    if ((int64_t)*d->beat > sq_mono_ns())
+        return 0;
+    return sq_err(e, -EBADE, "the packet process of %s is dead or hangs: packets pass without it", d->ifname);
+}
+
 /* The parameters into force: the new way first, then the old one is shut. */
 static int put(struct sq_packet_device *d, int bit, const struct sq_shape *s, struct sq_err *e)
 {
@@ -107,7 +127,8 @@ static int put(struct sq_packet_device *d, int bit, const struct sq_shape *s, st
         slot->stage = slot->stage && rc < 0;
         return rc;
     }
-    rc = sq_packet_process_set(&d->process, (unsigned)bit, s->ingress, s->impair, e);
+    rc = hangs(d, e);
+    rc = rc ? rc : sq_packet_process_set(&d->process, (unsigned)bit, s->ingress, s->impair, e);
     if (rc == 0)
         rc = sq_attach_loss(d->attach[s->ingress], bit, -1, e);
     slot->stage = slot->stage || rc == 0;
@@ -133,6 +154,8 @@ static void finish(struct sq_packet_device *d)
 
     if (d->state == SQ_PD_LIVE) {
         sq_packet_process_end(&d->process);
+        if (!d->loopback) /* its packets could not return without the sysctls */
+            sq_packet_detach(d);
         if (poll(&p, 1, DRAIN_SOON_MS) == 0) {
             d->state = SQ_PD_DRAINING;
             d->drain_until = sq_mono_ns() + DRAIN_NS;
@@ -271,14 +294,22 @@ int sq_packet_verify(struct sq_packet_device *d, const struct sq_shape *s, struc
         return sq_err(e, -ENODEV, "the interface %s is gone", d->ifname);
     if (!sq_attach_has(h.a, SQ_REDIRECT_TAP))
         return sq_err(e, -EBADE, "our TAP %s is gone", d->tap[s->ingress]);
-    if ((int64_t)*d->beat <= sq_mono_ns())
-        return sq_err(e, -EBADE, "the packet process of %s hangs: packets pass without it", d->ifname);
-    rc = sq_netns_call(s->ns, holds, &h, e);
+    rc = hangs(d, e);
+    rc = rc ? rc : sq_netns_call(s->ns, holds, &h, e);
     if (rc < 0)
         return rc;
     if (!sq_classifier_same(d->rules[s->ingress], bit, s->match, e))
         return -EBADE;
     return verify_loss(d, bit, s, e);
+}
+
+int sq_packet_count(struct sq_packet_device *d, const struct sq_shape *s, struct sq_classify_count *out,
+                    struct sq_err *e)
+{
+    int bit = bit_of(d, s->fault, s->ingress);
+
+    return bit < 0 ? sq_err(e, bit, "there is no fault %s on %s", s->fault, d->ifname)
+                   : sq_classifier_count(d->rules[s->ingress], bit, out, e);
 }
 
 int sq_packet_report(struct sq_packet_device *d, const struct sq_shape *s, struct sq_packet_report *out,
@@ -294,6 +325,8 @@ int sq_packet_report(struct sq_packet_device *d, const struct sq_shape *s, struc
     rc = rc ? rc : sq_attach_loss_read(d->attach[s->ingress], bit, &out->loss, e);
     rc = rc ? rc : sq_attach_lost(d->attach[s->ingress], bit, &out->lost, e);
     rc = rc ? rc : sq_attach_counts(d->attach[s->ingress], &out->device, e);
+    if (rc == 0 && !out->in_bpf && d->state == SQ_PD_LIVE)
+        rc = hangs(d, e);
     if (rc == 0 && !out->in_bpf && d->state == SQ_PD_LIVE)
         rc = sq_packet_process_stats(&d->process, (unsigned)bit, s->ingress, &out->stage, e);
     return rc;

@@ -37,6 +37,9 @@ int sq_packet_remove(struct sq_packet_devices *ds, uint64_t cookie, uint64_t ino
 /* Is the fault in force? -ENOENT: there is no such fault; 0; or why it is not. */
 int sq_packet_verify(struct sq_packet_device *d, const struct sq_shape *s, struct sq_err *e);
 
+/* Packets that matched, without asking the process. */
+int sq_packet_count(struct sq_packet_device *d, const struct sq_shape *s, struct sq_classify_count *out,
+                    struct sq_err *e);
 struct sq_packet_report {
     bool in_bpf; /* loss alone */
     double loss; /* then: percent */
@@ -47,6 +50,10 @@ struct sq_packet_report {
 };
 int sq_packet_report(struct sq_packet_device *d, const struct sq_shape *s, struct sq_packet_report *out,
                      struct sq_err *e);
+
+/* What was there before the device that is on this interface now (if there is one). */
+bool sq_packet_before(struct sq_packet_devices *ds, const struct sq_netns *ns, int ifindex, bool *clsact_made,
+                      int lo_was[2]);
 
 struct sq_packet_info {
     pid_t pid;

@@ -198,6 +198,22 @@ static int wait_vouch(struct sq_packet_device *d, struct sq_err *e)
     return 0;
 }
 
+/* From one that still drains on loopback: the sysctls are set, and its filters have the names of ours. */
+static bool inherit(struct sq_packet_device *d)
+{
+    for (struct sq_packet_device *o = d->ds->list; o; o = o->next) {
+        if (o->ifindex != d->ifindex || o->cookie != d->cookie || o->ino != d->ino || !o->noted)
+            continue;
+        d->clsact_made = o->clsact_made;
+        memcpy(d->lo_was, o->lo_was, sizeof d->lo_was);
+        o->noted = false;
+        for (int dir = 0; dir < DIRECTIONS; dir++)
+            (void)sq_attach_detach(o->attach[dir], NULL);
+        return true;
+    }
+    return false;
+}
+
 static int note_before(void *arg, struct sq_err *e)
 {
     struct sq_packet_device *d = arg;
@@ -205,6 +221,8 @@ static int note_before(void *arg, struct sq_err *e)
     int rc = 0;
 
     d->noted = d->ds->clsact || d->loopback;
+    if (inherit(d))
+        return 0;
     if (d->ds->clsact) {
         rc = sq_clsact_there(d->ifindex, e);
         d->clsact_made = rc == 0;

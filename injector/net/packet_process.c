@@ -18,7 +18,7 @@
 #include "squall/proc.h"
 #include "squall/units.h"
 
-#define ANSWER_NS (2 * SQ_S)
+#define ANSWER_NS (500 * SQ_MS) /* squalld's own heart must not stop over it */
 #define FDS_MAX (3 + SQ_PACKET_LINKS_MAX)
 
 extern char **environ;
@@ -185,9 +185,8 @@ int sq_packet_process_set(struct sq_packet_process *p, unsigned bit, bool ingres
 int sq_packet_process_del(struct sq_packet_process *p, unsigned bit, bool ingress, struct sq_err *e)
 {
     const struct sq_packet_set h = {.op = SQ_PK_DEL, .bit = bit, .ingress = ingress, .seq = ++p->seq};
-    int rc = tell(p, &h, sizeof h, NULL, 0, e);
 
-    return rc ? rc : acknowledged(p, "to end a fault", e);
+    return tell(p, &h, sizeof h, NULL, 0, e);
 }
 
 int sq_packet_process_stats(struct sq_packet_process *p, unsigned bit, bool ingress, struct sq_packet_stats *out,

@@ -76,8 +76,7 @@ static int plan(const struct sq_shape *s, json_t *notes, struct sq_err *e)
 
 struct before {
     const struct sq_shape *s;
-    bool clsact, loopback;
-    int clsact_there;
+    bool clsact, loopback, made;
     int lo_was[SQ_LOOPBACK_KNOBS];
 };
 
@@ -86,9 +85,13 @@ static int look(void *arg, struct sq_err *e)
     struct before *b = arg;
     int rc = 0;
 
-    if (b->clsact)
-        rc = b->clsact_there = sq_clsact_there(b->s->ifindex, e);
     b->loopback = strcmp(b->s->ifname, "lo") == 0;
+    if (sq_packet_before(sq_engine_packets(b->s->engine), b->s->ns, b->s->ifindex, &b->made, b->lo_was))
+        return 0;
+    if (b->clsact) {
+        rc = sq_clsact_there(b->s->ifindex, e);
+        b->made = rc == 0;
+    }
     if (rc >= 0 && b->loopback)
         rc = sq_loopback_read(b->lo_was, e);
     return rc < 0 ? rc : 0;
@@ -104,7 +107,7 @@ static int undo(struct sq_shape *s, json_t *record, struct sq_err *e)
         return rc;
     rc = json_object_set_new(record, "owner", json_string(sq_packet_owner(ds)));
     rc |= json_object_set_new(record, "fault", json_string(s->fault));
-    rc |= json_object_set_new(record, "clsact_made", json_boolean(b.clsact && b.clsact_there == 0));
+    rc |= json_object_set_new(record, "clsact_made", json_boolean(b.made));
     if (b.loopback)
         rc |= json_object_set_new(record, "lo", json_pack("[i,i]", b.lo_was[0], b.lo_was[1]));
     return rc ? sq_err(e, -ENOMEM, "out of memory") : 0;
@@ -153,13 +156,13 @@ static int change(struct sq_shape *s, struct sq_err *e)
 static int count(struct sq_shape *s, uint64_t *packets, uint64_t *bytes, struct sq_err *e)
 {
     struct sq_packet_device *d = device_of(s, e);
-    struct sq_packet_report r;
-    int rc = d ? sq_packet_report(d, s, &r, e) : -ENOENT;
+    struct sq_classify_count n;
+    int rc = d ? sq_packet_count(d, s, &n, e) : -ENOENT;
 
     if (rc < 0)
         return rc;
-    *packets = r.matched.packets;
-    *bytes = r.matched.bytes;
+    *packets = n.packets;
+    *bytes = n.bytes;
     return 0;
 }
 

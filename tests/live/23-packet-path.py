@@ -14,7 +14,7 @@ def delay(run_dir):
             echo = [Echo(w.b, V4[1]), Echo(w.b, V6[1])]
             before = configured(w.a, w.b)
             inj = Injector(run_dir, env=env)
-            run = inj.run()
+            run = inj.run(lease="60s")
             plain = rtts(w.a, V4[1])
             fault = faults(inj, run, w.a, {"delay": "20ms"})
             for to in (V4[1], V6[1]):
