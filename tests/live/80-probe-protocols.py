@@ -234,9 +234,11 @@ def test_bytes(ports):
     for name, status in (("command", "000"), ("three", "003")):
         if o[name]["planned"] < 25 or o[name]["ok"] != o[name]["planned"] or o[name]["status"] != {status: o[name]["ok"]}:
             die("%s: %s" % (name, o[name]))
-    for name, why in (("refused", "refused"), ("udprefused", "refused"), ("false", "status"), ("nothing", "refused"),
-                      ("slow", "timeout")):
+    for name, why in (("refused", "refused"), ("udprefused", "refused"), ("false", "status"), ("nothing", "refused")):
         bad(name, o[name], why)
+    # On a busy machine some have to wait for one of the 20 that are being killed.
+    if o["slow"]["ok"] or o["slow"]["bad"].get("timeout", 0) < 20 or set(o["slow"]["bad"]) - {"timeout", "unsent"}:
+        die("slow: %s" % o["slow"])
     tcp.shutdown()
     udp.shutdown()
 
