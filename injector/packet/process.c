@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/sysinfo.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "packet/control.h"
@@ -23,15 +25,23 @@
 
 #define WIRE_FD 3
 #define NOBODY 65534
-#define NICE (-10) /* a fault's exactness is how soon it runs */
+#define NICE (-10)
+#define PRIORITY 1 /* real-time, round robin: a fault's exactness is how soon it runs */
+#define SHARE_EVERY (50 * MS)
+#define SHARE_LONG (1000 * MS)
+#define SHARE_MAX 70    /* percent of a core that it may take in real time */
+#define RUNAWAY 1000000 /* us of real time without a sleep: SIGXCPU, and traffic flows directly again */
 #define BATCH 64u
 #define MS INT64_C(1000000)
 #define BEAT_EVERY (10 * MS)
-#define IDLE (50 * MS)                  /* longest sleep */
-#define LOOK_EVERY MS                   /* at the control socket, while busy */
-#define EARLY_MAX (INT64_C(150) * 1000) /* a sleep ends at most so much before its time, and the rest is waited awake  \
-                                         */
-#define QUIET (20 * MS)                 /* packets that were on their way to a TAP when the programs let go */
+#define IDLE (50 * MS) /* longest sleep */
+#define LOOK_EVERY MS  /* at the control socket, while busy */
+#define EARLY_MAX                                                                                                      \
+    (INT64_C(150) * 1000)        /* a sleep ends at most so much before its time, and the rest is waited awake         \
+                                  */
+#define MANY 8                   /* packets in a millisecond from which on sleeps have a fixed length ... */
+#define NAP (INT64_C(30) * 1000) /* ... of so much: fewer wake-ups, that late at most */
+#define QUIET (20 * MS)          /* packets that were on their way to a TAP when the programs let go */
 #define FDS_MAX (1 + SQ_DIRECTIONS + SQ_PACKET_LINKS_MAX)
 #define HELD_MAX ((size_t)4 << 30)
 
@@ -47,7 +57,11 @@ struct process {
     int links[SQ_PACKET_LINKS_MAX];
     size_t n_links;
     bool started, draining;
+    bool real_time, may_return;  /* without RLIMIT_RTPRIO it can be left, but not entered again */
+    int64_t share_at, share_cpu; /* when CPU time was looked at, and how much it was */
     _Atomic uint64_t *beat;
+    unsigned handled; /* packets since `looked` */
+    bool many;
     int64_t early;                 /* by how much sleeps end too late, about */
     int64_t beaten, looked, heard; /* heard: of the last packet read */
     uint8_t message[SQ_PACKET_MESSAGE_MAX];
@@ -64,12 +78,22 @@ static void plain_oom(void)
     (void)close(fd);
 }
 
+/* Real time, while there are rights to ask for it. Best effort: what is refused is not used. */
+static void enter_real_time(struct process *p)
+{
+    struct rlimit prio = {PRIORITY, PRIORITY}, runaway = {RUNAWAY, RUNAWAY};
+    struct sched_param sp = {.sched_priority = PRIORITY};
+    (void)setrlimit(RLIMIT_RTTIME, &runaway);
+    p->may_return = setrlimit(RLIMIT_RTPRIO, &prio) == 0;
+    (void)setpriority(PRIO_PROCESS, 0, NICE);
+    (void)prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+    p->real_time = sched_setscheduler(0, SCHED_RR, &sp) == 0;
+}
+
 static int drop_privileges(void)
 {
     bool root = geteuid() == 0 || getuid() == 0;
     plain_oom();
-    (void)setpriority(PRIO_PROCESS, 0, NICE);
-    (void)prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
     capng_clear(CAPNG_SELECT_BOTH);
     if (root)
         (void)capng_apply(CAPNG_SELECT_BOUNDS);
@@ -260,9 +284,32 @@ static void learn(struct process *p, int64_t over)
     p->early += (over - p->early) / 8;
 }
 
+/* In real time only while it takes a modest share of its core: a flood must not starve everybody else there. */
+static void choose_class(struct process *p, int64_t now)
+{
+    struct timespec ts = {0};
+    if (now - p->share_at < (p->may_return ? SHARE_EVERY : SHARE_LONG) || (!p->real_time && !p->may_return))
+        return;
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    int64_t cpu = ts.tv_sec * 1000 * MS + ts.tv_nsec;
+    bool modest = (cpu - p->share_cpu) * 100 < (now - p->share_at) * SHARE_MAX;
+    p->share_at = now;
+    p->share_cpu = cpu;
+    if (modest == p->real_time)
+        return;
+    struct sched_param sp = {.sched_priority = modest ? PRIORITY : 0};
+    if (sched_setscheduler(0, modest ? SCHED_RR : SCHED_OTHER, &sp) == 0)
+        p->real_time = modest;
+}
+
 static void wait_for(struct process *p, int64_t now)
 {
     struct pollfd f[1 + SQ_DIRECTIONS] = {{.fd = p->wire, .events = POLLIN}};
+    if (p->many) {
+        struct timespec nap = {.tv_sec = 0, .tv_nsec = NAP};
+        (void)ppoll(f, 1, &nap, NULL);
+        return;
+    }
     for (unsigned dir = 0; dir < SQ_DIRECTIONS; dir++)
         f[1 + dir] = (struct pollfd){.fd = p->dev->dir[dir].tap, .events = POLLIN};
     int64_t next = sq_pdev_next(p->dev), left = next - now;
@@ -290,7 +337,10 @@ static void run(struct process *p)
     for (;;) {
         int64_t now = sq_mono_ns();
         vouch(p, now);
+        choose_class(p, now);
         if (now - p->looked >= LOOK_EVERY) {
+            p->many = p->looked && p->handled >= MANY * (now - p->looked) / MS;
+            p->handled = 0;
             p->looked = now;
             look(p);
         }
@@ -302,7 +352,8 @@ static void run(struct process *p)
                 p->heard = now;
             }
         }
-        if (done)
+        p->handled += done;
+        if (done >= BATCH || (done && !p->many))
             continue;
         now = sq_mono_ns();
         if (at_end(p, now))
@@ -331,9 +382,11 @@ int sq_packet_main(void)
     (void)prctl(PR_SET_NAME, "squall-packet", 0, 0, 0);
     (void)fcntl(WIRE_FD, F_SETFD, FD_CLOEXEC);
     (void)signal(SIGPIPE, SIG_IGN);
-    int rc = drop_privileges();
-    struct process *p = rc == 0 ? calloc(1, sizeof *p) : NULL;
+    struct process *p = calloc(1, sizeof *p);
     if (p)
+        enter_real_time(p);
+    int rc = p ? drop_privileges() : -ENOMEM;
+    if (rc == 0)
         p->dev = sq_pdev_new(sq_mono_ns(), memory());
     if (!p || !p->dev) {
         (void)fprintf(stderr, "squalld packet: cannot start: %s\n", strerror(rc < 0 ? -rc : ENOMEM));
