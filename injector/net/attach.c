@@ -115,6 +115,7 @@ static int load(struct sq_attach *a, struct sq_err *e)
     s->rodata->device = (uint32_t)a->o.device;
     s->rodata->tap = (uint32_t)a->o.tap;
     s->rodata->loopback = a->o.loopback;
+    SQ_CLASSIFY_LOOK(s->rodata);
     rc = a->o.heartbeat >= 0 ? bpf_map__reuse_fd(s->maps.heartbeat, a->o.heartbeat) : 0;
     rc = rc ? rc : redirect__load(s);
     if (rc < 0)
@@ -125,6 +126,7 @@ static int load(struct sq_attach *a, struct sq_err *e)
         .prefixes = bpf_map__fd(s->maps.prefixes),
         .ports = bpf_map__fd(s->maps.ports),
         .counts = bpf_map__fd(s->maps.counts),
+        .env = sq_classify_env_of(&s->rodata->sq_classify_env),
     };
     return 0;
 }

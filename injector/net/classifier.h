@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "net/match.h"
 
@@ -28,6 +29,20 @@ struct sq_classify_maps {
 /* For `sq_classify_env` in the read-only data of a program, before it is loaded; and below in the maps. Reads the
  * kernel's BTF (some 50 ms): once. */
 void sq_classify_look(struct sq_classify_env *env);
+#define SQ_CLASSIFY_LOOK(rodata)                                                                                       \
+    do {                                                                                                               \
+        struct sq_classify_env sq_env_;                                                                                \
+        sq_classify_look(&sq_env_);                                                                                    \
+        memcpy((void *)(uintptr_t) & (rodata)->sq_classify_env, &sq_env_, sizeof sq_env_);                             \
+    } while (0)
+/* And of a loaded one, for its maps. */
+static inline struct sq_classify_env sq_classify_env_of(const volatile void *from)
+{
+    struct sq_classify_env env;
+
+    memcpy(&env, (const void *)(uintptr_t)from, sizeof env);
+    return env;
+}
 int sq_classifier_new(const struct sq_classify_maps *maps, bool egress, struct sq_classifier **out, struct sq_err *e);
 void sq_classifier_free(struct sq_classifier *c);
 /* The bit of a new fault: the lowest that is free, or -ENOSPC. Taken until sq_classifier_remove. M's names must be
