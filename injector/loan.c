@@ -224,19 +224,27 @@ static size_t take_back(struct sq_live *l, json_t *left)
 }
 
 /* Take an active fault back, say so, and forget it if nothing of it stays. */
-static size_t end_live(struct sq_run *run, struct sq_live *l, const char *by, json_t *left)
+/* SAID (may be NULL) gets what the event says. */
+static size_t end_live(struct sq_run *run, struct sq_live *l, const char *by, json_t *left, json_t *said)
 {
     cleanup_json json_t *mine = json_array();
     json_t *felt = l->f.ops->felt ? l->f.ops->felt(&l->f) : NULL;
     l->active = false;
+    int64_t began = sq_mono_ns();
     size_t stay = take_back(l, mine);
     tell_services(l, false);
     json_array_extend(left, mine);
-    json_t *more = json_pack("{s:s,s:b,s:O}", "by", by, "clean", stay == 0, "left", mine);
+    int64_t now = sq_mono_ns();
+    json_t *more = json_pack("{s:s,s:b,s:O,s:I}", "by", by, "clean", stay == 0, "left", mine, "took_ns",
+                             (json_int_t)(now - began));
     if (more && felt)
         json_object_update(more, felt);
     json_decref(felt);
-    fault_event(l, "reverted", sq_mono_ns(), more);
+    if (said && more) {
+        json_object_set_new(said, "reverted_ns", json_integer(now));
+        json_object_update(said, more);
+    }
+    fault_event(l, "reverted", now, more);
     if (stay == 0) {
         unlink_live(run, l);
         live_free(l);
@@ -252,7 +260,7 @@ unsigned sq_loan_end_all(struct sq_run *run, const char *by, json_t *left)
         older = l->older;
         if (l->active) {
             n++;
-            (void)end_live(run, l, by, left);
+            (void)end_live(run, l, by, left, NULL);
         } else if (take_back(l, left) == 0) {
             unlink_live(run, l);
             live_free(l);
@@ -464,8 +472,7 @@ int sq_loan_end(struct sq_run *run, const char *fault, const char *by, json_t **
     char id[sizeof(l->f.id)];
     memcpy(id, l->f.id, sizeof(id));
     cleanup_json json_t *left = json_array();
-    size_t stay = end_live(run, l, by, left);
-    *answer = json_pack("{s:s,s:I,s:b,s:O}", "fault", id, "reverted_ns", (json_int_t)sq_mono_ns(), "clean", stay == 0,
-                        "left", left);
+    *answer = json_pack("{s:s}", "fault", id);
+    (void)end_live(run, l, by, left, *answer);
     return *answer ? 0 : sq_err(e, -ENOMEM, "no memory");
 }

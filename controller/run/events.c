@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "run/state.h"
+#include "squall/cleanup.h"
 #include "squall/clock.h"
 #include "squall/json.h"
 #include "squall/units.h"
@@ -23,9 +24,11 @@ void sq_run_fault_reverted(struct run *r, struct run_fault *f, const char *by, c
     f->reverted = true;
     f->reverted_ns = sq_json_int_or(answer, "reverted_ns", sq_json_int_or(answer, "at", sq_mono_ns()));
     json_t *more = json_pack("{s:s, s:b}", "by", by, "clean", sq_json_bool_or(answer, "clean", true));
+    static const char *const copied[] = {"left", "took_ns", "packets", "bytes", "out", "in", "intact"};
     json_object_set_new(more, "left", json_array());
-    if (json_object_get(answer, "left"))
-        json_object_set(more, "left", json_object_get(answer, "left"));
+    for (size_t i = 0; i < SQ_COUNT(copied); i++)
+        if (json_object_get(answer, copied[i]))
+            json_object_set(more, copied[i], json_object_get(answer, copied[i]));
     sq_run_fault_record(r, f, "reverted", f->reverted_ns, more);
     sq_progress_event(r->o->progress, SQ_TONE_GOOD, (double)(f->reverted_ns - r->start_ns) / 1e9, "%s: taken back%s%s",
                       f->step, strcmp(by, "request") == 0 ? "" : " by ", strcmp(by, "request") == 0 ? "" : by);

@@ -62,11 +62,12 @@ struct sq_ev_fault {
     bool applied, reverted, failed;
     struct sq_window win;                         /* applied .. reverted; while not reverted: .. end of the log */
     const json_t *target, *with, *hit, *readback; /* as applied (the latest `changed` wins for with and readback) */
-    const char *by;                               /* who reverted: request, lease, halt, end; "" */
-    bool clean;                                   /* of the reverted record; true when it has none */
-    const json_t *left;                           /* array or NULL */
-    const char *error;                            /* of the failed record; "" */
-    size_t changes;                               /* how many `changed` records */
+    int64_t ending_ns;  /* taking back began; it ended somewhere between this and win.to_ns. Valid when reverted */
+    const char *by;     /* who reverted: request, lease, halt, end; "" */
+    bool clean;         /* of the reverted record; true when it has none */
+    const json_t *left; /* array or NULL */
+    const char *error;  /* of the failed record; "" */
+    size_t changes;     /* how many `changed` records */
 };
 
 /* A step of the scenario that has a fault or waits. */

@@ -326,6 +326,7 @@ static int on_fault(struct sq_evidence *ev, const json_t *rec, int64_t t_ns, str
     } else if (strcmp(state, "reverted") == 0) {
         if (!f->reverted || t_ns < f->win.to_ns) /* the controller and the injector may both report it */
             f->win.to_ns = t_ns;
+        f->ending_ns = f->win.to_ns - sq_json_int_or(rec, "took_ns", 0);
         f->reverted = true;
         f->by = sq_json_str_or(rec, "by", "");
         f->clean = f->clean && sq_json_bool_or(rec, "clean", true);

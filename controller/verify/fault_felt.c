@@ -66,6 +66,7 @@ static int tally_calls(const struct sq_evidence *ev, const struct sq_ev_step *s,
 {
     uint16_t fault = (uint16_t)(s->fault - ev->faults + 1);
     struct sq_window reach = {INT64_MIN, s->win.to_ns}; /* a call under way when the fault began may be hit */
+    int64_t ending = s->fault->reverted ? s->fault->ending_ns : s->win.to_ns;
     bool twice = delays_connect(ev, s->edge);
 
     t->held = malloc((size_t)(count_hits(ev, fault, reach) + 1) * sizeof *t->held);
@@ -81,7 +82,7 @@ static int tally_calls(const struct sq_evidence *ev, const struct sq_ev_step *s,
 
             if (c->fault != fault) {
                 t->past += strcmp(series->edge, s->edge) == 0 && c->fault == 0 && c->kind != SQ_EV_CONN &&
-                           c->t_ns >= s->win.from_ns + EDGE_NS && c->t_ns < s->win.to_ns - EDGE_NS;
+                           c->t_ns >= s->win.from_ns + EDGE_NS && c->t_ns < ending - EDGE_NS;
                 continue;
             }
             t->hit++;
@@ -276,8 +277,7 @@ static void judge_packets(const json_t *end, struct sq_result *r)
 }
 
 /* Faults on processes and interfaces: the injector refuses to call one applied that it can't read back (-EBADE). */
-static int judge_readback(const struct sq_evidence *ev, const struct sq_ev_step *s, json_t *results,
-                          struct sq_err *e)
+static int judge_readback(const struct sq_evidence *ev, const struct sq_ev_step *s, json_t *results, struct sq_err *e)
 {
     const struct sq_ev_fault *f = s->fault;
     bool process = strncmp(s->uses, "process/", 8) == 0;
