@@ -262,7 +262,15 @@ static void print_load(const struct planning *p)
 
         request = json_object_get(endpoint, "request");
         (void)fprintf(t->out, "  %s%-18s%s ", sq_term_out(t, SQ_CYAN), name, sq_term_out(t, SQ_PLAIN));
-        (void)fprintf(t->out, "%.6g/s", sq_json_num_or(endpoint, "rate", sq_json_num_or(endpoint, "start", 0)));
+        if (json_object_get(endpoint, "baseline"))
+            (void)fprintf(t->out, "%.6g times %s", sq_json_num_or(endpoint, "multiply", 1),
+                          sq_json_str_or(endpoint, "baseline", ""));
+        else if (json_object_get(endpoint, "rate") || json_object_get(endpoint, "start"))
+            (void)fprintf(t->out, "%.6g/s", sq_json_num_or(endpoint, "rate", sq_json_num_or(endpoint, "start", 0)));
+        else
+            (void)fprintf(t->out, "closed loop,");
+        if (strcmp(sq_json_str_or(endpoint, "arrivals", ""), "poisson") == 0)
+            (void)fprintf(t->out, " (Poisson)");
         json_array_foreach(json_object_get(endpoint, "stages"), i, stage)
         {
             (void)fprintf(t->out, ", in %s to %.6g/s",

@@ -66,7 +66,7 @@ static void write_startup(struct plan *p, const char *database)
     sq_buf_put(&p->startup, "database", 9);
     sq_buf_put(&p->startup, database, strlen(database) + 1);
     sq_buf_put(&p->startup, "application_name", 17);
-    sq_buf_put(&p->startup, "squall", 8); /* with the list's end */
+    sq_buf_put(&p->startup, "squall\0", 8); /* with the list's end */
     if (!p->startup.failed)
         put32(p->startup.data, p->startup.len);
 }

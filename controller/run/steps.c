@@ -66,6 +66,7 @@ int sq_run_probe_create(struct run *r, struct sq_err *e)
         .lateness = json_object_get(r->spec, "lateness"),
         .matchers = m,
         .run_id = r->res->id,
+        .seed = r->seed,
         .window_s = window > 60 ? window : 60,
         .wake = wake,
         .wake_arg = r,
