@@ -19,8 +19,7 @@ with Place() as p:
       ready: {{http: /healthz, within: 10s}}"""
     path = p.scenario(STEPS, more=caller, load=False, verify="""
     - {check: fault_felt, step: "*", min_calls: 20}
-    - {check: slo, step: slow, thresholds: ["p(90)<1s"]}
-    - {check: clean}""", edges=f"""  edges: {{checkout->payments: {{from: checkout, to: [service:payments]}}}}
+    - {check: slo, step: slow, thresholds: ["p(90)<1s"]}""", edges=f"""  edges: {{checkout->payments: {{from: checkout, to: [service:payments]}}}}
   load:
     cart:
       executor: constant-arrival-rate

@@ -19,8 +19,7 @@ receivers:
 """
 VERIFY = """
     - {check: alert, step: pause, fires: {PaymentsDown: 8s}, silent: [CheckoutBurn], resolves: 10s,
-       runbook: "https://wiki/payments"}
-    - {check: clean}"""
+       runbook: "https://wiki/payments"}"""
 
 
 def ask(port, path, body=None):

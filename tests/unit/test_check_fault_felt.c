@@ -184,6 +184,31 @@ static void not_applied(void **state)
     rig_close(&r);
 }
 
+/* A control step passes when calls went through it and none felt anything. */
+static void control(void **state)
+{
+    static const struct {
+        int past, hit;
+        const char *want;
+    } cases[] = {{30, 0, "pass"}, {30, 1, "fail"}, {9, 0, "inconclusive"}, {0, 0, "inconclusive"}};
+    static const char control_step[] = "\"with\":{\"delay\":2000000000,\"dose\":0.0}";
+    struct rig r;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        open_step(&r, "call/latency", control_step);
+        calls(&r, cases[i].past, (struct rig_call){.status = 200, .dur_ms = 3});
+        calls(&r, cases[i].hit, (struct rig_call){.status = 200, .dur_ms = 2003, .held_ms = 2000, .fault = "f1"});
+        EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), cases[i].want);
+        rig_close(&r);
+    }
+    open_step(&r, "process/kill",
+              "\"with\":{\"dose\":0.0},\"hit\":[{\"pid\":7,\"chosen\":true}],\"readback\":{\"signal\":\"none\"}");
+    EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), "pass");
+    assert_non_null(strstr(rig_why(&r, 0), "a control step"));
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -194,6 +219,7 @@ int main(void)
         cmocka_unit_test(errors_and_holes),
         cmocka_unit_test(read_back),
         cmocka_unit_test(not_applied),
+        cmocka_unit_test(control),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
