@@ -334,10 +334,25 @@ static __always_inline int sq_rule_holds(struct __sk_buff *skb, struct sq_seen *
     return !r->cgroup || sq_in_cgroup(skb, s, r, egress);
 }
 
+/* The 6.1 verifier forgets the bounds of an OR of 32 bits: they are stated again, behind a barrier. */
+static __always_inline void sq_found(struct sq_seen *s, const struct sq_rule *r)
+{
+    __u64 i = (r->flags & SQ_RULE_EXCEPT) | (r->fault >> 6 & 1);
+
+    asm volatile("%0 &= 3" : "+r"(i));
+    s->found[i] |= 1ull << (r->fault & 63);
+}
+
 static __always_inline void sq_try(struct __sk_buff *skb, struct sq_seen *s, const struct sq_rule *r, int egress)
 {
-    if (sq_rule_holds(skb, s, r, egress))
-        s->found[(r->flags & SQ_RULE_EXCEPT) | (r->fault >> 6 & 1)] |= 1ull << (r->fault & 63);
+    __u64 which;
+
+    if (!sq_rule_holds(skb, s, r, egress))
+        return;
+    which = (r->flags & SQ_RULE_EXCEPT) | (r->fault >> 6 & 1);
+    asm volatile("" : "+r"(which)); /* the compiler knows that it is 3 at most; verifiers before 6.2 want to see it */
+    which &= 3;
+    s->found[which] |= 1ull << (r->fault & 63);
 }
 
 struct sq_pass {

@@ -721,8 +721,8 @@ static void test_many(void **state)
     removed = now() - begin;
     print_message("%d faults of %d addresses: added in %.0f ms (first half %.0f, second %.0f), removed in %.0f ms\n",
                   FAULTS, ENTRIES, total * 1e3, first * 1e3, last * 1e3, removed * 1e3);
-    assert_true(total < 5 && removed < 5); /* a busy machine's seconds; they are tenths */
-    assert_true(last < 4 * first + 0.1);
+    assert_true(total < 30 && removed < 30); /* tenths of a second here; seconds in user-mode Linux */
+    assert_true(last < 4 * first + 0.5);
     assert_int_equal(entries(r.skel->maps.prefixes), 0);
     rig_down(&r);
 }
