@@ -17,9 +17,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "classid.skel.h"
 #include "engine.h"
 #include "net/classifier.h"
+/* after what it is made of */
+#include "classid.skel.h"
 #include "net/netem.h"
 #include "net/tc.h"
 #include "net/tree.h"
@@ -74,7 +75,8 @@ static int quiet(enum libbpf_print_level level, const char *fmt, va_list args)
     return 0;
 }
 
-static int load(uint32_t base, struct classid **out, struct sq_err *e)
+/* Only the programs of the direction: the verifier takes its time. */
+static int load(uint32_t base, bool ingress, struct classid **out, struct sq_err *e)
 {
     struct classid *skel;
     int r;
@@ -84,6 +86,10 @@ static int load(uint32_t base, struct classid **out, struct sq_err *e)
     if (!skel)
         return sq_err_sys(e, -errno, "cannot open the classifier's program");
     *(uint32_t *)(void *)(uintptr_t)(const void *)&skel->rodata->sq_classid_base = base;
+    SQ_CLASSIFY_LOOK(skel->rodata);
+    (void)bpf_program__set_autoload(skel->progs.sq_classid_egress, !ingress);
+    (void)bpf_program__set_autoload(skel->progs.sq_classid_ingress, ingress);
+    (void)bpf_program__set_autoload(skel->progs.sq_match_ingress, ingress);
     r = classid__load(skel);
     if (r < 0) {
         classid__destroy(skel);
@@ -120,7 +126,7 @@ static int try_all(struct sq_err *e)
     if (r == 0)
         r = sq_tree_netem_put(1, classid, sq_tree_leaf(1, 0), &some, false, e);
     if (r == 0)
-        r = load(classid, &skel, e);
+        r = load(classid, false, &skel, e);
     if (r < 0)
         return r;
     struct sq_err why = {0};
@@ -286,7 +292,7 @@ static int new_device(const struct sq_shape *s, struct device **out, struct sq_e
         r = find_slot(s, d, e);
     }
     if (r == 0)
-        r = load(classid_of(d, 0), &d->skel, e);
+        r = load(classid_of(d, 0), d->ingress, &d->skel, e);
     if (r == 0) {
         struct sq_classify_maps m = {
             .rules = bpf_map__fd(d->skel->maps.rules),
@@ -294,6 +300,7 @@ static int new_device(const struct sq_shape *s, struct device **out, struct sq_e
             .prefixes = bpf_map__fd(d->skel->maps.prefixes),
             .ports = bpf_map__fd(d->skel->maps.ports),
             .counts = bpf_map__fd(d->skel->maps.counts),
+            .env = sq_classify_env_of(&d->skel->rodata->sq_classify_env),
         };
         r = sq_classifier_new(&m, !s->ingress, &d->classifier, e);
     }
