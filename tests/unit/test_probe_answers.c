@@ -213,7 +213,7 @@ static void test_config_errors(void **state)
     static const struct {
         const char *url, *more, *says;
     } bad[] = {
-        {"https://127.0.0.1/", NULL, "https://127.0.0.1/"},
+        {"ftp://127.0.0.1/", NULL, "ftp://127.0.0.1/"},
         {"http://no-such-host.invalid/", NULL, "no-such-host.invalid"},
         {"http://127.0.0.1:0/", NULL, "port"},
         {"http://127.0.0.1:70000/", NULL, "port"},
@@ -233,6 +233,27 @@ static void test_config_errors(void **state)
         {"http://127.0.0.1/", "{\"request\":{\"headers\":{\"Content-Length\":\"3\"}}}", "Content-Length"},
         {"http://127.0.0.1/", "{\"expect\":{\"status\":[20]}}", "status"},
         {"http://127.0.0.1/", "{\"expect\":{\"status\":[\"300-200\"]}}", "status"},
+        {"http://127.0.0.1/", "{\"request\":{\"tls\":{\"ca\":\"/x\"}}}", "https://"},
+        {"https://127.0.0.1/", "{\"request\":{\"tls\":{\"ca\":\"/no/such.pem\"}}}", "/no/such.pem"},
+        {"https://127.0.0.1/", "{\"request\":{\"tls\":{\"alpn\":[\"\"]}}}", "alpn"},
+        {"http://${data.x}/", NULL, "behind the host"},
+        {"http://127.0.0.1/${data.x}", NULL, "\"x\""},
+        {"http://127.0.0.1/${data.x", NULL, "no end"},
+        {"tcp://127.0.0.1", NULL, "port"},
+        {"tcp://127.0.0.1:1/x", NULL, "path"},
+        {"tcp://127.0.0.1:1", "{\"request\":{\"send\":\"${data.x}\"}}", "HTTP"},
+        {"udp://127.0.0.1:1", NULL, "send"},
+        {"dns://127.0.0.1", NULL, "name"},
+        {"grpc://127.0.0.1", NULL, "port"},
+        {"redis://127.0.0.1/1", NULL, "database"},
+        {"postgres://a:b@127.0.0.1/", NULL, "password_env"},
+        {"exec:", NULL, "program"},
+        {"http://127.0.0.1/", "{\"threads\":6}", "threads"},
+        {"http://127.0.0.1/", "{\"data\":\"/no/such.csv\"}", "/no/such.csv"},
+        {"http://127.0.0.1/", "{\"mix\":[]}", "mix"},
+        {"http://127.0.0.1/", "{\"mix\":[{\"weight\":0}]}", "weight"},
+        {"http://127.0.0.1/", "{\"session\":[{\"capture\":{\"a\":{}}}]}", "capture a"},
+        {"http://127.0.0.1/", "{\"executor\":\"black-friday\",\"baseline\":\"/no/such\"}", "/no/such"},
     };
     struct sq_err e;
     struct sq_probe *p;
