@@ -64,7 +64,7 @@ struct sq_packet_devices *sq_engine_packets(struct sq_engine *eng); /* of the pa
 const char *sq_engine_run_of(struct sq_engine *eng, const char *fault);
 
 const char *sq_run_id(const struct sq_run *run);
-/* The probe's path as the controller gave it ("probe" of POST /v1/runs): ["address:port", ...], borrowed; NULL: none. */
+/* The probe's path as the controller gave it ("probe" of POST /v1/runs), as sq_match_probe makes it of that; borrowed. */
 const json_t *sq_engine_probe(const struct sq_run *run);
 uint64_t sq_run_seed(const struct sq_run *run);
 struct sq_run *sq_run_find(struct sq_engine *eng, const char *run_id);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "net/match.h"
 #include "service.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
@@ -131,6 +132,9 @@ int sq_run_new(struct sq_engine *eng, const struct sq_peer *peer, const json_t *
         rc = seed_of(def, &seed, e);
     if (rc < 0)
         return rc;
+    cleanup_json json_t *probe = sq_match_probe(json_object_get(def, "probe"), e);
+    if (!probe)
+        return e ? e->code : -EINVAL;
     if (eng->stopping)
         return sq_err_cls(e, SQ_C_CONFLICT, -ESHUTDOWN, "the injector is ending");
     int slot = free_slot(eng);
@@ -149,8 +153,7 @@ int sq_run_new(struct sq_engine *eng, const struct sq_peer *peer, const json_t *
     }
     snprintf(run->id, sizeof(run->id), "r%llu", (unsigned long long)++eng->n_runs);
     snprintf(run->name, sizeof(run->name), "%s", sq_json_str_or(def, "name", ""));
-    if (json_is_array(json_object_get(def, "probe")))
-        run->probe = json_deep_copy(json_object_get(def, "probe"));
+    run->probe = SQ_TAKE(probe);
     run->uid = peer->uid;
     run->seed = seed;
     run->lease_ns = lease;

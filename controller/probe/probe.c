@@ -1,6 +1,8 @@
 #include "probe/probe.h"
 
 #include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -500,4 +502,31 @@ void sq_probe_free(struct sq_probe *p)
     free(p->engine);
     free(p->shared);
     free(p);
+}
+
+json_t *sq_probe_places(const struct sq_probe *p)
+{
+    json_t *list = json_array();
+
+    /* Every thread has all endpoints. */
+    for (size_t i = 0; list && p->n && i < p->engine[0].n_endpoints; i++) {
+        const struct sq_place *place = &p->engine[0].endpoint[i].place;
+
+        for (size_t k = 0; k < place->n; k++) {
+            char host[INET6_ADDRSTRLEN], port[8], text[INET6_ADDRSTRLEN + 12];
+            const struct sockaddr *sa = (const void *)&place->addr[k].sa;
+            bool known = false;
+
+            if (getnameinfo(sa, place->addr[k].len, host, sizeof host, port, sizeof port,
+                            NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+                continue;
+            host[strcspn(host, "%")] = '\0'; /* a link-local address's interface */
+            (void)snprintf(text, sizeof text, sa->sa_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+            for (size_t j = 0; j < json_array_size(list); j++)
+                known |= strcmp(json_string_value(json_array_get(list, j)), text) == 0;
+            if (!known)
+                (void)json_array_append_new(list, json_string(text));
+        }
+    }
+    return list;
 }

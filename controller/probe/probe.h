@@ -87,4 +87,8 @@ void sq_probe_free(struct sq_probe *p);
 /* The 16 hex digits every trace id of a run begins with, so that the application's logs can be searched for them. */
 void sq_probe_trace_prefix(const char *run_id, char out[17]);
 
+/* Where it sends: ["127.0.0.1:8080", "[::1]:80", ...], every address of every endpoint once; Unix sockets are left out.
+ * New reference; NULL: no memory. */
+json_t *sq_probe_places(const struct sq_probe *p);
+
 #endif

@@ -427,32 +427,16 @@ static __always_inline int sq_classify(struct __sk_buff *skb, const int egress, 
     return (mask->w[0] | mask->w[1]) != 0;
 }
 
-/* The number of the lowest bit of V, which is not 0. BPF has no instruction for it. */
+/* The number of the lowest bit of V, which is not 0. BPF has no instruction for it; a product with a de Bruijn sequence
+ * has no branches, each of which the verifier would follow in every turn of a loop. */
 static __always_inline __u32 sq_lowest(__u64 v)
 {
-    __u32 n = 0;
+    static const __u8 number[64] = {0,  1,  2,  53, 3,  7,  54, 27, 4,  38, 41, 8,  34, 55, 48, 28,
+                                    62, 5,  39, 46, 44, 42, 22, 9,  24, 35, 59, 56, 49, 18, 29, 11,
+                                    63, 52, 6,  26, 37, 40, 33, 47, 61, 45, 43, 21, 23, 58, 17, 10,
+                                    51, 25, 36, 32, 60, 20, 57, 16, 50, 31, 19, 15, 30, 14, 13, 12};
 
-    if (!(v & 0xffffffff)) {
-        n += 32;
-        v >>= 32;
-    }
-    if (!(v & 0xffff)) {
-        n += 16;
-        v >>= 16;
-    }
-    if (!(v & 0xff)) {
-        n += 8;
-        v >>= 8;
-    }
-    if (!(v & 0xf)) {
-        n += 4;
-        v >>= 4;
-    }
-    if (!(v & 3)) {
-        n += 2;
-        v >>= 2;
-    }
-    return n + !(v & 1);
+    return number[(v & -v) * 0x022fdd63cc95386dull >> 58];
 }
 
 /* The packet was one for the fault BIT. */

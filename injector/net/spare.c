@@ -23,7 +23,7 @@
 
 /* ---- more groups ---- */
 
-static struct sq_group *more(struct sq_match *m, struct sq_err *e)
+static struct sq_group *more(struct sq_match *m, uint8_t protocol, struct sq_err *e)
 {
     struct sq_group *g = realloc(m->except, (m->n_except + 1) * sizeof *g);
 
@@ -33,7 +33,7 @@ static struct sq_group *more(struct sq_match *m, struct sq_err *e)
     }
     m->except = g;
     g += m->n_except++;
-    *g = (struct sq_group){.protocol = IPPROTO_TCP, .dscp = -1, .vlan = -1};
+    *g = (struct sq_group){.protocol = protocol, .dscp = -1, .vlan = -1};
     return g;
 }
 
@@ -156,7 +156,7 @@ static int spare_ssh(struct sq_match *m, json_t *notes, struct sq_err *e)
                    i < 2 ? LISTENS : ESTABLISHED);
     if (!s->n_port)
         return 0;
-    g = more(m, e);
+    g = more(m, IPPROTO_TCP, e);
     r = g ? set_ports(&g->local_port, &g->n_local_port, s->port, s->n_port, e) : -ENOMEM;
     if (r < 0)
         return r;
@@ -262,7 +262,7 @@ static bool is_named(const struct sq_match *m, const struct in6_addr *addr, cons
         const struct sq_group *g = &m->match[i];
         bool all = g->n_host > 0;
 
-        if (g->protocol && g->protocol != IPPROTO_TCP)
+        if (g->protocol == IPPROTO_ICMP)
             continue;
         for (size_t k = 0; k < g->n_host; k++)
             all &= g->host[k].len == 128 && (memcmp(&g->host[k].addr, addr, sizeof *addr) == 0 ||
@@ -286,12 +286,12 @@ static int spare_path(struct sq_match *m, const char *to, const char *from_text,
         return r;
     if (inet_pton(AF_INET6, from_text, &from) != 1)
         from = addr;
-    g = more(m, e);
+    g = more(m, 0, e);
     r = g ? set_host(g, &addr, e) : -ENOMEM;
     r = r ? r : set_ports(&g->port, &g->n_port, &port, 1, e);
     if (r < 0)
         return r;
-    g = more(m, e); /* the answers, where the service itself is in that namespace */
+    g = more(m, 0, e); /* the answers, where the service itself is in that namespace */
     r = g ? set_host(g, &from, e) : -ENOMEM;
     r = r ? r : set_ports(&g->local_port, &g->n_local_port, &port, 1, e);
     if (r < 0)
