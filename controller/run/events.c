@@ -183,6 +183,8 @@ static void on_event(struct run *r, const json_t *ev)
     sq_evlog_put(r->log, *type ? type : "unknown", at, plain(ev));
     if (strcmp(type, "proxy") == 0 && strcmp(sq_json_str_or(ev, "state", ""), "died") == 0)
         sq_run_end(r, "infrastructure", NULL, "the proxy died: calls on every edge go direct from then on");
+    if (strcmp(type, "packet") == 0 && strcmp(sq_json_str_or(ev, "state", ""), "died") == 0)
+        sq_run_end(r, "infrastructure", NULL, "the packet process died: traffic flows without faults from then on");
     if (strcmp(type, "lease") == 0 && strcmp(sq_json_str_or(ev, "by", ""), "halt") == 0)
         r->halted = true;
 }
