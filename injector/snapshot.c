@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "net/packet_device.h"
 #include "run.h"
 #include "service.h"
 #include "squall/cleanup.h"
@@ -128,6 +129,50 @@ static bool our_program(uint32_t id, char *name, size_t len)
     return strncmp(info.name, "sq_", 3) == 0;
 }
 
+/* The links that the packet processes of this injector hold ("link_id:" of proc(5), fdinfo): other Squalls' are their
+ * own affair, and one without a holder is no more. */
+struct held {
+    const char *owner; /* in the command line of our processes */
+    uint32_t id[256];
+    size_t n;
+};
+
+static void note_link(pid_t pid, const char *fd, struct held *h)
+{
+    char path[64], text[1024];
+    unsigned id;
+    if (snprintf(path, sizeof(path), "/proc/%d/fdinfo/%.10s", (int)pid, fd) >= (int)sizeof(path) ||
+        sq_proc_slurp(path, text, sizeof(text)) < 0)
+        return;
+    const char *at = strstr(text, "link_id:");
+    if (at && sscanf(at + 8, "%u", &id) == 1 && h->n < SQ_COUNT(h->id))
+        h->id[h->n++] = id;
+}
+
+static int held_by(pid_t pid, void *arg)
+{
+    struct held *h = arg;
+    char path[64], line[512];
+    const struct dirent *de;
+    if (sq_proc_cmdline(pid, line, sizeof(line)) < 0 || !strstr(line, h->owner))
+        return 0;
+    (void)snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)pid);
+    DIR *d = opendir(path);
+    while (d && (de = readdir(d)) != NULL)
+        note_link(pid, de->d_name, h);
+    if (d)
+        (void)closedir(d);
+    return 0;
+}
+
+static bool is_held(const struct held *h, uint32_t id)
+{
+    for (size_t i = 0; i < h->n; i++)
+        if (h->id[i] == id)
+            return true;
+    return false;
+}
+
 /* Links, as a program that is attached to nothing can't carry a fault (and squalld loads its own once for all runs). */
 static json_t *bpf_links(const struct sq_engine *eng)
 {
@@ -137,8 +182,18 @@ static json_t *bpf_links(const struct sq_engine *eng)
     if (geteuid() != 0)
         return NULL;
     json_t *list = json_array();
+    struct held *held = calloc(1, sizeof(*held));
+    if (!held || !list) {
+        free(held);
+        json_decref(list);
+        return NULL;
+    }
+    struct sq_packet_devices *packets = sq_engine_packets((struct sq_engine *)(uintptr_t)eng); /* only asked */
+    held->owner = packets ? sq_packet_owner(packets) : NULL;
+    if (held->owner)
+        (void)sq_proc_each(held_by, held);
     (void)sq_cgroup_root(root, sizeof(root), NULL);
-    while (list && (rc = bpf_link_get_next_id(id, &id)) == 0 && n++ < MOST_LINKS) {
+    while ((rc = bpf_link_get_next_id(id, &id)) == 0 && n++ < MOST_LINKS) {
         struct bpf_link_info info;
         uint32_t size = sizeof(info);
         memset(&info, 0, sizeof(info));
@@ -146,12 +201,14 @@ static json_t *bpf_links(const struct sq_engine *eng)
         if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &size) < 0 || !our_program(info.prog_id, name, sizeof(name)))
             continue;
         uint64_t cg = info.type == BPF_LINK_TYPE_CGROUP ? info.cgroup.cgroup_id : 0;
-        if (cg && root[0] && foreign_cgroup(eng, root, cg))
+        if (cg ? root[0] && foreign_cgroup(eng, root, cg) : !is_held(held, id))
             continue;
         json_array_append_new(
             list, json_pack("{s:I,s:s,s:I}", "link", (json_int_t)id, "program", name, "cgroup", (json_int_t)cg));
     }
-    if (list && rc < 0 && errno != ENOENT) {
+    bool unread = rc < 0 && errno != ENOENT;
+    free(held);
+    if (unread) {
         json_decref(list);
         return NULL;
     }
