@@ -135,23 +135,34 @@ static void use_selector(json_t *target, const json_t *select)
     (void)json_object_update(target, (json_t *)(uintptr_t)select);
 }
 
-static void check_target(struct sq_norm *c, const struct sq_node *node, const json_t *spec, json_t *step)
+/* The service that TARGET (a target, or its `of`) names, if it does. */
+static void check_service(struct sq_norm *c, const struct sq_node *node, const json_t *services, json_t *target)
 {
-    const json_t *services = json_object_get(spec, "services"), *edges = json_object_get(spec, "edges");
-    const struct sq_node *target_node = sq_node_get(node, "target");
-    json_t *target = json_object_get(step, "target");
-    const char *service = sq_json_str_or(target, "service", NULL), *edge = sq_json_str_or(target, "edge", NULL);
-    const json_t *def = service ? json_object_get(services, service) : NULL, *e;
+    const char *service = sq_json_str_or(target, "service", NULL);
+    const json_t *def = service ? json_object_get(services, service) : NULL;
 
     if (service && !def)
-        sq_norm_no_such(c, at_value(target_node, "service"), "service", service, services);
+        sq_norm_no_such(c, at_value(node, "service"), "service", service, services);
     else if (service && json_object_get(def, "select") && json_object_get(target, "instance"))
-        sq_diag_error(c->d, at_value(target_node, "instance"), NULL,
-                      "service %s was not started here: it has no instances", service);
+        sq_diag_error(c->d, at_value(node, "instance"), NULL, "service %s was not started here: it has no instances",
+                      service);
     else if (service && json_object_get(def, "select"))
         use_selector(target, json_object_get(def, "select"));
     else if (service)
-        check_instance(c, target_node, target, service, def);
+        check_instance(c, node, target, service, def);
+}
+
+static void check_target(struct sq_norm *c, const struct sq_node *node, const json_t *spec, json_t *step)
+{
+    const json_t *services = json_object_get(spec, "services"), *edges = json_object_get(spec, "edges");
+    const struct sq_node *target_node = sq_node_get(node, "target"), *of = sq_node_get(target_node, "of");
+    json_t *target = json_object_get(step, "target");
+    const char *edge = sq_json_str_or(target, "edge", NULL);
+    const json_t *e;
+
+    check_service(c, target_node, services, target);
+    if (of)
+        check_service(c, of, services, json_object_get(target, "of"));
     if (!edge)
         return;
     e = json_object_get(edges, edge);
