@@ -8,8 +8,7 @@ import subprocess
 import threading
 import time
 
-from packet_lib import (V4, Echo, Injector, Stream, Wire, configured, faults, main, packet_processes, programs, rtt, rtts,
-                        same, until)
+from packet_lib import V4, Echo, Injector, Stream, Wire, configured, faults, main, packet_processes, rtts, same, until
 from injector_lib import SQUALLD, alive, state
 
 CLSACT = {"SQUALL_PACKET_ATTACH": "clsact"}
@@ -150,6 +149,27 @@ def both_killed(run_dir):
             gone_clean(w, before, inj)
 
 
+def all_killed(run_dir):
+    """Keeper, squalld and the packet process in one moment: what is left of it in the kernel lets everything pass."""
+    for env in ({}, CLSACT):
+        with Wire("all") as w:
+            before = configured(w.a, w.b)
+            inj = Injector(run_dir, env=env)
+            faults(inj, inj.run(lease="60s"), w.a, DELAY, "both")
+            stream = Stream(w, 2000)
+            until("datagrams arrive", lambda: len(stream.got) > 200)
+            for pid in (inj.keeper, inj.pid, *packet_processes(run_dir)):
+                os.kill(pid, signal.SIGKILL)
+            took = flows_after(stream, time.monotonic())
+            assert took < 0.1, took
+            stream.end()
+            inj.proc.wait(5)
+            swept = subprocess.run([SQUALLD, "sweep"], env=dict(os.environ, SQUALL_RUN_DIR=run_dir), capture_output=True,
+                                   text=True, timeout=20)
+            assert swept.returncode == 0, swept
+            gone_clean(w, before, inj)
+
+
 def hung_and_killed(run_dir):
     with Wire("hung") as w:
         before = configured(w.a, w.b)
@@ -216,4 +236,4 @@ def random_moments(run_dir):
 
 
 if __name__ == "__main__":
-    main([process_killed, process_stopped, squalld_killed, both_killed, hung_and_killed, random_moments])
+    main([process_killed, process_stopped, squalld_killed, both_killed, all_killed, hung_and_killed, random_moments])
