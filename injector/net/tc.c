@@ -79,7 +79,7 @@ static int transact(struct nl_msg *msg, const char *what, struct sq_err *e)
     if (r < 0)
         return r;
     nl_socket_disable_auto_ack(sk);
-    (void)nl_cb_err(nl_socket_get_cb(sk), NL_CB_CUSTOM, on_error, &a);
+    (void)nl_socket_modify_err_cb(sk, NL_CB_CUSTOM, on_error, &a);
     nlmsg_hdr(msg)->nlmsg_flags |= NLM_F_ACK;
     r = nl_send_auto(sk, msg);
     if (r >= 0)
@@ -158,7 +158,7 @@ static int dump_once(int type, struct dump *d, struct sq_err *e)
         return r;
     nl_socket_set_msg_buf_size(sk, 65536);
     nl_socket_modify_cb(sk, NL_CB_VALID, NL_CB_CUSTOM, on_object, d);
-    (void)nl_cb_err(nl_socket_get_cb(sk), NL_CB_CUSTOM, on_error, &a);
+    (void)nl_socket_modify_err_cb(sk, NL_CB_CUSTOM, on_error, &a);
     if (d->tc) {
         struct tcmsg copy = *d->tc;
 
