@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""What network faults do to packets, measured on this kernel by the packet backend (tests/vm does the same for netem)."""
+import os, sys
+
+here = os.path.dirname(os.path.abspath(__file__))
+if os.geteuid() != 0:
+    print("21-network-effects: needs root")
+    sys.exit(1)
+os.execv(sys.executable, [sys.executable, os.path.join(here, "..", "vm", "effects.py"), "packet"])
