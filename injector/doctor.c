@@ -6,6 +6,7 @@
 
 #include "cgroup.h"
 #include "faults/fault.h"
+#include "faults/network.h"
 #include "run.h"
 #include "squall/cleanup.h"
 
@@ -32,7 +33,7 @@ static const char *how_of(enum sq_target t)
     case SQ_T_EDGE:
         return sq_intercept_check_bpf(NULL) == 0 ? "cgroup-BPF" : "seccomp notification";
     case SQ_T_NETWORK:
-        return "netem by netlink";
+        return "by a backend that works here: netem, else packet";
     case SQ_T_PARTITION:
         return "nftables";
     }
@@ -85,6 +86,12 @@ json_t *sq_doctor(struct sq_engine *eng)
     add_kinds(eng, checks);
     struct sq_err e = {0};
     add(checks, &(struct check){"root", "uid 0", false}, check_root(&e), &e);
+    sq_err_clear(&e);
+    add(checks, &(struct check){"netem", "network faults by the kernel: htb, netem, a BPF classifier", false},
+        sq_netfault_backend_check(eng, "netem", &e), &e);
+    sq_err_clear(&e);
+    add(checks, &(struct check){"packet", "network faults by Squall in user space, where netem can't", false},
+        sq_netfault_backend_check(eng, "packet", &e), &e);
     sq_err_clear(&e);
     add(checks, &(struct check){"cgroup2", "services in cgroups of their own, frozen and killed as a whole", false},
         check_cgroup(&e), &e);
