@@ -558,10 +558,9 @@ int sq_netfault_change(struct sq_fault *f, json_t *with, struct sq_err *e)
 
 /* ---- while it is active ---- */
 
-static void say(struct sq_fault *f, const char *state, const char *by, json_t *more)
+static void say(struct sq_fault *f, const char *type, json_t *more)
 {
-    json_t *o = json_pack("{s:s,s:s,s:s,s:s,s:s}", "type", "fault", "state", state, "fault", f->id, "uses",
-                          f->spec->name, "by", by);
+    json_t *o = json_pack("{s:s,s:s}", "type", type, "fault", f->id);
 
     if (o && more)
         json_object_update(o, more);
@@ -651,7 +650,7 @@ static void look_at_names(struct sq_fault *f)
         sq_err_clear(&e);
         r = inside(f, change_inside, NULL, &e);
         if (r == 0)
-            say(f, "changed", "names", json_pack("{s:s}", "match", sq_match_text(&n->match, text, sizeof text)));
+            say(f, "hosts", json_pack("{s:s}", "match", sq_match_text(&n->match, text, sizeof text)));
     }
     if (r < 0) { /* names that fail keep the addresses that they have */
         char said[700];
@@ -668,7 +667,7 @@ static void look_at_counters(struct sq_fault *f)
 
     if (felt && packets != n->packets) {
         n->packets = packets;
-        say(f, "counted", "engine", felt);
+        say(f, "packets", felt);
         return;
     }
     json_decref(felt);
