@@ -113,6 +113,10 @@ void sq_packet_look(uv_timer_t *t)
                 look_at_process(d, now);
         } else if (d->state == SQ_PD_DRAINING && (!sq_packet_process_alive(&d->process) || now > d->drain_until)) {
             sq_packet_drop(d);
+        } else if (d->state == SQ_PD_DEAD && d->process.pidfd >= 0 && !sq_packet_process_alive(&d->process)) {
+            char how[64];
+
+            sq_packet_process_close(&d->process, how, sizeof how); /* reaped; `why` is told already */
         }
     }
     if (ds->list)
