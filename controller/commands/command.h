@@ -10,7 +10,7 @@
 #include "commands/term.h"
 #include "squall/err.h"
 
-#define SQ_OPTIONS_MAX 24
+#define SQ_OPTIONS_MAX 48
 #define SQ_GIVEN_MAX 256
 
 /* What completion offers for an option's value or for the arguments. */
