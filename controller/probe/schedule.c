@@ -151,6 +151,8 @@ static long double stage_time(const struct sq_stage *g, long double x)
 {
     long double rise, root;
 
+    if (g->ns == INT64_MAX && !(g->from > 0))
+        return -1; /* a schedule that ends: not even one at its very end */
     if (x <= 0)
         return 0;
     if (g->ns == INT64_MAX)
