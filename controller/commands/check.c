@@ -1,5 +1,6 @@
-/* squall check: is a scenario right? */
+/* squall check: is a scenario, or a file of SLOs, right? */
 #include "commands/load.h"
+#include "scenario/slo.h"
 
 static const struct sq_option options[] = {
     {"var", 0, "NAME=VALUE", "set a variable of the scenario; may be given several times", SQ_COMPLETE_NONE, NULL},
@@ -16,7 +17,10 @@ static int check_file(const struct sq_args *a, struct sq_term *t, const char *fi
     int code = SQ_PASS;
 
     sq_diags_init(&d, file);
-    (void)sq_scenario_check(vars, &doc, &d);
+    if (sq_slo_file_is(file))
+        (void)sq_slo_check(&doc, &d);
+    else
+        (void)sq_scenario_check(vars, &doc, &d);
     sq_load_print(t, &d, false);
     if (d.errors)
         code = d.cls == SQ_C_INTERNAL ? SQ_INFRA : SQ_USAGE;
@@ -58,14 +62,15 @@ static int check_main(const struct sq_args *a, struct sq_term *t)
 const struct sq_command sq_cmd_check = {
     .name = "check",
     .args = "FILE...",
-    .summary = "is a scenario right? errors with file:line:column",
-    .text = "Reads scenarios and says everything that is wrong with them, without touching anything:\n"
-            "misspelt keys, wrong types, references to nothing, checks that could never be decided,\n"
-            "loads too small to prove a threshold (a warning).\n\n"
-            "  squall check scenarios/demo.yaml\n"
-            "  squall check --var rate=100/s --strict gameday.yaml\n"
-            "  squall check --json gameday.yaml      the scenario with all its defaults\n\n"
-            "Exit code 0 when all files are right, 2 when one is not.",
+    .summary = "is a scenario or a file of SLOs right? errors with file:line:column",
+    .text =
+        "Reads scenarios and says everything that is wrong with them, without touching anything:\n"
+        "misspelt keys, wrong types, references to nothing, checks that could never be decided,\n"
+        "loads too small to prove a threshold (a warning). Takes files of SLOs, too (OpenSLO v1 or the short form).\n\n"
+        "  squall check scenarios/demo.yaml\n"
+        "  squall check --var rate=100/s --strict gameday.yaml\n"
+        "  squall check --json gameday.yaml      the scenario with all its defaults\n\n"
+        "Exit code 0 when all files are right, 2 when one is not.",
     .options = options,
     .min_args = 1,
     .max_args = -1,

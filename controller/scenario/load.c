@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "scenario/normalize.h"
+#include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
 
@@ -52,6 +53,19 @@ static void check_sprt(struct sq_norm *c, const char *label, const struct sq_nod
                       label);
 }
 
+/* An SLO has its own target; which one it is is looked up when the files were read. */
+static void check_slo(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o)
+{
+    static const char *const foreign[] = {"metric", "over", "target", "sprt"};
+
+    for (size_t i = 0; i < SQ_COUNT(foreign); i++)
+        if (sq_node_get(n, foreign[i]))
+            sq_diag_error(c->d, at_value(n, foreign[i]), "{slo: NAME, burn_rate: 14.4, for: 1m}",
+                          "%s: \"%s\" does not go with slo", label, foreign[i]);
+    if (!json_object_get(o, "burn_rate"))
+        sq_diag_error(c->d, n->pos, "burn_rate: 14.4", "%s: \"burn_rate\" is missing", label);
+}
+
 void sq_finish_abort(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o)
 {
     const struct sq_param percent[] = {
@@ -65,8 +79,15 @@ void sq_finish_abort(struct sq_norm *c, const char *label, const struct sq_node 
     bool sprt = sq_node_get(n, "sprt") != NULL;
     const unsigned before = c->d->errors;
 
-    if (!metric) /* reported already */
+    if (json_object_get(o, "slo"))
+        check_slo(c, label, n, o);
+    else if (!metric)
+        sq_diag_error(c->d, n->pos, "metric: error_rate, or slo: NAME", "%s: \"metric\" is missing", label);
+    if (!metric || json_object_get(o, "slo"))
         return;
+    if (sq_node_get(n, "burn_rate"))
+        sq_diag_error(c->d, at_value(n, "burn_rate"), "metric: burn_rate, over: 14.4",
+                      "%s: \"burn_rate\" goes with slo", label);
     if (sprt && !burn && !errors)
         sq_diag_error(c->d, at_value(n, "sprt"), NULL, "%s: \"sprt\" goes with error_rate and burn_rate", label);
     if (burn && !sq_node_get(n, "target"))

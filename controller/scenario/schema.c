@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "scenario/normalize.h"
+#include "scenario/slo.h"
 #include "squall/cleanup.h"
 #include "squall/units.h"
 
@@ -266,7 +267,9 @@ static const struct sq_section sprt = {
     sprt_fields, NULL};
 
 static const struct sq_field abort_fields[] = {
-    CHOICE("metric", SQ_REQUIRED, NULL, "error_rate|burn_rate|p50|p95|p99", "what to watch, all endpoints together"),
+    CHOICE("metric", 0, NULL, "error_rate|burn_rate|p50|p95|p99", "what to watch, all endpoints together"),
+    VALUE("slo", SQ_P_STRING, 0, NULL, "instead of metric: an SLO of the files in slos"),
+    NUMBER("burn_rate", SQ_P_NUMBER, 0, NULL, 1e-3, 1e6, "of slo: how fast its budget may burn, such as 14.4"),
     OTHER("over", SQ_F_LATER, 0, 0,
           "the limit: a percentage for error_rate, a number for burn_rate, else a duration; not with an error_rate's "
           "sprt"),
@@ -288,6 +291,14 @@ static const struct sq_field safety_fields[] = {
 static const struct sq_section safety = {"safety", "What keeps a rehearsal from becoming an incident.", safety_fields,
                                          NULL};
 
+static const struct sq_field prometheus_fields[] = {
+    VALUE("url", SQ_P_STRING, 0, NULL, "whom to ask when an SLO file does not say, such as http://127.0.0.1:9090"),
+    DURATION("every", 0, "5s", 1e9, 3600e9, "how often SLOs are asked for during the run"),
+    END,
+};
+static const struct sq_section prometheus = {"prometheus", "The Prometheus that indicators of SLOs come from.",
+                                             prometheus_fields, sq_finish_prometheus};
+
 static const struct sq_field alerts_fields[] = {
     VALUE("listen", SQ_P_STRING, SQ_REQUIRED, NULL, "address and port, such as 127.0.0.1:9095"),
     END,
@@ -300,12 +311,13 @@ static const struct sq_field compare_fields[] = {
     VALUE("baseline", SQ_P_STRING, SQ_REQUIRED, NULL,
           "a file of squall baseline, or a folder of runs; relative to the scenario's file"),
     VALUE("candidate", SQ_P_STRING, 0, NULL, "earlier runs of this build; this run is one more of them"),
-    VALUE("window", SQ_P_STRING, 0, NULL, "steady, load or a step's id (default: the steady state, else all of the load)"),
+    VALUE("window", SQ_P_STRING, 0, NULL,
+          "steady, load or a step's id (default: the steady state, else all of the load)"),
     END,
 };
-static const struct sq_section compare = {
-    "compare", "The runs that the checks regression and trend compare this one with.", compare_fields,
-    sq_finish_compare};
+static const struct sq_section compare = {"compare",
+                                          "The runs that the checks regression and trend compare this one with.",
+                                          compare_fields, sq_finish_compare};
 
 static const struct sq_field report_fields[] = {
     VALUE("junit", SQ_P_STRING, 0, NULL, "write JUnit XML here; relative to where squall runs"),
@@ -327,6 +339,10 @@ static const struct sq_field spec_fields[] = {
     NESTED("steps", SQ_F_LIST, SQ_REQUIRED, &step, 200, "faults and waits, one after the other"),
     NESTED("verify", SQ_F_LIST, 0, &check, 200, "what must be true"),
     NESTED("safety", SQ_F_SECTION, 0, &safety, 0, "limits"),
+    OTHER("slos", SQ_F_TEXTS, 0, 20,
+          "files of SLOs and performance budgets, relative to the scenario's: squall explain "
+          "slo_file"),
+    NESTED("prometheus", SQ_F_SECTION, 0, &prometheus, 0, "where indicators of SLOs come from"),
     NESTED("alerts", SQ_F_SECTION, 0, &alerts, 0, "where alerts are received, for the check alert"),
     NESTED("compare", SQ_F_SECTION, 0, &compare, 0, "other runs to compare with"),
     NESTED("report", SQ_F_SECTION, 0, &report, 0, "where else to write reports"),
@@ -370,6 +386,10 @@ const struct sq_section *const *sq_sections(size_t *n)
         &abort_when,
         &sprt,
         &safety,
+        &sq_section_slo_file,
+        &sq_section_objective,
+        &sq_section_performance,
+        &prometheus,
         &alerts,
         &compare,
         &report,

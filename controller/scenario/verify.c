@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "scenario/decide.h"
+#include "scenario/slo.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
@@ -311,6 +312,14 @@ static void check_step(const struct sq_decide *x, const json_t *step, size_t ind
         check_breaker(x, step, index);
 }
 
+/* An SLO whose indicator needs no load of ours. */
+static bool of_prometheus(const struct sq_decide *x)
+{
+    const json_t *slo = json_object_get(json_object_get(x->spec, "slos"), sq_json_str_or(x->check, "slo", ""));
+
+    return strcmp(sq_json_str_or(json_object_get(slo, "indicator"), "source", ""), "prometheus") == 0;
+}
+
 static void check_one(const struct sq_decide *x)
 {
     static const char *const of_load[] = {"slo",         "fallback",  "recovered", "budget",
@@ -327,7 +336,7 @@ static void check_one(const struct sq_decide *x)
     if (load)
         resolve_name(x, "endpoint", "load");
     for (i = 0; i < SQ_COUNT(of_load); i++)
-        if (!load && strcmp(x->name, of_load[i]) == 0)
+        if (!load && !of_prometheus(x) && strcmp(x->name, of_load[i]) == 0)
             sq_diag_error(x->c->d, x->node->pos, "add load: what the probe sends",
                           "verify %s: there is no load to judge by", x->name);
     if (x->c->d->errors != errors)
@@ -384,9 +393,13 @@ static void check_steady(struct sq_norm *c, const struct sq_node *spec_node, con
 void sq_semantic_verify(struct sq_norm *c, const struct sq_node *spec_node, json_t *spec)
 {
     const struct sq_node *nodes = sq_node_get(spec_node, "verify");
+    const unsigned errors = c->d->errors;
     json_t *check;
     size_t i;
 
+    sq_slo_resolve(c, spec_node, spec);
+    if (c->d->errors != errors)
+        return;
     check_steady(c, spec_node, spec);
     json_array_foreach(json_object_get(spec, "verify"), i, check)
     {

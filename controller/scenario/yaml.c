@@ -338,43 +338,15 @@ static struct sq_node *value(struct reader *r, const yaml_event_t *ev, int depth
     return n;
 }
 
-/* Nothing but the end of the stream may follow. */
-static int expect_end(struct reader *r)
+/* The value of the document that START begins. */
+static int document(struct reader *r, const yaml_event_t *start, struct sq_node **out)
 {
     yaml_event_t ev;
-    int rc = next(r, &ev); /* the document's end */
+    int rc;
 
-    if (rc < 0)
-        return rc;
-    yaml_event_delete(&ev);
-    rc = next(r, &ev);
-    if (rc < 0)
-        return rc;
-    if (ev.type != YAML_STREAM_END_EVENT)
-        rc = sq_diag_error(r->d, pos_of(&ev.start_mark), "one file is one scenario", "a second document begins here");
-    yaml_event_delete(&ev);
-    return rc;
-}
-
-static int document(struct reader *r, struct sq_node **out)
-{
-    yaml_event_t ev;
-    int rc = next(r, &ev); /* the stream's start */
-
-    if (rc < 0)
-        return rc;
-    yaml_event_delete(&ev);
-    rc = next(r, &ev);
-    if (rc < 0)
-        return rc;
-    if (ev.type == YAML_STREAM_END_EVENT)
-        rc = sq_diag_error(r->d, (struct sq_pos){0, 0}, "squall explain scenario shows one", "the file is empty");
-    else if (ev.data.document_start.version_directive ||
-             ev.data.document_start.tag_directives.start != ev.data.document_start.tag_directives.end)
-        rc = sq_diag_error(r->d, pos_of(&ev.start_mark), NULL, "directives (%%) are not allowed");
-    yaml_event_delete(&ev);
-    if (rc < 0)
-        return rc;
+    if (start->data.document_start.version_directive ||
+        start->data.document_start.tag_directives.start != start->data.document_start.tag_directives.end)
+        return sq_diag_error(r->d, pos_of(&start->start_mark), NULL, "directives (%%) are not allowed");
     rc = next(r, &ev);
     if (rc < 0)
         return rc;
@@ -382,7 +354,39 @@ static int document(struct reader *r, struct sq_node **out)
     yaml_event_delete(&ev);
     if (!*out)
         return -EINVAL;
-    return expect_end(r);
+    rc = next(r, &ev); /* the document's end */
+    if (rc == 0)
+        yaml_event_delete(&ev);
+    return rc;
+}
+
+/* Every document of the stream, at most MAX of them. */
+static int stream(struct reader *r, size_t max, struct sq_node **docs, size_t *n)
+{
+    yaml_event_t ev;
+    int rc = next(r, &ev); /* the stream's start */
+
+    if (rc < 0)
+        return rc;
+    yaml_event_delete(&ev);
+    for (*n = 0;; (*n)++) {
+        rc = next(r, &ev);
+        if (rc < 0)
+            return rc;
+        bool end = ev.type == YAML_STREAM_END_EVENT;
+        if (end && *n == 0)
+            rc = sq_diag_error(r->d, (struct sq_pos){0, 0}, "squall explain scenario shows one", "the file is empty");
+        else if (!end && *n == max && max == 1)
+            rc = sq_diag_error(r->d, pos_of(&ev.start_mark), "one file is one scenario",
+                               "a second document begins here");
+        else if (!end && *n == max)
+            rc = sq_diag_error(r->d, pos_of(&ev.start_mark), "split the file", "more than %zu documents", max);
+        else if (!end)
+            rc = document(r, &ev, &docs[*n]);
+        yaml_event_delete(&ev);
+        if (rc < 0 || end)
+            return rc;
+    }
 }
 
 /* libyaml would take UTF-16 as well, and counts positions of what it refuses differently. */
@@ -410,12 +414,13 @@ static int check_text(const char *text, size_t len, struct sq_diags *d)
     return 0;
 }
 
-int sq_yaml_parse(const char *text, size_t len, struct sq_node **out, struct sq_diags *d)
+int sq_yaml_parse_all(const char *text, size_t len, size_t max, struct sq_node **docs, size_t *n, struct sq_diags *d)
 {
     struct reader r = {.d = d};
     int rc;
 
-    *out = NULL;
+    *n = 0;
+    memset(docs, 0, max * sizeof *docs);
     if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) { /* a byte order mark, as some editors write */
         text += 3;
         len -= 3;
@@ -431,13 +436,20 @@ int sq_yaml_parse(const char *text, size_t len, struct sq_node **out, struct sq_
         return oom(&r);
     yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);
     yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, len);
-    rc = document(&r, out);
+    rc = stream(&r, max, docs, n);
     yaml_parser_delete(&r.parser);
-    if (rc < 0) {
-        sq_node_free(*out);
-        *out = NULL;
+    for (size_t i = 0; rc < 0 && i < max; i++) {
+        sq_node_free(docs[i]);
+        docs[i] = NULL;
     }
     return rc;
+}
+
+int sq_yaml_parse(const char *text, size_t len, struct sq_node **out, struct sq_diags *d)
+{
+    size_t n;
+
+    return sq_yaml_parse_all(text, len, 1, out, &n, d);
 }
 
 static int read_limited(int fd, char *buf, size_t *len)
@@ -457,7 +469,7 @@ static int read_limited(int fd, char *buf, size_t *len)
     return 0;
 }
 
-int sq_yaml_read(struct sq_node **out, struct sq_diags *d)
+int sq_yaml_read_all(size_t max, struct sq_node **docs, size_t *n, struct sq_diags *d)
 {
     cleanup_close int fd = open(d->file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     cleanup_free char *buf = malloc(SQ_YAML_MAX_BYTES + 1);
@@ -465,7 +477,8 @@ int sq_yaml_read(struct sq_node **out, struct sq_diags *d)
     size_t len = 0;
     int r = 0;
 
-    *out = NULL;
+    *n = 0;
+    memset(docs, 0, max * sizeof *docs);
     if (fd < 0)
         r = -errno;
     else if (!buf)
@@ -476,7 +489,14 @@ int sq_yaml_read(struct sq_node **out, struct sq_diags *d)
         sq_err_cls(&e, r == -ENOMEM ? SQ_C_INTERNAL : SQ_C_INPUT, r, "can't read it: %s", strerror(-r));
         return sq_diag_err(d, (struct sq_pos){0, 0}, &e);
     }
-    return sq_yaml_parse(buf, len, out, d);
+    return sq_yaml_parse_all(buf, len, max, docs, n, d);
+}
+
+int sq_yaml_read(struct sq_node **out, struct sq_diags *d)
+{
+    size_t n;
+
+    return sq_yaml_read_all(1, out, &n, d);
 }
 
 static size_t find(const struct sq_node *n, const char *key)

@@ -1,6 +1,7 @@
-/* The part of YAML that scenarios are written in: one document of plain mappings, lists and scalars, UTF-8. Anchors,
- * aliases, tags, duplicate keys, keys that are no scalars, NUL and directives are refused with a position, as is what
- * is larger than the limits below. The tree keeps where everything stood. The only user of libyaml. */
+/* The part of YAML that scenarios are written in: documents (of a scenario: one) of plain mappings, lists and scalars,
+ * UTF-8. Anchors, aliases, tags, duplicate keys, keys that are no scalars, NUL and directives are refused with a
+ * position, as is what is larger than the limits below. The tree keeps where everything stood. The only user of
+ * libyaml. */
 #ifndef CONTROLLER_SCENARIO_YAML_H
 #define CONTROLLER_SCENARIO_YAML_H
 
@@ -32,6 +33,9 @@ struct sq_node {
 int sq_yaml_parse(const char *text, size_t len, struct sq_node **out, struct sq_diags *d);
 /* The same for the file D->file; never reads more than SQ_YAML_MAX_BYTES + 1. */
 int sq_yaml_read(struct sq_node **out, struct sq_diags *d);
+/* The same for files of several documents: at most MAX (> 0) of them into DOCS, *n of them; none after an error. */
+int sq_yaml_parse_all(const char *text, size_t len, size_t max, struct sq_node **docs, size_t *n, struct sq_diags *d);
+int sq_yaml_read_all(size_t max, struct sq_node **docs, size_t *n, struct sq_diags *d);
 void sq_node_free(struct sq_node *n);
 
 /* The value of KEY in a mapping; NULL when N is NULL, no mapping, or has no such key. */

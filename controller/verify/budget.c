@@ -8,11 +8,13 @@
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
 #include "verify/facts.h"
+#include "verify/slo_series.h"
 #include "verify/stats.h"
 
 #define CONF 0.95
@@ -21,8 +23,8 @@
 static const struct sq_param params[] = {
     {"step", SQ_P_STRING, 0, "*", NULL, "the step that spends it; \"*\": all that have a fault, added up"},
     {"endpoint", SQ_P_STRING, 0, NULL, NULL, "the endpoint of the load; default: all of them, pooled"},
-    {"target", SQ_P_PERCENT, SQ_REQUIRED, NULL, NULL,
-     "the SLO: the share of requests that must be good, such as 99.9%"},
+    {"slo", SQ_P_STRING, 0, NULL, NULL, "an SLO of the files in slos: its endpoint, target and window"},
+    {"target", SQ_P_PERCENT, 0, NULL, NULL, "the SLO: the share of requests that must be good, such as 99.9%"},
     {"window", SQ_P_DURATION, 0, "30d", NULL, "the SLO's window, whose budget is meant"},
     {"max_spend", SQ_P_PERCENT, 0, NULL, NULL, "the most of the window's budget that may be spent"},
     {"burn_rate", SQ_P_NUMBER, 0, NULL, NULL, "the fastest that it may burn: 1 spends it all in one window"},
@@ -40,12 +42,26 @@ struct job {
     int64_t window;
     uint64_t min;
     const char *subject;
+    struct sq_slo_series series; /* of an SLO; n 0: the endpoint's own answers are good or bad */
 };
+
+/* As sq_ev_sum, of what the SLO calls good. */
+static void sum_of(const struct job *j, int64_t first, int64_t end, struct sq_ev_sums *out)
+{
+    if (!j->series.n) {
+        sq_ev_sum(j->ev, j->ep, first, end, out);
+        return;
+    }
+    struct sq_slo_sum s = sq_slo_sum(&j->series, first, end);
+    uint64_t n = (uint64_t)llround(s.total), ok = (uint64_t)llround(s.good);
+    *out = (struct sq_ev_sums){.n = n, .ok = ok < n ? ok : n, .bad = ok < n ? n - ok : 0};
+}
 
 /* From the fault's begin until the next fault or the load's end. */
 static bool stretch_of(const struct job *j, const struct sq_ev_step *s, int64_t *first, int64_t *end)
 {
-    int64_t to = s->until_ns < j->ev->load.to_ns ? s->until_ns : j->ev->load.to_ns;
+    int64_t last = j->series.n ? (j->series.first + (int64_t)j->series.n) * SQ_S : j->ev->load.to_ns;
+    int64_t to = s->until_ns < last ? s->until_ns : last;
 
     return s->ran && sq_window_secs((struct sq_window){s->win.from_ns, to}, first, end);
 }
@@ -61,7 +77,7 @@ static void pool(const struct job *j, struct sq_ev_sums *sum, uint64_t *secs, st
 
         if (!stretch_of(j, j->steps[i], &first, &end))
             continue;
-        sq_ev_sum(j->ev, j->ep, first, end, &one);
+        sum_of(j, first, end, &one);
         sum->bad += one.bad;
         sum->n += one.n;
         span->from_ns = *secs && span->from_ns < first * SQ_S ? span->from_ns : first * SQ_S;
@@ -137,7 +153,7 @@ static void look(const struct job *j, int64_t first, int64_t end, int64_t len, d
     for (int64_t at = first; at + len <= end; at++) {
         struct sq_ev_sums s;
 
-        sq_ev_sum(j->ev, j->ep, at, at + len, &s);
+        sum_of(j, at, at + len, &s);
         b->few += s.n < j->min || s.n == 0;
         if (s.n == 0)
             continue;
@@ -201,6 +217,50 @@ static int judge_burn(const struct job *j, double max, int64_t len, json_t *resu
     return sq_result_add(results, &r, e);
 }
 
+static bool counts_for_itself(const struct sq_slo *slo)
+{
+    return slo->below || slo->slice || strcmp(slo->source, "probe") != 0;
+}
+
+static int judge_limits(struct job *j, double spend, double burn, int64_t len, json_t *results, struct sq_err *e)
+{
+    int rc = 0;
+
+    if (spend >= 0.0)
+        rc = judge_spend(j, spend, results, e);
+    return rc || burn <= 0.0 ? rc : judge_burn(j, burn, len, results, e);
+}
+
+/* An SLO whose indicator is more than good and bad answers of an endpoint. */
+static int judge_slo(struct job *j, const struct sq_slo *slo, double spend, double burn, int64_t len, json_t *results,
+                     struct sq_err *e)
+{
+    int rc = sq_slo_series(j->ev, slo, &j->series, e);
+    uint64_t gaps = 0;
+
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < j->n_steps; i++) {
+        int64_t first, end;
+
+        if (stretch_of(j, j->steps[i], &first, &end))
+            gaps += sq_slo_sum(&j->series, first, end).gaps;
+    }
+    if (j->series.unusable || !j->series.n)
+        rc = sq_undecided(results, NULL, j->subject, "", e, "%s", j->series.why);
+    else if (gaps)
+        rc = sq_undecided(results, NULL, j->subject, "", e, "%llu s of it have no usable data: %s",
+                          (unsigned long long)gaps, j->series.why);
+    else if (!j->series.counted)
+        rc = sq_undecided(results, NULL, j->subject, "", e, "a ratio without counts spends no known part of a budget");
+    else if (slo->slice && burn > 0)
+        rc = sq_undecided(results, NULL, j->subject, "", e, "the burn rate of time slices is in the table of SLOs");
+    else
+        rc = judge_limits(j, spend, burn, len, results, e);
+    sq_slo_series_free(&j->series);
+    return rc;
+}
+
 static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, struct sq_err *e)
 {
     const char *endpoint = sq_json_str_or(p, "endpoint", NULL), *why;
@@ -209,17 +269,20 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
     cleanup_free const struct sq_ev_step **steps = NULL;
     cleanup_free const struct sq_ev_endpoint **eps = NULL;
     struct job j = {.ev = ev, .ep = endpoint ? sq_ev_endpoint(ev, endpoint) : NULL, .allowed = 1.0 - target / 100.0};
+    const char *name = sq_json_str_or(p, "slo", NULL);
+    struct sq_slo slo = {0};
     size_t n_eps = 0, ran = 0;
 
     j.window = sq_param_ns(p, "window", 30 * 86400 * SQ_S);
     j.min = (uint64_t)llabs(sq_json_int_or(p, "min_requests", 100));
-    j.subject = endpoint ? endpoint : "all endpoints";
+    j.subject = name ? name : endpoint ? endpoint : "all endpoints";
     int64_t len = (sq_param_ns(p, "for", 60 * SQ_S) + SQ_S - 1) / SQ_S;
     if (!(target > 0.0 && target < 100.0) || j.window <= 0 || len <= 0)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "budget takes a target between 0 and 100 %%, a window and a stretch");
     if (spend < 0.0 && burn <= 0.0)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "budget takes max_spend, burn_rate or both");
-    int rc = sq_steps_named(ev, sq_json_str_or(p, "step", "*"), &steps, &j.n_steps, e);
+    int rc = name ? sq_slo_find(ev, name, &slo, e) : 0;
+    rc = rc ? rc : sq_steps_named(ev, sq_json_str_or(p, "step", "*"), &steps, &j.n_steps, e);
     rc = rc ? rc : sq_endpoints_named(ev, endpoint, &eps, &n_eps, e);
     if (rc)
         return rc;
@@ -228,13 +291,13 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
         ran += steps[i]->ran;
     if (ran == 0 && j.n_steps)
         return sq_undecided_step(results, steps[0], j.subject, "", e);
+    if (ran && name && counts_for_itself(&slo))
+        return judge_slo(&j, &slo, spend, burn, len, results, e);
     if (ran == 0 || n_eps == 0)
         return sq_undecided(results, NULL, j.subject, "", e, ran ? "the probe recorded no request" : "no step ran");
     if ((why = sq_endpoints_void(eps, n_eps)))
         return sq_undecided(results, NULL, j.subject, "", e, "the probe missed its own schedule: %s", why);
-    if (spend >= 0.0)
-        rc = judge_spend(&j, spend, results, e);
-    return rc || burn <= 0.0 ? rc : judge_burn(&j, burn, len, results, e);
+    return judge_limits(&j, spend, burn, len, results, e);
 }
 
 const struct sq_check sq_check_budget = {

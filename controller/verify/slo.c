@@ -9,6 +9,7 @@
 #include "squall/json.h"
 #include "squall/units.h"
 #include "verify/result.h"
+#include "verify/slo_series.h"
 #include "verify/stats.h"
 #include "verify/threshold.h"
 
@@ -17,7 +18,8 @@
 static const struct sq_param params[] = {
     {"step", SQ_P_STRING, 0, "*", NULL, "the step whose window is judged; \"*\": all steps that have a fault, pooled"},
     {"endpoint", SQ_P_STRING, 0, NULL, NULL, "the endpoint of the load; default: each of them"},
-    {"thresholds", SQ_P_STRINGS, SQ_REQUIRED, NULL, NULL, "what must hold, such as p(95)<500ms or error_rate<0.1%"},
+    {"slo", SQ_P_STRING, 0, NULL, NULL, "an SLO of the files in slos: its endpoint, its target"},
+    {"thresholds", SQ_P_STRINGS, 0, NULL, NULL, "what must hold, such as p(95)<500ms or error_rate<0.1%"},
     {"confidence", SQ_P_PERCENT, 0, "95%", NULL, "how sure a bound must be, one-sided"},
     SQ_PARAM_END,
 };
@@ -35,6 +37,7 @@ struct job {
     const struct sq_evidence *ev;
     json_t *results;
     double conf;
+    const char *slo;               /* the SLO that the thresholds are; NULL: they are the check's own */
     const struct sq_ev_step *only; /* the step, when it is one */
     const struct sq_ev_step **steps;
     size_t n_steps;
@@ -157,7 +160,7 @@ static int judge(const struct job *job, const struct felt *f, const struct sq_th
 {
     struct sq_result r;
 
-    sq_result_init(&r, job->only, f->ep ? f->ep->name : "all endpoints");
+    sq_result_init(&r, job->only, job->slo ? job->slo : f->ep ? f->ep->name : "all endpoints");
     r.win = f->span;
     (void)sq_threshold_text(t, r.limit, sizeof r.limit);
     if (f->ep && f->ep->is_void)
@@ -211,6 +214,20 @@ static int judge_all(const struct job *job, const struct sq_threshold *t, size_t
     return rc;
 }
 
+/* An SLO that is no threshold: its share of good ones. */
+static int judge_share(const struct job *job, const char *name, struct sq_err *e)
+{
+    cleanup_free struct sq_window *secs = calloc(job->n_steps, sizeof *secs);
+    struct sq_slo slo;
+    size_t n = 0;
+    int rc = secs ? sq_slo_find(job->ev, name, &slo, e) : sq_err(e, -ENOMEM, "no memory for a check");
+
+    for (size_t i = 0; i < job->n_steps && !rc; i++)
+        if (job->steps[i]->ran && sq_window_secs(job->steps[i]->win, &secs[n].from_ns, &secs[n].to_ns))
+            n++;
+    return rc ? rc : sq_slo_judge(job->ev, &slo, job->only, secs, n, job->conf, job->results, e);
+}
+
 static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, struct sq_err *e)
 {
     const json_t *list = json_object_get(p, "thresholds");
@@ -218,10 +235,13 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
     struct sq_threshold t[MAX_THRESHOLDS];
     size_t n_t = json_array_size(list), ran = 0;
     cleanup_free const struct sq_ev_step **steps = NULL;
-    struct job job = {.ev = ev, .results = results, .conf = sq_param_percent(p, "confidence", 95.0) / 100.0};
+    struct job job = {.ev = ev,
+                      .results = results,
+                      .slo = sq_json_str_or(p, "slo", NULL),
+                      .conf = sq_param_percent(p, "confidence", 95.0) / 100.0};
 
-    if (n_t == 0 || n_t > MAX_THRESHOLDS)
-        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "slo takes 1 to %d thresholds", MAX_THRESHOLDS);
+    if ((n_t == 0 && !job.slo) || n_t > MAX_THRESHOLDS)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "slo takes an SLO, or 1 to %d thresholds", MAX_THRESHOLDS);
     if (!(job.conf > 0.5 && job.conf < 1.0))
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "a confidence must be over 50 %% and under 100 %%");
     for (size_t i = 0; i < n_t; i++) {
@@ -242,8 +262,10 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
 
         if (job.n_steps)
             sq_step_missing(steps[0], why, sizeof why);
-        return nothing(&job, endpoint, why, e);
+        return nothing(&job, job.slo ? job.slo : endpoint, why, e);
     }
+    if (n_t == 0)
+        return judge_share(&job, job.slo, e);
     return judge_all(&job, t, n_t, endpoint, e);
 }
 

@@ -14,6 +14,7 @@
 #include "squall/paths.h"
 #include "verify/check.h"
 #include "verify/result.h"
+#include "verify/slo_series.h"
 
 struct tally {
     size_t pass, fail, inconclusive;
@@ -172,16 +173,20 @@ int sq_verify(const struct sq_evidence *ev, json_t **verdict, struct sq_err *e)
 {
     const json_t *entries = json_object_get(ev->spec, "verify");
     cleanup_json json_t *results = json_array();
+    cleanup_json json_t *slos = NULL;
     struct conclusion c = {0};
     int rc = results ? 0 : sq_err(e, -ENOMEM, "no memory for a verdict");
 
     for (size_t i = 0; i < json_array_size(entries) && !rc; i++)
         rc = run_check(ev, json_array_get(entries, i), i, results, e);
+    rc = rc ? rc : sq_slo_table(ev, &slos, e);
     if (rc)
         return rc;
     conclude(ev, results, &c);
     *verdict = json_pack("{s:s,s:i,s:o,s:O}", "verdict", c.verdict, "exit", (int)c.exit, "why", sq_result_text(c.why),
                          "checks", results);
+    if (*verdict && json_array_size(slos))
+        (void)json_object_set(*verdict, "slos", slos);
     return *verdict ? 0 : sq_err(e, -ENOMEM, "no memory for a verdict");
 }
 
