@@ -45,9 +45,9 @@ static void hit(struct conn *c, struct sq_call *call, uint32_t hits, int64_t now
 void px_judge(struct conn *c)
 {
     if (!c->judged)
-        c->hits = draw(c, c->edge->rules.mask);
+        c->hits = draw(c, c->edge->rules.mask & ~c->edge->rules.bytes);
     c->judged = true;
-    hit(c, &c->whole, c->hits, sq_mono_ns());
+    hit(c, &c->whole, c->hits | c->shaped, sq_mono_ns());
 }
 
 bool px_begin(struct conn *c, struct sq_call *call, int64_t now)
@@ -57,13 +57,13 @@ bool px_begin(struct conn *c, struct sq_call *call, int64_t now)
         call->start = c->flow_ns; /* it waited for this connect */
         call->held = c->connected_hold;
     }
-    uint32_t hits = c->judged && !c->carried ? c->hits : draw(c, c->edge->rules.mask);
+    uint32_t hits = c->judged && !c->carried ? c->hits : draw(c, c->edge->rules.mask & ~c->edge->rules.bytes);
     hits &= c->edge->rules.mask;
     c->hits = hits;
     c->judged = true; /* should it turn out not to be HTTP, this was the draw of the connection */
     c->carried = true;
     call->drawn = true;
-    hit(c, call, hits, now);
+    hit(c, call, hits | c->shaped, now);
     return hits && sq_rules_of(&c->edge->rules, hits, SQ_R_ERROR);
 }
 
@@ -102,13 +102,14 @@ static void take_back(struct conn *c, uint32_t gone, int64_t now)
 static void catch_calls(struct conn *c, uint32_t fresh, int64_t now)
 {
     struct sq_rules *r = &c->edge->rules;
+    /* Those on bytes: drawn already, for the connection. */
     uint32_t holes = sq_rules_of(r, fresh, SQ_R_BLACKHOLE), slow = sq_rules_of(r, fresh, SQ_R_LATENCY);
     for (unsigned i = 0; i < c->http.n; i++) {
         struct sq_call *call = sq_http_at(&c->http, i);
         if (call->done)
             continue;
         uint32_t among = holes | (call->answer ? 0 : slow);
-        hit(c, call, among ? sq_rules_draw(r, among, c->caller, 0) : 0, now);
+        hit(c, call, (among ? sq_rules_draw(r, among, c->caller, 0) : 0) | (c->shaped & fresh), now);
     }
 }
 
@@ -117,7 +118,8 @@ static bool catch_conn(struct conn *c, uint32_t fresh, int64_t now)
 {
     struct sq_rules *r = &c->edge->rules;
     if (!c->opaque) {
-        c->judged = c->judged && c->carried; /* its connect was drawn under other rules */
+        if (fresh & ~r->bytes)
+            c->judged = c->judged && c->carried; /* its connect was drawn under other rules */
         catch_calls(c, fresh, now);
         uint32_t sure = sq_rules_certain(r, fresh, c->caller, SQ_R_ERROR);
         if (!sure || c->http.n > 0)
@@ -125,10 +127,10 @@ static bool catch_conn(struct conn *c, uint32_t fresh, int64_t now)
         c->whole.fault = sq_rules_fault(r, sure);
         return true;
     }
-    uint32_t hits = sq_rules_draw(r, fresh, c->caller, 0);
+    uint32_t hits = sq_rules_draw(r, fresh & ~r->bytes, c->caller, 0);
     c->hits |= hits;
     c->judged = true;
-    hit(c, &c->whole, hits, now);
+    hit(c, &c->whole, hits | (c->shaped & fresh), now);
     bool idle = !c->lane[UP].head && !c->lane[DOWN].head && now - c->moved >= PX_REST;
     return idle && sq_rules_of(r, hits, SQ_R_ERROR);
 }
@@ -141,6 +143,10 @@ void px_rules_changed(struct edge *e, uint32_t gone, uint32_t fresh)
         next = TAILQ_NEXT(c, link);
         if (gone)
             take_back(c, gone, now);
+        if (px_shape_changed(c, gone, fresh, now)) {
+            px_shape_end(c);
+            continue;
+        }
         if (fresh && catch_conn(c, fresh, now))
             px_conn_close(c, SQ_OUT_FAILED, 0, true);
         else

@@ -72,6 +72,7 @@ void px_conn_new(struct edge *e, int fd, bool local, const struct origin *o)
     tune(c, fd);
     TAILQ_INSERT_TAIL(&e->conns, c, link);
     c->px->open++;
+    px_shape_new(c);
     if (e->protocol == PX_TCP)
         px_go_opaque(c);
     int err = EINPROGRESS;
@@ -206,8 +207,11 @@ void px_conn_close(struct conn *c, enum sq_call_outcome why, int status, bool re
         TAILQ_REMOVE(&px->pending, c, pending_link);
     c->pending = false;
     sq_timer_stop(&px->timers, &c->timer);
-    sq_lane_clear(&c->lane[UP]);
-    sq_lane_clear(&c->lane[DOWN]);
+    for (int i = 0; i < 2; i++) {
+        sq_lane_clear(&c->lane[i]);
+        free(c->lane[i].stages);
+        c->lane[i].stages = NULL;
+    }
     c->closing = 1;
     close_end(&c->end[CALLER], reset);
     close_end(&c->end[DEP], reset);

@@ -19,6 +19,7 @@ struct sq_call {
     int64_t delay;    /* drawn once for an answer; valid when `delayed` */
     int64_t bh_since; /* a black hole holds its bytes since then; 0: none does */
     int64_t gave_up;  /* the caller closed; 0: no */
+    int64_t ended;    /* its answer's last byte came from the dependency; valid when `done` */
     uint64_t end_off; /* offset in the stream to the caller behind its last byte; valid when `done` */
     uint32_t hits;    /* rules that hit it: sq_rules slots */
     uint16_t fault;   /* the fault that counts, see sq_name_of; 0: none */

@@ -1,5 +1,5 @@
-/* The byte pump: reads, lets the tracker and the rules look, writes, and waits. Bytes are never altered; their order is
- * kept; what cannot be written yet is bounded (lane.h), and above the bound nothing more is read. */
+/* The byte pump: reads, lets the tracker and the rules look, writes, and waits. Bytes are altered by rules on bytes only;
+ * their order is kept; what cannot be written yet is bounded (lane.h), and above the bound nothing more is read. */
 #include <errno.h>
 #include <stddef.h>
 #include <sys/socket.h>
@@ -37,6 +37,8 @@ static void flushed(struct conn *c, int64_t now)
 {
     struct sq_call *call;
     while ((call = sq_http_at(&c->http, 0)) && call->done && call->end_off <= c->lane[DOWN].out) {
+        if (c->lane[DOWN].stages && now - call->ended > call->held)
+            call->held = now - call->ended; /* the pace of its last byte */
         px_call(c, SQ_CALL_REQUEST, call->gave_up ? SQ_OUT_GAVE_UP : SQ_OUT_ANSWERED, call->status, call,
                 call->gave_up ? call->gave_up : now);
         sq_http_pop(&c->http);
@@ -54,13 +56,16 @@ static void caller_reset(struct conn *c)
     px_conn_close(c, SQ_OUT_ANSWERED, 0, true);
 }
 
-static void put(struct conn *c, int lane, const char *p, size_t len, int64_t due, uint32_t bh, int64_t now)
+static void put(struct conn *c, int lane, char *p, size_t len, int64_t due, uint32_t bh, int64_t now)
 {
     if (len == 0 || c->state == PX_CLOSED)
         return;
     if ((lane == DOWN && c->gone) || (lane == UP && c->deaf))
         return;
     c->px->bytes[lane] += len;
+    c->edge->bytes[lane] += len;
+    if (c->lane[lane].stages && (len = px_shape_take(c, lane, p, len, &due, now)) == 0)
+        return;
     int rc = sq_lane_put(&c->lane[lane], c->end[1 - lane].fd, p, len, due, bh, now);
     if (rc == 0)
         return;
@@ -73,7 +78,7 @@ static void put(struct conn *c, int lane, const char *p, size_t len, int64_t due
 }
 
 /* Bytes from the caller. */
-static void take_up(struct conn *c, const char *p, size_t len, int64_t now)
+static void take_up(struct conn *c, char *p, size_t len, int64_t now)
 {
     struct sq_http *h = &c->http;
     while (len > 0 && c->state == PX_OPEN) {
@@ -130,7 +135,7 @@ static bool nobody_home(struct conn *c)
 }
 
 /* Bytes from the dependency. */
-static void take_down(struct conn *c, const char *p, size_t len, int64_t now)
+static void take_down(struct conn *c, char *p, size_t len, int64_t now)
 {
     struct sq_http *h = &c->http;
     while (len > 0 && c->state == PX_OPEN) {
@@ -156,8 +161,10 @@ static void take_down(struct conn *c, const char *p, size_t len, int64_t now)
             begin_answer(c, sq_http_oldest(h), due_at(c, sq_http_oldest(h), now), now);
         if (ev == SQ_HTTP_BEGIN && nobody_home(c))
             return;
-        if (ev == SQ_HTTP_END && sq_http_ended(h))
+        if (ev == SQ_HTTP_END && sq_http_ended(h)) {
             sq_http_ended(h)->end_off = c->lane[DOWN].in;
+            sq_http_ended(h)->ended = now;
+        }
         if (ev == SQ_HTTP_OPAQUE || h->opaque)
             px_go_opaque(c);
     }
@@ -169,6 +176,8 @@ static void take_end(struct conn *c, int from, enum sq_lane_end how)
     struct sq_lane *l = &c->lane[from];
     int64_t now = sq_mono_ns();
     c->end[from].eof = true;
+    if (l->stages)
+        sq_stages_eof(l->stages, now);
     if (l->end != SQ_END_NONE)
         return;
     l->end = how;
@@ -318,6 +327,13 @@ static void on_dep(struct conn *c, int status, int events)
         read_from(c, DEP, status < 0);
 }
 
+static void unblock(struct sq_lane *l)
+{
+    if (l->blocked && l->stages)
+        sq_stages_resume(l->stages, sq_mono_ns());
+    l->blocked = false;
+}
+
 static void on_end(uv_poll_t *h, int status, int events)
 {
     struct end *e = h->data;
@@ -326,11 +342,11 @@ static void on_end(uv_poll_t *h, int status, int events)
         e->want = 0; /* libuv stopped it */
     if (e == &c->end[CALLER]) {
         if (events & UV_WRITABLE)
-            c->lane[DOWN].blocked = false;
+            unblock(&c->lane[DOWN]);
         on_caller(c, status, events);
     } else {
         if (events & UV_WRITABLE)
-            c->lane[UP].blocked = false;
+            unblock(&c->lane[UP]);
         on_dep(c, status, events);
     }
     px_pump(c);
@@ -339,7 +355,7 @@ static void on_end(uv_poll_t *h, int status, int events)
 static void flush(struct conn *c, int lane, int64_t now)
 {
     struct sq_lane *l = &c->lane[lane];
-    if (c->state != PX_OPEN || !l->head || l->blocked)
+    if (c->state != PX_OPEN || !l->head || l->blocked || l->paced > now)
         return;
     int rc = sq_lane_flush(l, c->end[1 - lane].fd, now);
     if (rc == 0)
@@ -359,8 +375,14 @@ static void finish(struct conn *c, int lane, int64_t now)
     if (c->state != PX_OPEN || c->ended[lane] || !sq_lane_at_end(l, now))
         return;
     c->ended[lane] = true;
+    if (l->stages)
+        sq_stages_lingered(l->stages);
     if (l->end == SQ_END_RST) {
         px_conn_close(c, SQ_OUT_BROKEN, 0, true);
+        return;
+    }
+    if (l->end == SQ_END_CLOSE) {
+        px_shape_end(c);
         return;
     }
     (void)shutdown(c->end[1 - lane].fd, SHUT_WR);
@@ -420,6 +442,10 @@ static void wait_for(struct conn *c, int64_t now)
     int64_t due = c->deadline ? c->deadline : INT64_MAX;
     if (choked(c, now) && due > now + LOOK)
         due = now + (c->px->open < LOOK_FEW ? LOOK : 10 * LOOK);
+    if (c->shaped) {
+        int64_t fires = px_shape_next(c);
+        due = fires < due ? fires : due;
+    }
     for (int i = 0; open && i < 2; i++) {
         int64_t next = c->ended[i] ? INT64_MAX : sq_lane_next(&c->lane[i]);
         due = next < due ? next : due;
@@ -440,6 +466,8 @@ void px_pump(struct conn *c)
     if (c->state == PX_CLOSED)
         return;
     flushed(c, now);
+    if (c->shaped && px_shape_fire(c, now))
+        return;
     finish(c, UP, now);
     finish(c, DOWN, now);
     if (c->gone && c->ended[UP] && !c->deadline)

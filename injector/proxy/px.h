@@ -76,6 +76,8 @@ struct edge {
     TAILQ_HEAD(, listener) listeners;
     TAILQ_HEAD(, conn) conns;
     bool counted;       /* false: told to forget it; lives until its last connection has closed */
+    bool plain;         /* no caller's edge but a proxy with one upstream (plain.c) */
+    uint64_t bytes[2];  /* read, by lane */
     uint16_t gate_port; /* network byte order; 0: none */
 };
 
@@ -111,6 +113,7 @@ struct conn {
     bool ended[2];                    /* the end of that lane has been passed on */
     uint32_t req;                     /* of the "upstream" request */
     uint32_t hits;                    /* rules that hit the connection (opaque), or its latest call */
+    uint32_t shaped;                  /* rules on bytes that hit the connection */
     int closing;                      /* uv handles that are not closed yet */
     int64_t accepted, connected_hold; /* ns; the latter: how long its connect was held */
     int64_t flow_ns;                  /* when the caller called connect; 0: unknown */
@@ -201,6 +204,18 @@ void px_conn_leave(struct conn *c); /* its edge is dropped: report what is open 
 /* pump.c */
 void px_end_poll(struct end *e, int want);
 void px_pump(struct conn *c); /* write what is due, pass on ends, say what to wait for; may close it */
+
+/* shape.c: rules on bytes */
+/* A new connection: draw. */
+void px_shape_new(struct conn *c);
+/* Rules of the edge have changed. True: close it, for its bytes are not whole. */
+bool px_shape_changed(struct conn *c, uint32_t gone, uint32_t fresh, int64_t now);
+/* Bytes were read: what is left of them, and when they are due. */
+size_t px_shape_take(struct conn *c, int lane, char *p, size_t len, int64_t *due, int64_t now);
+/* What a timeout or a reset is due for, is done; true: it is closed. */
+bool px_shape_fire(struct conn *c, int64_t now);
+int64_t px_shape_next(const struct conn *c);
+void px_shape_end(struct conn *c); /* closed in order, by a limit: after what is unread, so that the kernel sends no reset */
 
 /* apply.c: rules on connections */
 int64_t px_latency(struct conn *c, struct sq_call *call);

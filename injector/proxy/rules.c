@@ -49,7 +49,15 @@ void sq_names_free(struct sq_names *names)
     names->n = names->cap = 0;
 }
 
-static const char *const KINDS[] = {[SQ_R_LATENCY] = "latency", [SQ_R_ERROR] = "error", [SQ_R_BLACKHOLE] = "blackhole"};
+static const char *const KINDS[] = {
+    [SQ_R_LATENCY] = "latency",       [SQ_R_ERROR] = "error",     [SQ_R_BLACKHOLE] = "blackhole",
+    [SQ_R_TIMEOUT] = "timeout",       [SQ_R_RESET] = "reset",     [SQ_R_LOSS] = "loss",
+    [SQ_R_CORRUPT] = "corrupt",       [SQ_R_LIMIT] = "limit_data", [SQ_R_DELAY] = "delay",
+    [SQ_R_SLICER] = "slicer",         [SQ_R_BANDWIDTH] = "bandwidth",
+    [SQ_R_SLOW_CLOSE] = "slow_close", [SQ_R_NOOP] = "noop",
+};
+#define RATE_MAX 1e12
+#define SIZE_MAX_BYTES (INT64_C(1) << 50)
 
 static int parse_kind(const char *s, enum sq_rule_kind *out, struct sq_err *e)
 {
@@ -78,6 +86,24 @@ static int parse_callers(const json_t *o, struct sq_rule *r, struct sq_err *e)
     return 0;
 }
 
+/* What only rules on bytes have. */
+static int parse_bytes(const json_t *o, struct sq_rule *r, struct sq_err *e)
+{
+    const char *stream = sq_json_str_or(o, "stream", "downstream");
+    r->stream = strcmp(stream, "upstream") == 0 ? 0 : 1;
+    r->rate = sq_json_num_or(o, "rate", 0.0);
+    r->size = sq_json_int_or(o, "size", 0);
+    r->vary = sq_json_int_or(o, "variation", 0);
+    r->share = sq_json_num_or(o, "share", 0.0);
+    r->corr = sq_json_num_or(o, "correlation", 0.0);
+    if (r->stream == 1 && strcmp(stream, "downstream") != 0)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "stream of a rule: upstream or downstream");
+    if (!(r->rate >= 0 && r->rate <= RATE_MAX) || r->size < 0 || r->size > SIZE_MAX_BYTES || r->vary < 0 ||
+        r->vary > SIZE_MAX_BYTES || !(r->share >= 0 && r->share <= 1) || !(r->corr >= 0 && r->corr <= 1))
+        return sq_err_cls(e, SQ_C_INPUT, -ERANGE, "rate, size, variation, share or correlation of a rule is out of range");
+    return 0;
+}
+
 static int parse_rule(struct sq_names *names, const json_t *o, struct sq_rule *r, struct sq_err *e)
 {
     const char *fault, *kind;
@@ -98,13 +124,13 @@ static int parse_rule(struct sq_names *names, const json_t *o, struct sq_rule *r
     if (!r->fault)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "not a fault id");
     sq_rng_seed(&r->rng, r->seed);
-    return 0;
+    return r->kind >= SQ_R_BYTES ? parse_bytes(o, r, e) : 0;
 }
 
 static bool same(const struct sq_rule *a, const struct sq_rule *b)
 {
     return a->fault == b->fault && a->kind == b->kind && a->percent >= b->percent && a->percent <= b->percent &&
-           a->seed == b->seed && a->ncallers == b->ncallers &&
+           a->seed == b->seed && a->stream == b->stream && a->ncallers == b->ncallers &&
            memcmp(a->callers, b->callers, a->ncallers * sizeof(a->callers[0])) == 0;
 }
 
@@ -143,12 +169,16 @@ int sq_rules_replace(struct sq_rules *r, uint32_t epoch, const json_t *rules, ui
         }
         unsigned s = place(r, next->mask, &one);
         uint32_t bit = UINT32_C(1) << s;
-        if (r->mask & bit)
+        if (r->mask & bit) {
             one.rng = r->slot[s].rng;
-        else
+            one.acts = r->slot[s].acts;
+            one.acted = r->slot[s].acted;
+        } else {
             *fresh |= bit;
+        }
         next->slot[s] = one;
         next->mask |= bit;
+        next->bytes |= one.kind >= SQ_R_BYTES ? bit : 0;
         next->order[next->n++] = (uint8_t)s;
     }
     next->names = r->names;
@@ -159,11 +189,23 @@ int sq_rules_replace(struct sq_rules *r, uint32_t epoch, const json_t *rules, ui
     return 0;
 }
 
+static void bytes_json(const struct sq_rule *r, json_t *o)
+{
+    json_t *more = json_pack("{s:s,s:f,s:I,s:I,s:f,s:f,s:I,s:I}", "stream", r->stream ? "downstream" : "upstream",
+                             "rate", r->rate, "size", (json_int_t)r->size, "variation", (json_int_t)r->vary, "share",
+                             r->share, "correlation", r->corr, "acts", (json_int_t)r->acts, "acted",
+                             (json_int_t)r->acted);
+    json_object_update(o, more);
+    json_decref(more);
+}
+
 static json_t *rule_json(const struct sq_names *names, const struct sq_rule *r)
 {
     json_t *o = json_pack("{s:s,s:s,s:f,s:I,s:I,s:i,s:I}", "fault", sq_name_of(names, r->fault), "kind", KINDS[r->kind],
                           "percent", r->percent, "delay", (json_int_t)r->delay, "jitter", (json_int_t)r->jitter,
                           "errno", r->err, "seed", (json_int_t)r->seed);
+    if (o && r->kind >= SQ_R_BYTES)
+        bytes_json(r, o);
     if (!o || r->ncallers == 0)
         return o;
     json_t *a = json_array();
@@ -229,7 +271,10 @@ uint16_t sq_rules_fault(const struct sq_rules *r, uint32_t hits)
     uint16_t f = first_of(r, hits, SQ_R_ERROR);
     if (!f)
         f = first_of(r, hits, SQ_R_BLACKHOLE);
-    return f ? f : first_of(r, hits, SQ_R_LATENCY);
+    for (int kind = SQ_R_LATENCY; !f && kind <= SQ_R_NOOP; kind++)
+        if (kind != SQ_R_ERROR && kind != SQ_R_BLACKHOLE)
+            f = first_of(r, hits, (enum sq_rule_kind)kind);
+    return f;
 }
 
 int64_t sq_rules_delay(struct sq_rules *r, uint32_t hits)

@@ -15,7 +15,24 @@
 #define SQ_RULE_SLOTS 32
 #define SQ_RULE_CALLERS 64
 
-enum sq_rule_kind { SQ_R_LATENCY, SQ_R_ERROR, SQ_R_BLACKHOLE };
+/* The first three act on calls, those from SQ_R_BYTES on bytes of one direction of a connection, in this order
+ * (bytes.h). */
+enum sq_rule_kind {
+    SQ_R_LATENCY,
+    SQ_R_ERROR,
+    SQ_R_BLACKHOLE,
+    SQ_R_TIMEOUT,
+    SQ_R_RESET,
+    SQ_R_LOSS,
+    SQ_R_CORRUPT,
+    SQ_R_LIMIT,
+    SQ_R_DELAY,
+    SQ_R_SLICER,
+    SQ_R_BANDWIDTH,
+    SQ_R_SLOW_CLOSE,
+    SQ_R_NOOP,
+};
+#define SQ_R_BYTES SQ_R_TIMEOUT
 
 struct sq_rule {
     uint16_t fault; /* sq_name_intern */
@@ -23,6 +40,11 @@ struct sq_rule {
     double percent;        /* 0..100 */
     int64_t delay, jitter; /* ns */
     int err;               /* what a failed connect returns; an open connection can only be reset */
+    uint8_t stream;        /* of bytes: 0 to the dependency, 1 to the caller */
+    double rate;           /* bandwidth: bytes a second; 0: none passes */
+    int64_t size, vary;    /* slicer: bytes; limit: `size` */
+    double share, corr;    /* loss, corrupt: probability 0..1 of a chunk; loss: 0..1 of the chunk before it */
+    uint64_t acts, acted;  /* of bytes: how often it acted, on how many bytes */
     uint64_t seed;
     struct sq_rng rng;
     unsigned ncallers; /* 0: all */
@@ -42,7 +64,8 @@ void sq_names_free(struct sq_names *names);
 struct sq_rules {
     struct sq_names *names; /* shared by all edges */
     uint32_t epoch;
-    uint32_t mask; /* slots in use */
+    uint32_t mask;  /* slots in use */
+    uint32_t bytes; /* those of them that act on bytes */
     unsigned n;
     uint8_t order[SQ_RULES_MAX]; /* slots, in the order of the message */
     struct sq_rule slot[SQ_RULE_SLOTS];
@@ -60,7 +83,7 @@ json_t *sq_rules_json(const struct sq_rules *r);
 uint32_t sq_rules_draw(struct sq_rules *r, uint32_t among, uint32_t caller, int shared);
 /* Of these hits: those of a kind. */
 uint32_t sq_rules_of(const struct sq_rules *r, uint32_t hits, enum sq_rule_kind kind);
-/* The fault that counts when these hit: an error before a black hole before a latency; 0: none. */
+/* The fault that counts when these hit: an error before a black hole before a latency before one on bytes; 0: none. */
 uint16_t sq_rules_fault(const struct sq_rules *r, uint32_t hits);
 /* Draw the delay that the latencies among these hits add up to, >= 0. */
 int64_t sq_rules_delay(struct sq_rules *r, uint32_t hits);
