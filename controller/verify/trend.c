@@ -147,6 +147,8 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
             rc = judge(name, metric, days, collect(runs, name, metric, (size_t)min, days), (size_t)want,
                        sq_param_percent(p, "rise", 5), results, e);
     }
+    if (rc == 0 && json_array_size(results) == 0)
+        rc = judge(only ? only : "", metric, days, 0, (size_t)want, sq_param_percent(p, "rise", 5), results, e);
     return rc;
 }
 
