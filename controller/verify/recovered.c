@@ -18,6 +18,7 @@
 #define LOAD_LEFT 0.8  /* share of the steady state's load that must go on */
 #define CALLS_BACK 0.8 /* share of the edge's steady rate that must be back */
 #define FEW_CALLS 20.0 /* expected ones in `hold` below which the edge is not looked at */
+#define FEW_ASKED 20.0 /* requests in `hold` below which a few good ones, or bad ones, say nothing */
 
 static const struct sq_param params[] = {
     {"after", SQ_P_STRING, SQ_REQUIRED, NULL, NULL,
@@ -143,7 +144,7 @@ static bool calls_back(const struct job *j, size_t a, size_t b, bool *known)
     return !*known || j->s.calls[b] - j->s.calls[a] >= fmin(CALLS_BACK * due, due - 3.0 * sqrt(due));
 }
 
-enum found { BACK, NOT_BACK, NO_LOAD, CUT_SHORT };
+enum found { BACK, NOT_BACK, NO_LOAD, CUT_SHORT, TOO_FEW };
 
 /* Try every stretch; *at is where it holds, or where it failed last, *bad_t the threshold that did not (n_t: the
  * calls). */
@@ -151,6 +152,8 @@ static enum found search(const struct job *j, size_t *at, size_t *bad_t)
 {
     size_t hold = (size_t)j->hold, tried = 0, idle = 0;
 
+    if (j->steady_load * (double)j->hold < FEW_ASKED)
+        return TOO_FEW;
     for (size_t a = 0; (j->s.first + (int64_t)a) * SQ_S <= j->step->win.to_ns + j->within * SQ_S; a++) {
         bool known, good = true;
 
@@ -241,6 +244,11 @@ static int judge(struct job *j, struct sq_result *r, struct sq_err *e)
         break;
     case NO_LOAD:
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "the load did not go on after the fault: nothing shows a recovery");
+        break;
+    case TOO_FEW:
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "too little load: %.3g requests in %lld s show no recovery, %.0f would",
+                            j->steady_load * (double)j->hold, (long long)j->hold, FEW_ASKED);
         break;
     case CUT_SHORT:
         (void)sq_result_set(

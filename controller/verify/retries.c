@@ -20,6 +20,8 @@
 #define CONF 0.95
 #define STAMP_NS (15 * SQ_MS) /* two stamps, each rounded to 10 ms */
 #define AT_BEGIN 2.0          /* requests under way when the fault begins, whose repetitions come after */
+#define LOW 0.1               /* pauses vary from this share of them to that */
+#define HIGH 0.9
 
 static const struct sq_param params[] = {
     {"step", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "the step during which calls fail or hang"},
@@ -28,6 +30,8 @@ static const struct sq_param params[] = {
     {"amplification", SQ_P_NUMBER, 0, NULL, NULL,
      "how many times the steady state's calls per request the step may see"},
     {"min_backoff", SQ_P_DURATION, 0, NULL, NULL, "the least pause between a call's end and its repetition"},
+    {"min_jitter", SQ_P_DURATION, 0, NULL, NULL,
+     "how much these pauses must vary, at least: from their 10th to their 90th percentile"},
     {"min_requests", SQ_P_INT, 0, "10", NULL, "requests whose calls were hit that it takes to judge"},
     SQ_PARAM_END,
 };
@@ -138,6 +142,7 @@ struct view {
     uint64_t hasty;    /* pairs with less than min_backoff between */
     uint64_t overlap;  /* pairs that overlap */
     int64_t least_ns;  /* the shortest pause */
+    int64_t *pauses;   /* of the pairs that don't overlap */
 };
 
 static void look(struct view *v, int64_t max_attempts, int64_t backoff)
@@ -167,6 +172,7 @@ static void look(struct view *v, int64_t max_attempts, int64_t backoff)
                 v->overlap++;
                 continue;
             }
+            v->pauses[v->retried - v->overlap - 1] = pause;
             v->least_ns = pause < v->least_ns ? pause : v->least_ns;
             v->hasty += pause + STAMP_NS < backoff;
         }
@@ -327,16 +333,9 @@ static int judge_attempts(const struct view *v, int64_t max, struct sq_result *r
     return 0;
 }
 
-static void judge_backoff(const struct view *v, int64_t backoff, struct sq_result *r)
+/* Can it be known which call repeats which? Says why not. */
+static bool pairs_known(const struct view *v, struct sq_result *r)
 {
-    uint64_t pairs = v->retried - v->overlap;
-    char a[64], b[64];
-
-    (void)snprintf(r->limit, sizeof r->limit, ">= %s between attempts", sq_fmt_duration(backoff, a, sizeof a));
-    r->n = pairs;
-    if (pairs)
-        (void)snprintf(r->observed, sizeof r->observed, "the shortest pause was %s",
-                       sq_fmt_duration(v->least_ns < 0 ? 0 : v->least_ns, b, sizeof b));
     if (!v->traced || 2 * v->hit <= v->all_hit)
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
                             "most calls carry no trace id: which call repeats which can't be known");
@@ -348,7 +347,24 @@ static void judge_backoff(const struct view *v, int64_t backoff, struct sq_resul
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
                             "only %llu requests had a call that was hit, at least %llu are wanted",
                             (unsigned long long)v->requests, (unsigned long long)v->min);
-    else if (v->hasty > 0 && (double)v->hasty > 0.01 * (double)pairs)
+    else
+        return true;
+    return false;
+}
+
+static void judge_backoff(const struct view *v, int64_t backoff, struct sq_result *r)
+{
+    uint64_t pairs = v->retried - v->overlap;
+    char a[64], b[64];
+
+    (void)snprintf(r->limit, sizeof r->limit, ">= %s between attempts", sq_fmt_duration(backoff, a, sizeof a));
+    r->n = pairs;
+    if (pairs)
+        (void)snprintf(r->observed, sizeof r->observed, "the shortest pause was %s",
+                       sq_fmt_duration(v->least_ns < 0 ? 0 : v->least_ns, b, sizeof b));
+    if (!pairs_known(v, r))
+        return;
+    if (v->hasty > 0 && (double)v->hasty > 0.01 * (double)pairs)
         (void)sq_result_set(r, SQ_V_FAIL, "%llu of %llu repetitions came sooner than %s after the call before",
                             (unsigned long long)v->hasty, (unsigned long long)pairs, a);
     else if (pairs == 0 && v->overlap > 0)
@@ -361,9 +377,58 @@ static void judge_backoff(const struct view *v, int64_t backoff, struct sq_resul
                             (unsigned long long)pairs, a);
 }
 
+static int by_length(const void *x, const void *y)
+{
+    int64_t a = *(const int64_t *)x, b = *(const int64_t *)y;
+
+    return (a > b) - (a < b);
+}
+
+/* Callers that all repeat after the same pause come back as one wave. What rounded stamps add to the spread can only
+ * hide a lack of jitter, so to pass, it is taken off. */
+static void judge_jitter(const struct view *v, int64_t jitter, struct sq_result *r)
+{
+    uint64_t n = v->retried - v->overlap;
+    uint64_t low_a = sq_rank_lower(n, LOW, CONF), low_b = sq_rank_upper(n, LOW, CONF);
+    uint64_t high_a = sq_rank_lower(n, HIGH, CONF), high_b = sq_rank_upper(n, HIGH, CONF);
+    char a[64], b[64], c[64];
+
+    (void)snprintf(r->limit, sizeof r->limit, "pauses vary by %s", sq_fmt_duration(jitter, a, sizeof a));
+    r->n = n;
+    if (!pairs_known(v, r))
+        return;
+    if (v->retried == 0) {
+        (void)sq_result_set(r, SQ_V_PASS, "no call was repeated");
+        return;
+    }
+    if (!low_a || !low_b || !high_a || !high_b) {
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "%llu pauses are too few to know how much they vary",
+                            (unsigned long long)n);
+        return;
+    }
+    qsort(v->pauses, n, sizeof *v->pauses, by_length);
+    const int64_t *p = v->pauses;
+    int64_t least = p[high_a - 1] - p[low_b - 1] - STAMP_NS, most = p[high_b - 1] - p[low_a - 1];
+    least = least > 0 ? least : 0;
+    (void)snprintf(r->observed, sizeof r->observed, "pauses vary by %s at most", sq_fmt_duration(most, b, sizeof b));
+    (void)snprintf(r->interval, sizeof r->interval, "[%s, %s]", sq_fmt_duration(least, c, sizeof c), b);
+    if (least >= jitter)
+        (void)sq_result_set(r, SQ_V_PASS, "the pauses before %llu repetitions vary by %s or more",
+                            (unsigned long long)n, c);
+    else if (most < jitter)
+        (void)sq_result_set(r, SQ_V_FAIL,
+                            "%llu repetitions came after nearly the same pause (they vary by %s, %s are wanted): "
+                            "callers that fail together come back together",
+                            (unsigned long long)n, b, a);
+    else
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "pauses vary by %s to %s: too near to %s to be decided by %llu", c, b,
+                            a, (unsigned long long)n);
+}
+
 static int judge_view(struct view *v, const json_t *p, json_t *results, struct sq_err *e)
 {
-    int64_t max = sq_json_int_or(p, "max_attempts", 0), backoff = sq_param_ns(p, "min_backoff", 0);
+    int64_t max = sq_json_int_or(p, "max_attempts", 0), backoff = sq_param_ns(p, "min_backoff", 0),
+            jitter = sq_param_ns(p, "min_jitter", 0);
     double amplification = sq_json_num_or(p, "amplification", 0.0);
     struct sq_result r;
     int rc = 0;
@@ -387,6 +452,11 @@ static int judge_view(struct view *v, const json_t *p, json_t *results, struct s
     if (!rc && backoff > 0) {
         sq_result_init(&r, v->step, v->edge);
         judge_backoff(v, backoff, &r);
+        rc = sq_result_add(results, &r, e);
+    }
+    if (!rc && jitter > 0) {
+        sq_result_init(&r, v->step, v->edge);
+        judge_jitter(v, jitter, &r);
         rc = sq_result_add(results, &r, e);
     }
     return rc;
@@ -413,6 +483,9 @@ static int judge_step(const struct sq_evidence *ev, const struct sq_ev_step *s, 
     int rc = collect(ev, v.edge, v.steady, &v.calm, e);
     if (!rc)
         rc = collect(ev, v.edge, storm, &v.storm, e);
+    v.pauses = malloc((v.storm.n + 1) * sizeof *v.pauses);
+    if (!rc && !v.pauses)
+        rc = sq_err(e, -ENOMEM, "no memory for a check");
     if (!rc) {
         v.traced = v.calm.n * 2 > v.calm.calls && v.calm.calls > 0;
         v.fan = v.traced ? fan_out(&v.calm) : 0;
@@ -420,6 +493,7 @@ static int judge_step(const struct sq_evidence *ev, const struct sq_ev_step *s, 
     }
     free(v.calm.a);
     free(v.storm.a);
+    free(v.pauses);
     return rc;
 }
 
@@ -429,8 +503,9 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
     size_t n = 0;
 
     if (!json_object_get(p, "max_attempts") && !json_object_get(p, "amplification") &&
-        !json_object_get(p, "min_backoff"))
-        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "retries takes max_attempts, amplification or min_backoff");
+        !json_object_get(p, "min_backoff") && !json_object_get(p, "min_jitter"))
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL,
+                          "retries takes max_attempts, amplification, min_backoff or min_jitter");
     int rc = sq_steps_named(ev, sq_json_str_or(p, "step", "*"), &steps, &n, e);
     for (size_t i = 0; i < n && !rc; i++)
         rc = judge_step(ev, steps[i], p, results, e);

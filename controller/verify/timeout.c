@@ -1,5 +1,6 @@
 /* timeout: callers give up a call that takes longer than their own limit says. Watched at the edge: a call that the
  * fault held is closed by its caller in time. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,21 +22,25 @@ static const struct sq_param params[] = {
 };
 
 struct held {
+    int64_t *durs;                    /* how long the late ones took */
     uint64_t in_time, late, too_late; /* too late: beyond twice max */
     uint64_t opaque;                  /* whole connections: their calls can't be told apart */
     int64_t worst_ns;
 };
 
-static void count(const struct sq_evidence *ev, const struct sq_ev_step *s, const char *edge, int64_t max,
-                  int64_t grace, struct held *h)
+static int count(const struct sq_evidence *ev, const struct sq_ev_step *s, const char *edge, int64_t max, int64_t grace,
+                 struct held *h, struct sq_err *e)
 {
     uint16_t fault = (uint16_t)(s->fault - ev->faults + 1);
     const struct sq_ev_series *series;
-    size_t n = sq_ev_series(ev, edge, &series);
+    size_t n = sq_ev_series(ev, edge, &series), all = 0, from, to;
 
+    for (size_t i = 0; i < n; i++)
+        all += sq_ev_calls_in(&series[i], s->win, &from, &to);
+    h->durs = malloc((all + 1) * sizeof *h->durs);
+    if (!h->durs)
+        return sq_err(e, -ENOMEM, "no memory for a check");
     for (size_t i = 0; i < n; i++) {
-        size_t from, to;
-
         (void)sq_ev_calls_in(&series[i], s->win, &from, &to);
         for (size_t k = from; k < to; k++) {
             const struct sq_ev_call *c = &series[i].calls[k];
@@ -53,11 +58,19 @@ static void count(const struct sq_evidence *ev, const struct sq_ev_step *s, cons
                     h->worst_ns = dur;
                 continue;
             }
-            h->late++;
+            h->durs[h->late++] = dur;
             h->too_late += dur > 2 * max + grace;
             h->worst_ns = dur > h->worst_ns ? dur : h->worst_ns;
         }
     }
+    return 0;
+}
+
+static int by_length(const void *x, const void *y)
+{
+    int64_t a = *(const int64_t *)x, b = *(const int64_t *)y;
+
+    return (a > b) - (a < b);
 }
 
 /* Does the fault hold calls for longer than any caller should wait? */
@@ -97,15 +110,20 @@ static int64_t patience(const struct sq_evidence *ev)
 }
 
 /* A caller may stop waiting without closing the connection. Then its users got their answer long before the call ended:
- * fewer than half as many users waited that long as calls did. -1: the probe can't tell. */
+ * fewer than half as many users waited that long as calls did. Calls may end sooner than the fault's delay, when their
+ * caller does give up, only late. -1: the probe can't tell. */
 static int abandoned(const struct sq_evidence *ev, const struct sq_ev_step *s, int64_t max, int64_t grace,
-                     uint64_t late, struct sq_err *e)
+                     const struct held *held, struct sq_err *e)
 {
     int64_t delay = sq_param_ns(s->fault->with, "delay", 0), first, end;
-    int64_t slow = delay > 0 ? delay - delay / 10 : 2 * (max + grace);
+    int64_t slow = delay > 0 ? delay - delay / 10 : 2 * (max + grace), typical;
+    uint64_t late = held->late;
     struct sq_hist *h;
     int answer = -1;
 
+    qsort(held->durs, late, sizeof *held->durs, by_length);
+    typical = held->durs[late / 2];
+    slow = slow < typical - typical / 10 ? slow : typical - typical / 10;
     slow = slow < patience(ev) - patience(ev) / 10 ? slow : patience(ev) - patience(ev) / 10;
     if (slow <= max + grace || !sq_window_secs(s->win, &first, &end) || !(h = sq_hist_new()))
         return -1;
@@ -181,9 +199,12 @@ static int judge_step(const struct sq_evidence *ev, const struct sq_ev_step *s, 
     if (!s->fault || !strong_enough(s, max, grace, why, sizeof why))
         return sq_result_add(results,
                              sq_result_set(&r, SQ_V_INCONCLUSIVE, "%s", s->fault ? why : "the step has no fault"), e);
-    count(ev, s, edge, max, grace, &h);
+    int rc = count(ev, s, edge, max, grace, &h, e);
     struct sq_err late = {0};
-    int witness = h.late ? abandoned(ev, s, max, grace, h.late, &late) : -1;
+    int witness = rc == 0 && h.late ? abandoned(ev, s, max, grace, &h, &late) : -1;
+    free(h.durs);
+    if (rc)
+        return rc;
     judge(&h, min ? min : 1, max, witness, &r);
     return sq_result_add(results, &r, e);
 }

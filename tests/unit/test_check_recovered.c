@@ -109,6 +109,25 @@ static void worthless(void **state)
     rig_close(&r);
 }
 
+/* A handful of requests that go well, or badly, shows nothing. */
+static void too_little_load(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    for (int sick = 0; sick <= 1; sick++) {
+        rig_open(&r, SPEC);
+        rig_steady(&r, 0, 10, true);
+        rig_fault(&r, "f1", "s", "call/latency", 10, 20.5, "");
+        for (int sec = 0; sec < 40; sec++)
+            rig_second(&r, "cart", sec, 3, sick && sec > 10 ? 500 : 10, 0, 0, "");
+        rig_end(&r, 41);
+        EXPECT(&r, rig_check(&r, "recovered", PARAMS), "inconclusive");
+        assert_non_null(strstr(rig_why(&r, 0), "too little load"));
+        rig_close(&r);
+    }
+}
+
 static void own_thresholds(void **state)
 {
     const struct story slow = {99, 20, 40, 60, 500, 0};
@@ -128,7 +147,8 @@ static void own_thresholds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(flapping),
-                                       cmocka_unit_test(worthless), cmocka_unit_test(own_thresholds)};
+                                       cmocka_unit_test(worthless), cmocka_unit_test(too_little_load),
+                                       cmocka_unit_test(own_thresholds)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 /* retries: bounded or not, traced or not, hasty or patient. */
+#include "squall/rng.h"
 #include "unit/verify_rig.h"
 
 #define EDGE "checkout->payments"
@@ -136,6 +137,45 @@ static void backoff(void **state)
     expect(&c, BACKOFF, "inconclusive", "no trace id");
 }
 
+/* N requests in ten seconds call twice, the second time after FROM_MS and by chance up to SPREAD_MS more. */
+static void expect_jitter(unsigned n, unsigned from_ms, unsigned spread_ms, const char *want, const char *words)
+{
+    struct sq_rng rng;
+    struct rig r;
+
+    sq_rng_seed(&rng, 7);
+    rig_open(&r, SPEC);
+    rig_steady(&r, 0, 10, true);
+    rig_fault(&r, "f1", "s", "call/latency", 12, 27, "");
+    for (unsigned i = 0; i < 200; i++)
+        rig_call(&r, EDGE, "checkout.0",
+                 (struct rig_call){.t_ms = (int)i * 50, .dur_ms = 5, .trace = 1000 + i, .status = 200});
+    for (unsigned i = 0; i < n; i++) {
+        int at = 12000 + (int)(i * 10000 / n);
+        int pause = (int)(from_ms + sq_rng_double(&rng) * spread_ms);
+
+        rig_call(&r, EDGE, "checkout.0",
+                 (struct rig_call){.t_ms = at / 10 * 10, .outcome = 1, .dur_ms = 3, .trace = i + 1, .fault = "f1"});
+        rig_call(&r, EDGE, "checkout.0",
+                 (struct rig_call){.t_ms = (at + 3 + pause) / 10 * 10, .dur_ms = 3, .trace = i + 1, .status = 200});
+    }
+    EXPECT(&r, rig_check(&r, "retries", "{\"step\":\"s\",\"min_jitter\":30000000}"), want);
+    if (!strstr(rig_why(&r, 0), words))
+        fail_msg("\"%s\" does not say \"%s\"", rig_why(&r, 0), words);
+    rig_close(&r);
+}
+
+static void jitter(void **state)
+{
+    (void)state;
+    expect_jitter(100, 30, 90, "pass", "or more");
+    expect_jitter(100, 60, 2, "fail", "come back together");
+    expect_jitter(100, 60, 10, "fail", "come back together");
+    expect_jitter(100, 60, 45, "inconclusive", "too near");
+    expect_jitter(25, 30, 90, "inconclusive", "too few");
+    expect_jitter(5, 60, 2, "inconclusive", "at least 10");
+}
+
 /* A page that calls twice by design has not retried. */
 static void fan_out(void **state)
 {
@@ -193,9 +233,9 @@ static void nothing_to_judge(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(attempts),         cmocka_unit_test(untraced), cmocka_unit_test(amplification),
-        cmocka_unit_test(held_connects),    cmocka_unit_test(backoff),  cmocka_unit_test(fan_out),
-        cmocka_unit_test(nothing_to_judge),
+        cmocka_unit_test(attempts),      cmocka_unit_test(untraced),         cmocka_unit_test(amplification),
+        cmocka_unit_test(held_connects), cmocka_unit_test(backoff),          cmocka_unit_test(jitter),
+        cmocka_unit_test(fan_out),       cmocka_unit_test(nothing_to_judge),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -84,6 +84,12 @@ static void abandoned(void **state)
     users(&r, 60, 4, 3000);
     EXPECT(&r, rig_check(&r, "timeout", PARAMS), "fail");
     rig_close(&r);
+    open_step(&r, "call/latency", "\"with\":{\"delay\":3000000000}"); /* given up, but late: not abandoned */
+    calls(&r, 40, 2003, 2);
+    calls(&r, 2, 360, 2);
+    users(&r, 60, 4, 2010);
+    EXPECT(&r, rig_check(&r, "timeout", PARAMS), "fail");
+    rig_close(&r);
     open_step(&r, "call/latency", LATENCY); /* a probe that was late itself is no witness */
     calls(&r, 40, 2003, 0);
     users(&r, 60, 4, 305);
