@@ -1,161 +1,264 @@
-/* GET /cart asks payments, through a breaker per payments instance, with a timeout and one retry on another instance;
- * when no instance may be asked or all failed, the fallback says that the payment will be taken later. */
+/* The checkout service.
+ *
+ *   GET /cart     takes the payment: asks payments, twice if need be; else says that it will be taken later
+ *   GET /catalog  asks stock, once; without a stock it answers by itself
+ *   POST /order   books the stock: not to be done twice, so asks once
+ *
+ * /cart has places of its own, and so have the other two together: who finds none is not kept waiting. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "shop.h"
 
-#define MAX_INSTANCES 8
-#define TIMEOUT_MS 200
-#define ATTEMPTS 2
-#define STORM_ATTEMPTS 8
+#define OTHERS 64 /* places for catalog and order */
+#define SLOW_FALLBACK_MS 800
+#define SICK_MS 400
+#define LEAK_MS 25
+#define SLOWER_MS 5
+#define COLD_MS 1000
+#define REPLAYS 100
+#define REPLAY_MS 250
+
+struct pool {
+    unsigned used, limit;
+    struct visit *first, **last; /* SHOP_UNBOUNDED_QUEUE */
+};
 
 struct checkout {
     uv_loop_t *loop;
-    struct shop_upstream *up[MAX_INSTANCES];
-    struct shop_breaker breaker[MAX_INSTANCES];
-    unsigned n, next;
-    uint64_t timeout_ms;
-    unsigned attempts;
-    bool no_breaker, empty_fallback;
-    bool storm; /* asks neither the breaker nor whom it hits */
+    enum shop_defect defect;
+    struct shop_dependency payments, stock;
+    bool has_stock;
+    struct pool carts, others;
+    unsigned unpaid, replays; /* SHOP_METASTABLE */
+    bool cached;
 };
 
-struct cart {
+/* One request of a user. */
+struct visit {
     struct checkout *co;
     struct shop_req *req;
-    unsigned attempts, asked; /* asked: the instance of the current attempt */
-    bool tried[MAX_INSTANCES];
+    struct pool *pool;
+    const struct page *page;
+    struct visit *next;
+    int status;
+    const char *headers, *body;
 };
 
-static void attempt(struct cart *cart);
+struct page {
+    const char *path, *method, *asks;
+    unsigned attempts;
+    bool cart;
+};
 
-static void fallback(struct cart *cart)
+static const struct page pages[] = {
+    {"/cart", "GET", "/pay", 2, true},
+    {"/catalog", "GET", "/stock", 1, false},
+    {"/order", "POST", "/stock", 1, false},
+};
+
+static void start(struct visit *v);
+
+static void send_reply(void *arg)
 {
-    shop_reply(cart->req, 200, "x-degraded: payments\r\n",
-               cart->co->empty_fallback ? "" : "{\"total\":42,\"payment\":\"will be taken later\"}\n");
-    free(cart);
+    struct visit *v = arg;
+
+    shop_reply(v->req, v->status, v->headers, v->body);
+    free(v);
 }
 
-static void on_called(void *arg, int status)
+static void reply(struct visit *v, uint64_t delay_ms, int status, const char *headers, const char *body)
 {
-    struct cart *cart = arg;
-    struct checkout *co = cart->co;
-    bool ok = status == 200;
+    const struct checkout *co = v->co;
 
-    shop_breaker_result(&co->breaker[cart->asked], ok, uv_now(co->loop));
-    if (ok) {
-        shop_reply(cart->req, 200, "", "{\"total\":42,\"payment\":\"taken\"}\n");
-        free(cart);
-    } else if (cart->attempts < co->attempts) {
-        attempt(cart);
-    } else {
-        fallback(cart);
-    }
+    v->status = status;
+    v->headers = headers;
+    v->body = body;
+    if (co->defect == SHOP_STAYS_SICK && co->payments.failures)
+        delay_ms += SICK_MS;
+    if (co->defect == SHOP_SLOW_LEAK)
+        delay_ms += LEAK_MS * co->payments.timeouts;
+    if (co->defect == SHOP_SLOWER)
+        delay_ms += SLOWER_MS;
+    if (delay_ms)
+        shop_later(co->loop, delay_ms, send_reply, v);
+    else
+        send_reply(v);
 }
 
-static void attempt(struct cart *cart)
+/* Without an answer of payments. */
+static void fall_back(struct visit *v, int status)
 {
-    struct checkout *co = cart->co;
-    unsigned i = 0, k;
+    enum shop_defect defect = v->co->defect;
+    bool refused = status < 0 && status != UV_ETIMEDOUT;
+    const char *body = "{\"total\":42,\"payment\":\"will be taken later\"}\n";
 
-    for (k = 0; k < co->n; k++) {
-        i = (co->next + k) % co->n;
-        if (cart->tried[i] && !co->storm)
-            continue;
-        if (co->no_breaker || co->storm ||
-            shop_breaker_allows(&co->breaker[i], uv_now(co->loop)))
-            break;
-    }
-    if (k == co->n) {
-        fallback(cart);
+    if (!v->page->cart || defect == SHOP_NO_FALLBACK || (defect == SHOP_ERROR_ON_REFUSE && refused)) {
+        reply(v, 0, 503, "", "{\"error\":\"try again later\"}\n");
         return;
     }
-    co->next = (i + 1) % co->n;
-    cart->asked = i;
-    cart->tried[i] = true;
-    cart->attempts++;
-    shop_call(co->up[i], "/pay", cart->req->traceparent, co->timeout_ms, on_called, cart);
+    if (defect == SHOP_EMPTY_FALLBACK)
+        body = "";
+    else if (defect == SHOP_TRACE_FALLBACK)
+        body = "payment will be taken later\nTraceback (most recent call last):\n  File \"pay.py\", line 7\n";
+    reply(v, defect == SHOP_SLOW_FALLBACK ? SLOW_FALLBACK_MS : 0, 200, "x-degraded: payments\r\n", body);
+}
+
+static void replay(void *arg);
+
+static void on_replayed(void *arg, int status)
+{
+    (void)status;
+    shop_later(((struct checkout *)arg)->loop, REPLAY_MS, replay, arg);
+}
+
+static void replay(void *arg)
+{
+    struct checkout *co = arg;
+
+    shop_call(co->payments.up[0], &(struct shop_ask){"GET", "/pay", "", "", 1000}, on_replayed, co);
+}
+
+/* SHOP_METASTABLE: payments is well again, so all that failed is sent, and sent, and sent. */
+static void catch_up(struct checkout *co)
+{
+    for (; co->replays < co->unpaid && co->replays < REPLAYS; co->replays++)
+        replay(co);
+}
+
+static bool cold(const struct checkout *co)
+{
+    return co->defect == SHOP_COLD_START && co->payments.closed_ms &&
+           uv_now(co->loop) - co->payments.closed_ms < COLD_MS;
+}
+
+static void leave(struct pool *p)
+{
+    struct visit *v = p->first;
+
+    p->used--;
+    if (!v)
+        return;
+    p->first = v->next;
+    if (!p->first)
+        p->last = &p->first;
+    start(v);
+}
+
+static void on_asked(void *arg, int status)
+{
+    struct visit *v = arg;
+    struct checkout *co = v->co;
+    struct pool *pool = v->pool;
+
+    if (v->page->cart) {
+        co->unpaid += status != 200;
+        co->cached |= status == 200 && co->defect == SHOP_CACHED;
+        if (co->defect == SHOP_METASTABLE && status == 200 && !shop_dependency_open(&co->payments))
+            catch_up(co);
+    }
+    if (status != 200)
+        fall_back(v, status);
+    else if (v->page->cart && cold(co))
+        reply(v, 0, 503, "", "{\"error\":\"starting\"}\n");
+    else
+        reply(v, 0, 200, "", v->page->cart ? "{\"total\":42,\"payment\":\"taken\"}\n" : "{\"ok\":true}\n");
+    leave(pool);
+}
+
+static void start(struct visit *v)
+{
+    struct checkout *co = v->co;
+    const struct page *p = v->page;
+    unsigned attempts = co->defect == SHOP_RETRIES_ORDERS ? 2 : p->attempts;
+
+    v->pool->used++;
+    shop_dependency_ask(p->cart ? &co->payments : &co->stock, p->method, p->asks, v->req->traceparent, attempts,
+                        on_asked, v);
+}
+
+static void enter(struct visit *v)
+{
+    struct pool *p = v->pool;
+
+    if (p->used < p->limit) {
+        start(v);
+    } else if (v->co->defect == SHOP_UNBOUNDED_QUEUE) {
+        *p->last = v;
+        p->last = &v->next;
+    } else {
+        fall_back(v, SHOP_NOT_ASKED);
+    }
 }
 
 static void handle(struct shop_req *req, void *arg)
 {
-    struct cart *cart;
+    struct checkout *co = arg;
+    const struct page *p = NULL;
+    struct visit *v;
 
-    if (strcmp(req->path, "/healthz") == 0 || strcmp(req->path, "/catalog") == 0) {
+    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
+        if (strcmp(req->path, pages[i].path) == 0)
+            p = &pages[i];
+    if (strcmp(req->path, "/healthz") == 0 || (p && !p->cart && !co->has_stock)) {
         shop_reply(req, 200, "", "{\"ok\":true}\n");
         return;
     }
-    if (strcmp(req->path, "/cart") != 0) {
+    if (!p) {
         shop_reply(req, 404, "", "{\"error\":\"no such page\"}\n");
         return;
     }
-    cart = calloc(1, sizeof *cart);
-    if (!cart) {
+    if (p->cart && co->cached) {
+        shop_reply(req, 200, "", "{\"total\":42,\"payment\":\"taken\"}\n");
+        return;
+    }
+    v = calloc(1, sizeof *v);
+    if (!v) {
         shop_reply(req, 503, "", "{\"error\":\"no memory\"}\n");
         return;
     }
-    cart->co = arg;
-    cart->req = req;
-    attempt(cart);
+    *v = (struct visit){.co = co, .req = req, .page = p};
+    v->pool = p->cart || co->defect == SHOP_SHARED_POOL ? &co->carts : &co->others;
+    enter(v);
 }
 
-/* Break it on purpose: what each switch spoils is what one check of Squall must find. */
-static int break_it(struct checkout *co, const char *how)
+static void pool_init(struct pool *p, unsigned limit)
 {
-    if (strcmp(how, "none") == 0)
-        return 0;
-    if (strcmp(how, "no-breaker") == 0) {
-        co->no_breaker = true;
-    } else if (strcmp(how, "never-opens") == 0) {
-        for (unsigned i = 0; i < MAX_INSTANCES; i++)
-            co->breaker[i].never_opens = true;
-    } else if (strcmp(how, "never-closes") == 0) {
-        for (unsigned i = 0; i < MAX_INSTANCES; i++)
-            co->breaker[i].never_closes = true;
-    } else if (strcmp(how, "no-timeout") == 0) {
-        co->timeout_ms = 0;
-    } else if (strcmp(how, "retry-storm") == 0) {
-        co->attempts = STORM_ATTEMPTS;
-        co->storm = true;
-    } else if (strcmp(how, "empty-fallback") == 0) {
-        co->empty_fallback = true;
-    } else {
-        (void)fprintf(stderr, "shop: there is no way to be broken called \"%s\"\n", how);
-        return UV_EINVAL;
+    p->limit = limit;
+    p->last = &p->first;
+}
+
+static int dependencies(struct checkout *co, const struct shop_opts *o)
+{
+    int r = shop_dependency_init(&co->payments, co->loop, o->payments, o->defect);
+
+    if (r == 0 && o->stock)
+        r = shop_dependency_init(&co->stock, co->loop, o->stock, o->defect);
+    co->has_stock = o->stock != NULL;
+    for (unsigned i = 0; i < SHOP_INSTANCES && o->defect == SHOP_PER_PROCESS; i++)
+        co->payments.breaker[i] = co->stock.breaker[i] = &co->payments.own[0];
+    if (r == 0 && o->alerts) {
+        struct shop_upstream *to = shop_upstream_new(co->loop, o->alerts);
+
+        co->payments.alerts = to ? shop_alerts_new(to, o->defect) : NULL;
+        r = co->payments.alerts ? 0 : UV_EINVAL;
     }
-    return 0;
-}
-
-static int add_instance(struct checkout *co, const char *address)
-{
-    char host[64];
-    const char *colon = strrchr(address, ':');
-    int port = colon ? atoi(colon + 1) : 0;
-
-    if (!colon || port < 1 || port > 65535 || (size_t)(colon - address) >= sizeof host || co->n == MAX_INSTANCES)
-        return UV_EINVAL;
-    (void)snprintf(host, sizeof host, "%.*s", (int)(colon - address), address);
-    co->up[co->n] = shop_upstream_new(co->loop, host, port);
-    return co->up[co->n++] ? 0 : UV_EINVAL;
+    return r;
 }
 
 int shop_checkout(uv_loop_t *loop, const struct shop_opts *o)
 {
     struct checkout *co = calloc(1, sizeof *co); /* lives as long as the process */
-    char *list = strdup(o->payments), *save = NULL;
-    int r = co && list ? 0 : UV_ENOMEM;
+    int r;
 
-    if (r == 0) {
-        co->loop = loop;
-        co->timeout_ms = TIMEOUT_MS;
-        co->attempts = ATTEMPTS;
-        r = break_it(co, o->broken);
-    }
-    for (char *a = r == 0 ? strtok_r(list, ",", &save) : NULL; a && r == 0; a = strtok_r(NULL, ",", &save))
-        r = add_instance(co, a);
-    free(list);
+    if (!co)
+        return UV_ENOMEM;
+    co->loop = loop;
+    co->defect = o->defect;
+    pool_init(&co->carts, o->defect == SHOP_NO_LIMIT ? UINT32_MAX : o->pool);
+    pool_init(&co->others, OTHERS);
+    r = dependencies(co, o);
     if (r == 0)
         r = shop_listen(loop, o->port, handle, co);
     if (r < 0)

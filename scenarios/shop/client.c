@@ -16,7 +16,7 @@ struct peer { /* one connection */
     struct call *call; /* NULL: idle */
     llhttp_t parser;
     char in[4096];
-    char out[256];
+    char out[1024];
 };
 
 struct call {
@@ -25,7 +25,6 @@ struct call {
     shop_called *done;
     void *arg;
     int result;
-    uint64_t timeout_ms;
 };
 
 struct shop_upstream {
@@ -184,10 +183,17 @@ static void on_no_memory(uv_timer_t *t)
     finish(t->data, UV_ENOMEM);
 }
 
-struct shop_upstream *shop_upstream_new(uv_loop_t *loop, const char *host, int port)
+struct shop_upstream *shop_upstream_new(uv_loop_t *loop, const char *address)
 {
-    struct shop_upstream *up = calloc(1, sizeof *up);
+    const char *colon = strrchr(address, ':');
+    int port = colon ? atoi(colon + 1) : 0;
+    struct shop_upstream *up;
+    char host[64];
 
+    if (!colon || port < 1 || port > 65535 || (size_t)(colon - address) >= sizeof host)
+        return NULL;
+    (void)snprintf(host, sizeof host, "%.*s", (int)(colon - address), address);
+    up = calloc(1, sizeof *up);
     if (!up)
         return NULL;
     up->loop = loop;
@@ -198,8 +204,21 @@ struct shop_upstream *shop_upstream_new(uv_loop_t *loop, const char *host, int p
     return up;
 }
 
-void shop_call(struct shop_upstream *up, const char *path, const char *traceparent, uint64_t timeout_ms,
-               shop_called *done, void *arg)
+static void write_request(char *out, size_t size, const struct shop_ask *ask)
+{
+    bool traced = ask->traceparent[0] != '\0';
+    int n = snprintf(out, size, "%s %s HTTP/1.1\r\nHost: shop\r\n%s%s%s", ask->method, ask->path,
+                     traced ? "traceparent: " : "", ask->traceparent, traced ? "\r\n" : "");
+    size_t used = n > 0 && (size_t)n < size ? (size_t)n : 0;
+
+    if (ask->body[0])
+        (void)snprintf(out + used, size - used, "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+                       strlen(ask->body), ask->body);
+    else
+        (void)snprintf(out + used, size - used, "\r\n");
+}
+
+void shop_call(struct shop_upstream *up, const struct shop_ask *ask, shop_called *done, void *arg)
 {
     struct call *c = calloc(1, sizeof *c);
     struct peer *p = up->idle;
@@ -222,10 +241,9 @@ void shop_call(struct shop_upstream *up, const char *path, const char *tracepare
     }
     p->call = c;
     c->peer = p;
-    (void)snprintf(p->out, sizeof p->out, "GET %s HTTP/1.1\r\nHost: payments\r\n%s%s%s\r\n", path,
-                   traceparent[0] ? "traceparent: " : "", traceparent, traceparent[0] ? "\r\n" : "");
-    if (timeout_ms)
-        (void)uv_timer_start(&c->timer, on_timeout, timeout_ms, 0);
+    write_request(p->out, sizeof p->out, ask);
+    if (ask->timeout_ms)
+        (void)uv_timer_start(&c->timer, on_timeout, ask->timeout_ms, 0);
     if (!fresh) {
         send_request(p);
         return;
