@@ -125,6 +125,32 @@ static void judge_delay(struct tally *t, double delay, double jitter, double tol
                             sq_fmt_duration((int64_t)delay, b, sizeof b));
 }
 
+/* How often a fault on bytes acted, from the record of its end; -1: it does not count that. */
+static int64_t acts_of(const struct sq_evidence *ev, const struct sq_ev_fault *f)
+{
+    for (size_t i = ev->n_events; i-- > 0;) {
+        const json_t *o = ev->events[i].obj;
+
+        if (strcmp(ev->events[i].type, "fault") == 0 && strcmp(sq_json_str_or(o, "fault", ""), f->id) == 0 &&
+            json_is_integer(json_object_get(o, "acts")))
+            return sq_json_int_or(o, "acts", 0);
+    }
+    return -1;
+}
+
+static void judge_acts(int64_t acts, const struct tally *t, struct sq_result *r)
+{
+    (void)snprintf(r->observed, sizeof r->observed, "%llu calls went through it, it acted %lld times",
+                   (unsigned long long)t->hit, (long long)acts);
+    if (acts == 0)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "it was in force for %llu calls, but none of their bytes gave it cause",
+                            (unsigned long long)t->hit);
+    else
+        (void)sq_result_set(r, SQ_V_PASS, "the fault acted %lld times on the bytes of %llu calls", (long long)acts,
+                            (unsigned long long)t->hit);
+}
+
 static uint64_t expected_calls(const struct sq_evidence *ev, const struct sq_ev_step *s)
 {
     const struct sq_ev_phase *steady = sq_ev_steady(ev);
@@ -167,6 +193,10 @@ static void judge_tally(const struct sq_evidence *ev, const struct sq_ev_step *s
                             "%llu would have been made)",
                             (unsigned long long)t->hit, (unsigned long long)min,
                             (unsigned long long)expected_calls(ev, s));
+        return;
+    }
+    if (acts_of(ev, s->fault) >= 0) {
+        judge_acts(acts_of(ev, s->fault), t, r);
         return;
     }
     if (t->felt < min) {

@@ -85,6 +85,7 @@ int sq_call_resolve(struct sq_fault *f, struct sq_err *e)
     int rc = find_edge(f, &edge, e);
 
     rc = rc ? rc : check_with(f->with, e);
+    rc = rc ? rc : sq_byte_check(f->spec->name, f->with, e);
     rc = rc ? rc : instances_of(f, edge, instances, e);
     if (rc < 0)
         return rc;
@@ -134,6 +135,7 @@ static int set_rule(struct sq_fault *f, const json_t *with, struct sq_err *e)
     struct sq_edge *edge = NULL;
     int rc = find_edge(f, &edge, e);
 
+    rc = rc || !rule ? rc : sq_byte_rule(f->spec->name, with, rule, e);
     if (rc < 0)
         return rc;
     return rule ? sq_edge_rule_set(edge, rule, e) : sq_err(e, -ENOMEM, "out of memory");
@@ -148,6 +150,7 @@ int sq_call_change(struct sq_fault *f, json_t *with, struct sq_err *e)
 {
     int rc = check_with(with, e);
 
+    rc = rc ? rc : sq_byte_check(f->spec->name, with, e);
     return rc < 0 ? rc : set_rule(f, with, e);
 }
 
@@ -160,7 +163,15 @@ int sq_call_readback(struct sq_fault *f, json_t **out, struct sq_err *e)
     rc = rc ? rc : sq_edge_rule_read(edge, f->id, out, e);
     if (rc < 0)
         return rc;
-    for (size_t i = 0; i < SQ_COUNT(ints); i++) {
+    if (sq_is_byte_fault(f->spec->name)) {
+        cleanup_json json_t *rule = rule_of(f, f->with);
+
+        rc = sq_byte_rule(f->spec->name, f->with, rule, e);
+        rc = rc ? rc : sq_byte_same(rule, *out, e);
+        if (rc < 0)
+            return sq_err_prefix(e, "edge %s", edge->name);
+    }
+    for (size_t i = 0; i < SQ_COUNT(ints) && !sq_is_byte_fault(f->spec->name); i++) {
         int64_t want = sq_json_int_or(f->with, ints[i], 0), have = sq_json_int_or(*out, ints[i], -1);
 
         if (have != want)
@@ -170,6 +181,17 @@ int sq_call_readback(struct sq_fault *f, json_t **out, struct sq_err *e)
     if (fabs(sq_json_num_or(*out, "percent", -1.0) - share_of(f, f->with)) > 1e-6)
         return sq_err(e, -EBADE, "edge %s: asked for another percentage than is in force", edge->name);
     return 0;
+}
+
+json_t *sq_call_felt(struct sq_fault *f)
+{
+    struct sq_edge *edge = NULL;
+    cleanup_json json_t *rule = NULL;
+
+    if (find_edge(f, &edge, NULL) < 0 || sq_edge_rule_count(edge, f->id, &rule, NULL) < 0)
+        return NULL;
+    return json_pack("{s:I,s:I}", "acts", (json_int_t)sq_json_int_or(rule, "acts", 0), "bytes",
+                     (json_int_t)sq_json_int_or(rule, "acted", 0));
 }
 
 static struct sq_edge *edge_of(struct sq_engine *eng, const json_t *undo)

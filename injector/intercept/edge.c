@@ -13,7 +13,7 @@ void sq_edge_free(struct sq_edge *edge)
     if (!edge)
         return;
     sq_hole_close(&edge->hole);
-    for (size_t i = 0; i < SQ_EDGE_RULES; i++)
+    for (size_t i = 0; i < SQ_EDGE_FAULTS; i++)
         json_decref(edge->fault[i].rule);
     json_decref(edge->ack_rules);
     json_decref(edge->failed);

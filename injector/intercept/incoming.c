@@ -113,7 +113,7 @@ static void on_ack(struct sq_intercept *ic, const json_t *msg)
     struct sq_edge *edge;
 
     if (id < 0 || id > UINT32_MAX || epoch < 0 || epoch > UINT32_MAX || !json_is_array(rules) ||
-        json_array_size(rules) > SQ_EDGE_RULES)
+        json_array_size(rules) > SQ_EDGE_FAULTS)
         return;
     edge = sq_ic_edge(ic, (uint32_t)id);
     if (!edge)

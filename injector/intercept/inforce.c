@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "intercept/callfault.h"
 #include "intercept/priv.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
@@ -17,6 +18,15 @@ static uint32_t kind_of(const json_t *rule)
     if (strcmp(k, "error") == 0)
         return SQ_RULE_ERROR;
     return strcmp(k, "blackhole") == 0 ? SQ_RULE_BLACKHOLE : SQ_RULE_NONE;
+}
+
+/* Only the proxy knows those: the hooks see connects. */
+static bool on_bytes(const json_t *rule)
+{
+    char name[64];
+
+    (void)snprintf(name, sizeof(name), "call/%.40s", sq_json_str_or(rule, "kind", ""));
+    return sq_is_byte_fault(name);
 }
 
 static uint64_t threshold_of(const json_t *rule)
@@ -56,11 +66,11 @@ const char *sq_edge_fault_of(const struct sq_edge *edge, uint32_t number)
 static void fill(const struct sq_edge *edge, struct sq_rules *out)
 {
     memset(out, 0, sizeof(*out));
-    for (size_t i = 0; i < SQ_EDGE_RULES; i++) {
+    for (size_t i = 0; i < SQ_EDGE_FAULTS && out->n < SQ_EDGE_RULES; i++) {
         const struct sq_edge_fault *f = &edge->fault[i];
         struct sq_rule *r = &out->rule[out->n];
 
-        if (!f->rule)
+        if (!f->rule || on_bytes(f->rule))
             continue;
         r->threshold = threshold_of(f->rule);
         r->kind = kind_of(f->rule);
@@ -86,12 +96,21 @@ static json_t *callers_of(const struct sq_edge *edge, const struct sq_edge_fault
     return ids;
 }
 
+static void copy_bytes(const json_t *from, json_t *to)
+{
+    static const char *const keys[] = {"stream", "rate", "size", "variation", "share", "correlation"};
+
+    for (size_t i = 0; to && i < SQ_COUNT(keys); i++)
+        if (json_object_get(from, keys[i]))
+            (void)json_object_set(to, keys[i], json_object_get(from, keys[i]));
+}
+
 /* As the proxy reads it (wire.h). */
 static json_t *message(const struct sq_edge *edge, uint32_t epoch)
 {
     json_t *rules = json_array();
 
-    for (size_t i = 0; rules && i < SQ_EDGE_RULES; i++) {
+    for (size_t i = 0; rules && i < SQ_EDGE_FAULTS; i++) {
         const struct sq_edge_fault *f = &edge->fault[i];
         json_t *r;
 
@@ -102,6 +121,7 @@ static json_t *message(const struct sq_edge *edge, uint32_t epoch)
             sq_json_num_or(f->rule, "percent", 100.0), "delay", (json_int_t)sq_json_int_or(f->rule, "delay", 0),
             "jitter", (json_int_t)sq_json_int_or(f->rule, "jitter", 0), "errno",
             (json_int_t)sq_json_int_or(f->rule, "errno", 0), "seed", (json_int_t)sq_json_int_or(f->rule, "seed", 0));
+        copy_bytes(f->rule, r);
         if (r && json_is_array(json_object_get(f->rule, "instances")))
             (void)json_object_set_new(r, "callers", callers_of(edge, f));
         (void)json_array_append_new(rules, r);
@@ -120,7 +140,7 @@ static void switch_hooks(struct sq_edge *edge, uint32_t epoch)
 
 static bool has_blackhole(const struct sq_edge *edge)
 {
-    for (size_t i = 0; i < SQ_EDGE_RULES; i++)
+    for (size_t i = 0; i < SQ_EDGE_FAULTS; i++)
         if (edge->fault[i].rule && kind_of(edge->fault[i].rule) == SQ_RULE_BLACKHOLE)
             return true;
     return false;
@@ -165,18 +185,24 @@ int sq_edge_push(struct sq_edge *edge, enum sq_push how, struct sq_err *e)
 
 static struct sq_edge_fault *find_fault(struct sq_edge *edge, const char *id)
 {
-    for (size_t i = 0; i < SQ_EDGE_RULES; i++)
+    for (size_t i = 0; i < SQ_EDGE_FAULTS; i++)
         if (edge->fault[i].rule && strcmp(edge->fault[i].id, id) == 0)
             return &edge->fault[i];
     return NULL;
 }
 
-static struct sq_edge_fault *free_fault(struct sq_edge *edge)
+static struct sq_edge_fault *free_fault(struct sq_edge *edge, bool bytes)
 {
-    for (size_t i = 0; i < SQ_EDGE_RULES; i++)
+    struct sq_edge_fault *empty = NULL;
+    uint32_t hooked = 0;
+
+    for (size_t i = 0; i < SQ_EDGE_FAULTS; i++) {
         if (!edge->fault[i].rule)
-            return &edge->fault[i];
-    return NULL;
+            empty = empty ? empty : &edge->fault[i];
+        else
+            hooked += !on_bytes(edge->fault[i].rule);
+    }
+    return bytes || hooked < SQ_EDGE_RULES ? empty : NULL;
 }
 
 static int check_rule(const struct sq_edge *edge, const json_t *rule, struct sq_err *e)
@@ -185,7 +211,7 @@ static int check_rule(const struct sq_edge *edge, const json_t *rule, struct sq_
     int64_t err = sq_json_int_or(rule, "errno", 0);
     uint32_t kind = kind_of(rule);
 
-    if (!*id || strlen(id) > 31 || kind == SQ_RULE_NONE)
+    if (!*id || strlen(id) > 31 || (kind == SQ_RULE_NONE && !on_bytes(rule)))
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "a rule of edge %s has no fault id or no known kind", edge->name);
     if (kind == SQ_RULE_ERROR && (err <= 0 || err > 4095 || err == EINTR))
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "a connect can't fail with errno %lld", (long long)err);
@@ -203,10 +229,10 @@ int sq_edge_rule_set(struct sq_edge *edge, const json_t *rule, struct sq_err *e)
         return rc;
     f = find_fault(edge, id);
     if (!f)
-        f = free_fault(edge);
+        f = free_fault(edge, on_bytes(rule));
     if (!f)
         return sq_err_cls(e, SQ_C_CONFLICT, -ENOSPC, "edge %s has %u faults already, which is the most at one time",
-                          edge->name, SQ_EDGE_RULES);
+                          edge->name, on_bytes(rule) ? SQ_EDGE_FAULTS : SQ_EDGE_RULES);
     before = *f;
     f->rule = json_deep_copy(rule);
     if (!f->rule) {
@@ -307,6 +333,46 @@ static bool nobody_hit(const struct sq_rule *r)
     return any == 0;
 }
 
+/* The hooks have nothing to say about it, except that they know nothing of it. */
+static int read_bytes(struct sq_edge *edge, const char *fault_id, json_t **out, struct sq_err *e)
+{
+    uint32_t epoch = edge->ic->cfg[edge->slot].epoch;
+    const json_t *said;
+    int rc = sq_link_wait_ack(edge->ic, edge, epoch, e);
+
+    if (rc < 0)
+        return rc;
+    said = acked(edge, fault_id);
+    if (!said)
+        return sq_err(e, -EBADE, "the proxy does not have fault %s of edge %s", fault_id, edge->name);
+    *out =
+        json_pack("{s:s,s:s,s:s,s:f,s:I,s:I,s:s}", "edge", edge->name, "fault", fault_id, "kind",
+                  sq_json_str_or(said, "kind", ""), "percent", sq_json_num_or(said, "percent", -1.0), "delay",
+                  (json_int_t)sq_json_int_or(said, "delay", 0), "epoch", (json_int_t)epoch, "mode", sq_edge_mode(edge));
+    copy_bytes(said, *out);
+    return *out ? 0 : sq_err(e, -ENOMEM, "out of memory");
+}
+
+int sq_edge_rule_count(struct sq_edge *edge, const char *fault_id, json_t **out, struct sq_err *e)
+{
+    cleanup_json json_t *msg = json_pack("{s:s,s:I}", "op", "ask", "edge", (json_int_t)edge->id);
+    uint32_t epoch = edge->acked;
+    const json_t *said;
+    int rc = sq_link_send(edge->ic, msg, NULL, 0, e);
+
+    *out = NULL;
+    if (rc < 0)
+        return rc;
+    edge->acked = epoch + 1; /* until the answer */
+    rc = sq_link_wait_ack(edge->ic, edge, epoch, e);
+    edge->acked = epoch;
+    said = rc < 0 ? NULL : acked(edge, fault_id);
+    if (rc == 0 && !said)
+        rc = sq_err_cls(e, SQ_C_NOTFOUND, -ENOENT, "fault %s is not on edge %s", fault_id, edge->name);
+    *out = json_deep_copy(said);
+    return rc;
+}
+
 int sq_edge_rule_read(struct sq_edge *edge, const char *fault_id, json_t **out, struct sq_err *e)
 {
     struct sq_edge_fault *f = find_fault(edge, fault_id);
@@ -320,6 +386,8 @@ int sq_edge_rule_read(struct sq_edge *edge, const char *fault_id, json_t **out, 
         return sq_err_cls(e, SQ_C_NOTFOUND, -ENOENT, "fault %s is not on edge %s", fault_id, edge->name);
     if (!sq_link_alive(edge->ic))
         return sq_err(e, -EBADE, "the proxy is dead: fault %s on edge %s is not in force", fault_id, edge->name);
+    if (on_bytes(f->rule))
+        return read_bytes(edge, fault_id, out, e);
     rc = read_hooks(edge, f->number, &r, &epoch, e);
     if (rc < 0)
         return rc == -ENOENT ? -EBADE : rc;

@@ -350,7 +350,7 @@ static void refresh_rules(struct sq_intercept *ic, const struct sq_caller *c)
     for (uint32_t i = 0; i < SQ_EDGES; i++) {
         bool any = false;
 
-        for (size_t k = 0; calls_over(c, ic->edge[i]) && k < SQ_EDGE_RULES; k++)
+        for (size_t k = 0; calls_over(c, ic->edge[i]) && k < SQ_EDGE_FAULTS; k++)
             any = any || ic->edge[i]->fault[k].rule;
         if (any)
             (void)sq_edge_push(ic->edge[i], SQ_PUSH_QUIET, NULL);

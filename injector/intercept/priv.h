@@ -40,7 +40,7 @@ struct sq_edge {
     bool has_tcp;
     struct sq_hole hole; /* only when no SYN can be held */
     bool hole_shut;
-    struct sq_edge_fault fault[SQ_EDGE_RULES];
+    struct sq_edge_fault fault[SQ_EDGE_FAULTS];
     struct {
         uint32_t number;
         char fault[32];

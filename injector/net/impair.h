@@ -126,4 +126,7 @@ uint32_t sq_impair_limit(const struct sq_impair *im);
  * are left out; "distribution": "not readable" when sq_netem_parse made IM). New reference. */
 json_t *sq_impair_json(const struct sq_impair *im);
 
+/* "10mbit", "125kbps" (units as tc's): bytes a second, at least 1. */
+int sq_impair_rate(const char *s, uint64_t *rate, struct sq_err *e);
+
 #endif

@@ -42,7 +42,7 @@ static const struct {
     {"tbps", 8e12},
 };
 
-static int read_rate(const char *s, uint64_t *rate, struct sq_err *e)
+int sq_impair_rate(const char *s, uint64_t *rate, struct sq_err *e)
 {
     size_t digits = strspn(s, "0123456789.");
     char *end = NULL;
@@ -260,7 +260,7 @@ static int read_rates(const json_t *with, struct sq_impair *im, struct sq_err *e
 {
     const char *rate = sq_json_str_or(with, "rate", NULL);
     int64_t v = 0;
-    int r = rate ? read_rate(rate, &im->rate, e) : 0;
+    int r = rate ? sq_impair_rate(rate, &im->rate, e) : 0;
 
     if (r == 0)
         r = read_int(with, "packet_overhead", INT16_MIN, UINT16_MAX, &v, e);

@@ -5,11 +5,11 @@
 
 #include "squall/units.h"
 
-#define QUANTUM_NS (5 * SQ_MS) /* bandwidth: one write is worth so much time at least, */
-#define QUANTUM_MIN 64.0       /* or so many bytes, */
+#define QUANTUM_NS (5 * SQ_MS)     /* bandwidth: one write is worth so much time at least, */
+#define QUANTUM_MIN 64.0           /* or so many bytes, */
 #define QUANTUM_LONG (100 * SQ_MS) /* but not so much time */
-#define CREDIT (2 * SQ_MS)     /* what may be made up for when bytes come late */
-#define LAG (100 * SQ_MS)      /* and when we are late */
+#define CREDIT (2 * SQ_MS)         /* what may be made up for when bytes come late */
+#define LAG (100 * SQ_MS)          /* and when we are late */
 
 static const struct sq_stage *find(const struct sq_stages *st, uint8_t slot)
 {
@@ -26,7 +26,7 @@ static void insert(struct sq_stages *st, const struct sq_stage *s)
     for (; i > 0 && st->s[i - 1].kind > s->kind; i--)
         st->s[i] = st->s[i - 1];
     st->s[i] = *s;
-        st->paced = st->paced || s->kind == SQ_R_SLICER || s->kind == SQ_R_BANDWIDTH;
+    st->paced = st->paced || s->kind == SQ_R_SLICER || s->kind == SQ_R_BANDWIDTH;
     st->swallows = st->swallows || s->kind == SQ_R_TIMEOUT || s->kind == SQ_R_RESET;
 }
 

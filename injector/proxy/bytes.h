@@ -1,11 +1,11 @@
-/* Faults on the bytes of one direction of a connection: a chain of stages, one for each rule that hit it, in the written
- * order of enum sq_rule_kind (ARCHITECTURE.md):
+/* Faults on the bytes of one direction of a connection: a chain of stages, one for each rule that hit it, in the
+ * written order of enum sq_rule_kind (ARCHITECTURE.md):
  *
  *   read -> timeout, reset -> loss -> corrupt -> limit_data -> delay -> [queue: lane.h] -> slicer, bandwidth -> write
  *
- * and slow_close holds the end. Stages before the queue act once on what was read (a chunk: at most 64 KiB); those behind
- * it say when how many bytes may be written, so that a change of rate acts at once, on bytes that wait, too. Parameters
- * are read from the rule at each use. Pure: no sockets, no clock. Times: CLOCK_MONOTONIC ns. */
+ * and slow_close holds the end. Stages before the queue act once on what was read (a chunk: at most 64 KiB); those
+ * behind it say when how many bytes may be written, so that a change of rate acts at once, on bytes that wait, too.
+ * Parameters are read from the rule at each use. Pure: no sockets, no clock. Times: CLOCK_MONOTONIC ns. */
 #ifndef SQUALL_PROXY_BYTES_H
 #define SQUALL_PROXY_BYTES_H
 
@@ -16,7 +16,7 @@
 #include "proxy/rules.h"
 
 struct sq_stage {
-    struct sq_rule *rule; /* borrowed: of the edge, whose slots stay where they are */
+    struct sq_rule *rule;   /* borrowed: of the edge, whose slots stay where they are */
     enum sq_rule_kind kind; /* the rule's; it is still known when the rule is gone */
     uint8_t slot;
     bool bad;       /* loss: the chunk before was lost */
@@ -34,8 +34,8 @@ struct sq_stages {
 
 /* Make *ST hold exactly SLOTS of the rules; a stage that was there keeps its state. NULL: none. -ENOMEM: as before. */
 int sq_stages_set(struct sq_stages **st, struct sq_rules *rules, uint32_t slots, int64_t now);
-/* A chunk was read: change it in place. Returns how many of its first bytes go on. *due is moved back by delays; *close:
- * no more may pass. */
+/* A chunk was read: change it in place. Returns how many of its first bytes go on. *due is moved back by delays;
+ * *close: no more may pass. */
 size_t sq_stages_take(struct sq_stages *st, char *p, size_t len, int64_t *due, bool *close, int64_t now);
 /* The source has ended. */
 void sq_stages_eof(struct sq_stages *st, int64_t now);

@@ -95,6 +95,18 @@ static void on_unedge(struct px *px, struct packet *p)
     px_hold_rules(px);
 }
 
+static json_t *ack_of(const struct edge *e, uint32_t id, uint32_t epoch)
+{
+    return json_pack("{s:s,s:I,s:I,s:o}", "op", "ack", "edge", (json_int_t)id, "epoch",
+                     (json_int_t)(e ? e->rules.epoch : epoch), "rules", e ? sq_rules_json(&e->rules) : json_array());
+}
+
+static void on_ask(struct px *px, struct packet *p)
+{
+    uint32_t id = number(p->o, "edge");
+    px_send_json(px, ack_of(px_edge_find(px, id), id, 0));
+}
+
 static void on_rules(struct px *px, struct packet *p)
 {
     struct sq_err err = {0};
@@ -106,9 +118,7 @@ static void on_rules(struct px *px, struct packet *p)
         px_hold_rules(px);
         px_rules_changed(e, gone, fresh);
     }
-    json_t *ack =
-        json_pack("{s:s,s:I,s:I,s:o}", "op", "ack", "edge", (json_int_t)id, "epoch",
-                  (json_int_t)(e ? e->rules.epoch : epoch), "rules", e ? sq_rules_json(&e->rules) : json_array());
+    json_t *ack = ack_of(e, id, epoch);
     if (rc != 0)
         json_object_set_new(ack, "error", json_string(err.msg));
     px_send_json(px, ack);
@@ -146,7 +156,7 @@ static const struct {
 } OPS[] = {
     {"hello", on_hello},       {"raw", on_raw},           {"edge", on_edge},     {"caller", on_caller},
     {"unix", on_unix},         {"uncaller", on_uncaller}, {"unedge", on_unedge}, {"rules", on_rules},
-    {"listener", on_listener}, {"upstream", on_upstream}, {"quit", on_quit},
+    {"listener", on_listener}, {"upstream", on_upstream}, {"quit", on_quit},     {"ask", on_ask},
 };
 
 void px_control(struct px *px, const char *text, size_t len, int *fds, size_t nfds)

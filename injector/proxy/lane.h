@@ -31,7 +31,7 @@ struct sq_lane {
     enum sq_lane_end end; /* what follows the bytes */
     int64_t end_due;
     uint32_t end_bh;
-    bool blocked; /* the socket took no more */
+    bool blocked;             /* the socket took no more */
     struct sq_stages *stages; /* faults on bytes; NULL: none. Owned */
     int64_t paced;            /* they let no byte pass before */
     int64_t lingers;          /* since then the end waits for nothing but slow_close; 0: not yet */
@@ -43,7 +43,8 @@ void sq_lane_clear(struct sq_lane *l); /* of bytes */
 int sq_lane_put(struct sq_lane *l, int fd, const char *p, size_t len, int64_t due, uint32_t bh, int64_t now);
 /* Write what is due. 0 or -errno of the write. */
 int sq_lane_flush(struct sq_lane *l, int fd, int64_t now);
-/* Faults on bytes see what is put from now on, and the pace of what is written. SLOTS: all that are on. 0 or -ENOMEM. */
+/* Faults on bytes see what is put from now on, and the pace of what is written. SLOTS: all that are on. 0 or -ENOMEM.
+ */
 int sq_lane_stages(struct sq_lane *l, struct sq_rules *rules, uint32_t slots, int64_t now);
 /* When is the next byte or the end due? INT64_MAX: nothing waits, or not for a time. */
 int64_t sq_lane_next(const struct sq_lane *l);

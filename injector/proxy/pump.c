@@ -1,5 +1,6 @@
-/* The byte pump: reads, lets the tracker and the rules look, writes, and waits. Bytes are altered by rules on bytes only;
- * their order is kept; what cannot be written yet is bounded (lane.h), and above the bound nothing more is read. */
+/* The byte pump: reads, lets the tracker and the rules look, writes, and waits. Bytes are altered by rules on bytes
+ * only; their order is kept; what cannot be written yet is bounded (lane.h), and above the bound nothing more is read.
+ */
 #include <errno.h>
 #include <stddef.h>
 #include <sys/socket.h>

@@ -215,7 +215,8 @@ size_t px_shape_take(struct conn *c, int lane, char *p, size_t len, int64_t *due
 /* What a timeout or a reset is due for, is done; true: it is closed. */
 bool px_shape_fire(struct conn *c, int64_t now);
 int64_t px_shape_next(const struct conn *c);
-void px_shape_end(struct conn *c); /* closed in order, by a limit: after what is unread, so that the kernel sends no reset */
+void px_shape_end(
+    struct conn *c); /* closed in order, by a limit: after what is unread, so that the kernel sends no reset */
 
 /* apply.c: rules on connections */
 int64_t px_latency(struct conn *c, struct sq_call *call);

@@ -50,11 +50,11 @@ void sq_names_free(struct sq_names *names)
 }
 
 static const char *const KINDS[] = {
-    [SQ_R_LATENCY] = "latency",       [SQ_R_ERROR] = "error",     [SQ_R_BLACKHOLE] = "blackhole",
-    [SQ_R_TIMEOUT] = "timeout",       [SQ_R_RESET] = "reset",     [SQ_R_LOSS] = "loss",
-    [SQ_R_CORRUPT] = "corrupt",       [SQ_R_LIMIT] = "limit_data", [SQ_R_DELAY] = "delay",
-    [SQ_R_SLICER] = "slicer",         [SQ_R_BANDWIDTH] = "bandwidth",
-    [SQ_R_SLOW_CLOSE] = "slow_close", [SQ_R_NOOP] = "noop",
+    [SQ_R_LATENCY] = "latency", [SQ_R_ERROR] = "error",         [SQ_R_BLACKHOLE] = "blackhole",
+    [SQ_R_TIMEOUT] = "timeout", [SQ_R_RESET] = "reset",         [SQ_R_LOSS] = "loss",
+    [SQ_R_CORRUPT] = "corrupt", [SQ_R_LIMIT] = "limit_data",    [SQ_R_DELAY] = "delay",
+    [SQ_R_SLICER] = "slicer",   [SQ_R_BANDWIDTH] = "bandwidth", [SQ_R_SLOW_CLOSE] = "slow_close",
+    [SQ_R_NOOP] = "noop",
 };
 #define RATE_MAX 1e12
 #define SIZE_MAX_BYTES (INT64_C(1) << 50)
@@ -100,7 +100,8 @@ static int parse_bytes(const json_t *o, struct sq_rule *r, struct sq_err *e)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "stream of a rule: upstream or downstream");
     if (!(r->rate >= 0 && r->rate <= RATE_MAX) || r->size < 0 || r->size > SIZE_MAX_BYTES || r->vary < 0 ||
         r->vary > SIZE_MAX_BYTES || !(r->share >= 0 && r->share <= 1) || !(r->corr >= 0 && r->corr <= 1))
-        return sq_err_cls(e, SQ_C_INPUT, -ERANGE, "rate, size, variation, share or correlation of a rule is out of range");
+        return sq_err_cls(e, SQ_C_INPUT, -ERANGE,
+                          "rate, size, variation, share or correlation of a rule is out of range");
     return 0;
 }
 
@@ -191,10 +192,10 @@ int sq_rules_replace(struct sq_rules *r, uint32_t epoch, const json_t *rules, ui
 
 static void bytes_json(const struct sq_rule *r, json_t *o)
 {
-    json_t *more = json_pack("{s:s,s:f,s:I,s:I,s:f,s:f,s:I,s:I}", "stream", r->stream ? "downstream" : "upstream",
-                             "rate", r->rate, "size", (json_int_t)r->size, "variation", (json_int_t)r->vary, "share",
-                             r->share, "correlation", r->corr, "acts", (json_int_t)r->acts, "acted",
-                             (json_int_t)r->acted);
+    json_t *more =
+        json_pack("{s:s,s:f,s:I,s:I,s:f,s:f,s:I,s:I}", "stream", r->stream ? "downstream" : "upstream", "rate", r->rate,
+                  "size", (json_int_t)r->size, "variation", (json_int_t)r->vary, "share", r->share, "correlation",
+                  r->corr, "acts", (json_int_t)r->acts, "acted", (json_int_t)r->acted);
     json_object_update(o, more);
     json_decref(more);
 }

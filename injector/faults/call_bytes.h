@@ -1,0 +1,13 @@
+/* What the faults on the bytes of an edge have in common in their schemas. */
+#ifndef SQUALL_FAULTS_CALL_BYTES_H
+#define SQUALL_FAULTS_CALL_BYTES_H
+
+#include "squall/spec.h"
+
+#define SQ_PARAM_STREAM                                                                                                \
+    {                                                                                                                  \
+        "stream", SQ_P_ENUM, 0, "downstream", "downstream|upstream",                                                   \
+            "downstream: bytes to the caller; upstream: from it"                                                       \
+    }
+
+#endif
