@@ -23,9 +23,11 @@
 
 #define TICK_MS 200
 
+static void stage_slos(struct run *r);
+
 static void (*const stages[])(struct run *) = {
-    sq_stage_injector, sq_stage_info,  sq_stage_doctor, sq_stage_create, sq_stage_before, sq_stage_edges,
-    sq_stage_services, sq_stage_probe, sq_stage_steady, sq_stage_steps,  sq_stage_tail,
+    sq_stage_injector, sq_stage_info, sq_stage_doctor, sq_stage_create, sq_stage_before, sq_stage_edges,
+    sq_stage_services, stage_slos,    sq_stage_probe,  sq_stage_steady, sq_stage_steps,  sq_stage_tail,
 };
 
 void sq_run_next(struct run *r)
@@ -226,10 +228,16 @@ static void check_conditions(struct run *r)
 {
     char why[256];
     int64_t sec = (sq_mono_ns() - r->start_ns) / SQ_S;
-    if (r->ending || !r->probe_on || sec == r->judged_sec)
+    if (r->ending || sec == r->judged_sec)
         return;
     int64_t passed = sec - r->judged_sec;
     r->judged_sec = sec;
+    if (sq_slos_due(r->slos, why, sizeof(why))) {
+        sq_run_end(r, "aborted", "condition", "%s", why);
+        return;
+    }
+    if (!r->probe_on)
+        return;
     const json_t *conditions = json_object_get(json_object_get(r->spec, "safety"), "abort_when");
     if (sq_abort_due(conditions, look, r, why, sizeof(why)) ||
         sq_abort_watch_due(r->watch, passed > 60 ? 60 : (unsigned)passed, look, r, why, sizeof(why)))
@@ -383,6 +391,26 @@ static int open_alerts(struct run *r, struct sq_err *e)
     return rc;
 }
 
+/* ---- SLOs ---- */
+
+static void got_metric(void *arg, const char *type, json_t *rec)
+{
+    struct run *r = arg;
+    double asked = sq_json_num_or(rec, "asked", -1);
+    int64_t at = asked >= 0 ? r->start_ns + (int64_t)(asked * 1e9) : sq_mono_ns();
+    json_object_del(rec, "asked");
+    if (r->log)
+        sq_evlog_put(r->log, type, at, rec); /* what was so when it was asked */
+    else
+        json_decref(rec);
+}
+
+static void stage_slos(struct run *r)
+{
+    sq_slos_start(r->slos);
+    sq_run_next(r);
+}
+
 /* ---- other runs ---- */
 
 /* What the checks regression and trend look at must be in the evidence: a verdict is made from nothing else. */
@@ -479,6 +507,7 @@ static void wind_up(struct run *r)
     }
     stop_handles(r);
     sq_alerts_close(SQ_TAKE(r->alerts));
+    sq_slos_close(SQ_TAKE(r->slos));
     sq_client_close(SQ_TAKE(r->client), NULL, NULL);
     sq_private_free(SQ_TAKE(r->priv));
     struct sq_err e = {0};
@@ -541,6 +570,8 @@ int sq_execute(const struct sq_execute_opts *o, struct sq_execute_result *res, s
         rc = sq_abort_watch_new(json_object_get(json_object_get(r->spec, "safety"), "abort_when"), &r->watch, e);
     if (!rc)
         rc = open_alerts(r, e);
+    if (!rc)
+        rc = sq_slos_new(&r->loop, r->spec, r->start_ns, got_metric, r, &r->slos, e);
     if (!rc) {
         start_handles(r);
         sq_run_next(r);

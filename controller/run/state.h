@@ -17,6 +17,7 @@
 #include "run/live.h"
 #include "run/private.h"
 #include "run/ready.h"
+#include "run/slo.h"
 #include "squall/hist.h"
 
 #define SQ_MAX_FAULTS 1024u
@@ -102,6 +103,7 @@ struct run {
     int64_t judged_sec; /* abort conditions were looked at in this second */
     struct sq_abort_watch *watch;
     struct sq_alerts *alerts; /* NULL: nobody asked for them */
+    struct sq_slos *slos;     /* NULL: there are none */
 
     /* the way out */
     bool ending, deleted, hurry, draining, quitting, finished;

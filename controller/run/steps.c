@@ -234,6 +234,7 @@ void sq_run_drain_probe(struct run *r)
     json_t *sample;
     while (r->probe && (sample = sq_probe_next(r->probe))) {
         steady_take(r, sample);
+        sq_slos_sample(r->slos, sample);
         json_object_del(sample, "type");
         sq_run_log(r, "sample", sample);
     }

@@ -202,8 +202,7 @@ static void use_in_check(struct resolver *r, const struct sq_node *n, json_t *ch
         sq_diag_error(r->c->d, n->pos, "slo: NAME, or thresholds: [\"p(95)<500ms\"]",
                       "verify slo: \"thresholds\" is missing");
     if (budget && !sq_node_get(n, "slo") && !sq_node_get(n, "target"))
-        sq_diag_error(r->c->d, n->pos, "slo: NAME, or target: 99.9%",
-                      "verify budget: \"target\" is missing");
+        sq_diag_error(r->c->d, n->pos, "slo: NAME, or target: 99.9%", "verify budget: \"target\" is missing");
     if (strcmp(name, "performance_budget") == 0 && json_object_size(r->budgets) == 0)
         sq_diag_error(r->c->d, n->pos, "slos: [slo/shop.yaml], with budgets: in it",
                       "verify performance_budget: no SLO file has budgets");
@@ -220,8 +219,13 @@ static void use_in_check(struct resolver *r, const struct sq_node *n, json_t *ch
 
 static void use_in_abort(struct resolver *r, const struct sq_node *n, const json_t *condition)
 {
-    const json_t *slo = find(r, n, condition);
+    const json_t *slo = find(r, n, condition), *indicator = json_object_get(slo, "indicator");
 
+    if (slo &&
+        (json_object_get(slo, "slices") || json_object_get(indicator, "raw") || json_object_get(indicator, "query")))
+        sq_diag_error(r->c->d, at_value(n, "slo"), "an SLO with good and total",
+                      "abort_when: the burn rate of SLO %s is known only afterwards",
+                      sq_json_str_or(condition, "slo", ""));
     if (slo && sq_json_num_or(condition, "burn_rate", 0) * (100 - sq_json_num_or(slo, "target", 0)) >= 100)
         sq_diag_error(r->c->d, at_value(n, "burn_rate"), NULL, "abort_when: not even if every request failed");
 }

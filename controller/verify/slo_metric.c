@@ -25,13 +25,13 @@ struct points {
     size_t n, cap;
 };
 
-static enum mode mode_of(const struct sq_slo *slo)
+static enum mode mode_of(const json_t *indicator)
 {
-    if (json_object_get(slo->indicator, "raw"))
+    if (json_object_get(indicator, "raw"))
         return RAW;
-    if (json_object_get(slo->indicator, "query"))
+    if (json_object_get(indicator, "query"))
         return VALUE;
-    return sq_json_bool_or(slo->indicator, "counter", false) ? COUNTER : RATE;
+    return sq_json_bool_or(indicator, "counter", false) ? COUNTER : RATE;
 }
 
 static int add(struct points *list, struct point p, struct sq_err *e)
@@ -92,9 +92,9 @@ static int collect(const struct sq_evidence *ev, const struct sq_slo *slo, bool 
 }
 
 /* Why the values of B (after A) say nothing; NULL: they do. */
-static const char *wrong(const struct sq_slo *slo, enum mode m, const struct point *a, const struct point *b)
+static const char *wrong(const json_t *indicator, enum mode m, const struct point *a, const struct point *b)
 {
-    const bool bad = json_object_get(slo->indicator, "bad") != NULL;
+    const bool bad = json_object_get(indicator, "bad") != NULL;
 
     if (b->error)
         return b->error;
@@ -111,14 +111,14 @@ static const char *wrong(const struct sq_slo *slo, enum mode m, const struct poi
     return NULL;
 }
 
-static void value_of(const struct sq_slo *slo, enum mode m, const struct point *a, const struct point *b, double *good,
+static void value_of(const json_t *indicator, enum mode m, const struct point *a, const struct point *b, double *good,
                      double *total)
 {
-    const char *op = sq_json_str_or(slo->indicator, "op", "");
-    double limit = sq_json_num_or(slo->indicator, "value", 0), part = b->part, dt = a ? b->t - a->t : 0;
+    const char *op = sq_json_str_or(indicator, "op", "");
+    double limit = sq_json_num_or(indicator, "value", 0), part = b->part, dt = a ? b->t - a->t : 0;
 
     if (m == RAW) {
-        bool failure = strcmp(sq_json_str_or(slo->indicator, "raw_type", ""), "failure") == 0;
+        bool failure = strcmp(sq_json_str_or(indicator, "raw_type", ""), "failure") == 0;
 
         *total = 1;
         *good = failure ? 1 - part : part;
@@ -134,8 +134,21 @@ static void value_of(const struct sq_slo *slo, enum mode m, const struct point *
     }
     part = m == COUNTER ? part - a->part : part * dt;
     *total = m == COUNTER ? b->total - a->total : b->total * dt;
-    *good = json_object_get(slo->indicator, "bad") ? *total - part : part;
+    *good = json_object_get(indicator, "bad") ? *total - part : part;
     *good = *good > *total ? *total : *good < 0 ? 0 : *good;
+}
+
+const char *sq_slo_metric(const json_t *indicator, double t0, const double before[2], double t1, const double now[2],
+                          double *good, double *total)
+{
+    enum mode m = mode_of(indicator);
+    struct point a = {t0, before ? before[0] : 0, before ? before[1] : 0, NULL}, b = {t1, now[0], now[1], NULL};
+    const char *why = wrong(indicator, m, before ? &a : NULL, &b);
+
+    *good = *total = 0;
+    if (!why && (before || m >= RAW))
+        value_of(indicator, m, before ? &a : NULL, &b, good, total);
+    return why;
 }
 
 /* Spread evenly over the seconds from A to B (RATE, COUNTER), or put into B's own second. */
@@ -176,7 +189,7 @@ static void fill_run(const struct sq_slo *slo, enum mode m, const struct points 
 
     for (size_t i = 0; i < list->n; i++) {
         const struct point *p = &list->p[i];
-        const char *why = wrong(slo, m, before, p);
+        const char *why = wrong(slo->indicator, m, before, p);
 
         if (why) {
             mark(s, seen, p->t + 1e-6, why);
@@ -186,7 +199,7 @@ static void fill_run(const struct sq_slo *slo, enum mode m, const struct points 
             continue;
         }
         if (m >= RAW || before) {
-            value_of(slo, m, before, p, &good, &total);
+            value_of(slo->indicator, m, before, p, &good, &total);
             put(s, s->before, s->n, before ? before->t : p->t, p->t, m < RAW, good, total);
         }
         before = p;
@@ -202,12 +215,12 @@ static void fill_before(const struct sq_slo *slo, enum mode m, const struct poin
     for (size_t i = 0; i < list->n; i++) {
         const struct point *p = &list->p[i];
 
-        if (wrong(slo, m, m == COUNTER ? before : NULL, p)) {
+        if (wrong(slo->indicator, m, m == COUNTER ? before : NULL, p)) {
             before = NULL;
             continue;
         }
         if (m >= RAW || (before && p->t - before->t <= MAX_STEP)) {
-            value_of(slo, m, before, p, &good, &total);
+            value_of(slo->indicator, m, before, p, &good, &total);
             put(s, 0, s->before, before ? before->t : p->t, p->t, m < RAW, good, total);
             s->history = true;
         }
@@ -220,7 +233,7 @@ int sq_slo_from_metrics(const struct sq_evidence *ev, const struct sq_slo *slo, 
 {
     static const char *const units[] = {"requests (by their rate)", "requests", "ratios", "values"};
     struct points now = {0}, past = {0};
-    enum mode m = mode_of(slo);
+    enum mode m = mode_of(slo->indicator);
 
     s->unit = units[m];
     s->counted = m != RAW;

@@ -47,6 +47,11 @@ struct sq_slo_sum sq_slo_sum(const struct sq_slo_series *s, int64_t from, int64_
 int sq_slo_from_metrics(const struct sq_evidence *ev, const struct sq_slo *slo, struct sq_slo_series *s,
                         struct sq_err *e);
 
+/* The values of one look at T1 (seconds), after those at T0 (BEFORE NULL: there were none): how many were good of how
+ * many since. What is wrong with them, NULL: nothing. */
+const char *sq_slo_metric(const json_t *indicator, double t0, const double before[2], double t1, const double now[2],
+                          double *good, double *total);
+
 /* slo_share.c: is the share of good ones over the SECONDS [first[i], end[i]) of n stretches at least the target? */
 int sq_slo_judge(const struct sq_evidence *ev, const struct sq_slo *slo, const struct sq_ev_step *only,
                  const struct sq_window *secs, size_t n, double conf, json_t *results, struct sq_err *e);
