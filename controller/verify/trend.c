@@ -131,6 +131,7 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
     cleanup_json json_t *now = sq_history(ev, "now");
     json_t *mine = NULL;
     struct sq_err why = {0};
+    size_t before = json_array_size(results);
     int rc = 0;
 
     if (!days || !runs || !now)
@@ -147,7 +148,7 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
             rc = judge(name, metric, days, collect(runs, name, metric, (size_t)min, days), (size_t)want,
                        sq_param_percent(p, "rise", 5), results, e);
     }
-    if (rc == 0 && json_array_size(results) == 0)
+    if (rc == 0 && json_array_size(results) == before)
         rc = judge(only ? only : "", metric, days, 0, (size_t)want, sq_param_percent(p, "rise", 5), results, e);
     return rc;
 }
