@@ -234,7 +234,7 @@ static void lies(void **state)
     say(f, "{\"op\":7}");
     say(f, "{\"op\":\"calls\",\"calls\":7}");
     say(f, "{\"op\":\"ack\",\"edge\":4,\"epoch\":-1,\"rules\":[]}");
-    say(f, "{\"op\":\"ack\",\"edge\":4,\"epoch\":8,\"rules\":[1,2,3,4,5]}");
+    say(f, "{\"op\":\"ack\",\"edge\":4,\"epoch\":8,\"rules\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]}");
     say(f, "{\"op\":\"upstream\",\"req\":1,\"edge\":99}");
     assert_int_equal(count(f, "calls"), 0);
     assert_int_equal(f->edge.acked, 0);
