@@ -15,6 +15,7 @@
 #include "net/clsact.h"
 #include "net/packet_priv.h"
 #include "net/tap.h"
+#include "packet/control.h"
 #include "squall/clock.h"
 #include "squall/proc.h"
 #include "squall/units.h"
@@ -259,11 +260,45 @@ int sq_packet_remove(struct sq_packet_devices *ds, uint64_t cookie, uint64_t ino
 
 struct holds {
     const struct sq_attach *a;
+    const char *tap;
+    int offload; /* as the process says; -1: it was not asked */
 };
 
 static int holds(void *arg, struct sq_err *e)
 {
-    return sq_attach_holds(((struct holds *)arg)->a, e);
+    const struct holds *h = arg;
+    bool on;
+    int rc = sq_attach_holds(h->a, e);
+
+    if (rc < 0 || h->offload < 0)
+        return rc;
+    rc = sq_tap_offload(h->tap, &on, e);
+    if (rc == 0 && on != h->offload)
+        rc = sq_err(e, -EBADE, "%s has its offloads %s, and the packet process wants them %s", h->tap,
+                    on ? "on" : "off", on ? "off" : "on");
+    return rc;
+}
+
+/* By value, what the process carries out. */
+static int verify_stage(struct sq_packet_device *d, int bit, const struct sq_shape *s, int *offload, struct sq_err *e)
+{
+    const struct sq_packet_slot *slot = &d->slot[s->ingress][bit];
+    struct sq_packet_got got;
+    const char *what;
+    int rc;
+
+    *offload = -1;
+    if (slot->stage == loss_alone(s->impair))
+        return sq_err(e, -EBADE, "the fault %s is carried out %s", s->fault,
+                      slot->stage ? "by the packet process, not in BPF" : "in BPF, not by the packet process");
+    rc = slot->stage ? sq_packet_process_get(&d->process, (unsigned)bit, s->ingress, &got, e) : 0;
+    if (rc < 0 || !slot->stage)
+        return rc;
+    what = sq_packet_differs(&got, s->impair);
+    if (what)
+        return sq_err(e, -EBADE, "the packet process of %s has another %s than was asked for", d->ifname, what);
+    *offload = got.offload != 0;
+    return 0;
 }
 
 static int verify_loss(struct sq_packet_device *d, int bit, const struct sq_shape *s, struct sq_err *e)
@@ -281,7 +316,7 @@ static int verify_loss(struct sq_packet_device *d, int bit, const struct sq_shap
 
 int sq_packet_verify(struct sq_packet_device *d, const struct sq_shape *s, struct sq_err *e)
 {
-    struct holds h = {.a = d->attach[s->ingress]};
+    struct holds h = {.a = d->attach[s->ingress], .tap = d->tap[s->ingress]};
     int bit = bit_of(d, s->fault, s->ingress), rc;
 
     if (bit < 0)
@@ -295,6 +330,7 @@ int sq_packet_verify(struct sq_packet_device *d, const struct sq_shape *s, struc
     if (!sq_attach_has(h.a, SQ_REDIRECT_TAP))
         return sq_err(e, -EBADE, "our TAP %s is gone", d->tap[s->ingress]);
     rc = hangs(d, e);
+    rc = rc ? rc : verify_stage(d, bit, s, &h.offload, e);
     rc = rc ? rc : sq_netns_call(s->ns, holds, &h, e);
     if (rc < 0)
         return rc;

@@ -120,7 +120,7 @@ static int hear(struct sq_packet_process *p, void *buf, size_t len, bool (*ours)
     for (;;) {
         struct pollfd f = {.fd = p->sock, .events = POLLIN};
         int64_t left = until - sq_mono_ns();
-        uint8_t got[sizeof(struct sq_packet_stats)];
+        uint8_t got[sizeof(struct sq_packet_stats) + sizeof(struct sq_packet_got)]; /* room for either */
         ssize_t n;
 
         if (left <= 0)
@@ -151,6 +151,14 @@ static bool is_stats(const void *buf, uint32_t seq)
 
     memcpy(&s, buf, sizeof s);
     return s.seq == seq;
+}
+
+static bool is_got(const void *buf, uint32_t seq)
+{
+    uint32_t theirs;
+
+    memcpy(&theirs, (const char *)buf + offsetof(struct sq_packet_got, seq), sizeof theirs);
+    return theirs == seq;
 }
 
 static int acknowledged(struct sq_packet_process *p, const char *what, struct sq_err *e)
@@ -196,6 +204,15 @@ int sq_packet_process_stats(struct sq_packet_process *p, unsigned bit, bool ingr
     int rc = tell(p, &q, sizeof q, NULL, 0, e);
 
     return rc ? rc : hear(p, out, sizeof *out, is_stats, e);
+}
+
+int sq_packet_process_get(struct sq_packet_process *p, unsigned bit, bool ingress, struct sq_packet_got *out,
+                          struct sq_err *e)
+{
+    const struct sq_packet_set q = {.op = SQ_PK_GET, .bit = bit, .ingress = ingress, .seq = ++p->seq};
+    int rc = tell(p, &q, sizeof q, NULL, 0, e);
+
+    return rc ? rc : hear(p, out, sizeof *out, is_got, e);
 }
 
 /* ---- end ---- */

@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/ethtool.h>
 #include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <netlink/msg.h>
@@ -218,4 +220,27 @@ int sq_tap_del(const char *name, const char *alias, struct sq_err *e)
     msg = about(RTM_DELLINK, name);
     rc = msg ? sq_rtnl_transact(msg) : -ENOMEM;
     return rc < 0 && rc != -ENODEV && rc != -ENOENT ? sq_err_sys(e, rc, "cannot delete the TAP device %s", name) : 0;
+}
+
+int sq_tap_offload(const char *name, bool *on, struct sq_err *e)
+{
+    static const uint32_t ask[] = {ETHTOOL_GTXCSUM, ETHTOOL_GTSO};
+    cleanup_close int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    unsigned n = 0;
+
+    if (s < 0)
+        return sq_err_sys(e, -errno, "cannot open a socket");
+    for (size_t i = 0; i < SQ_COUNT(ask); i++) {
+        struct ethtool_value v = {.cmd = ask[i]};
+        struct ifreq r = {.ifr_data = (char *)&v};
+
+        (void)snprintf(r.ifr_name, sizeof r.ifr_name, "%s", name);
+        if (ioctl(s, SIOCETHTOOL, &r) < 0)
+            return sq_err_sys(e, -errno, "cannot read the offloads of %s", name);
+        n += v.data != 0;
+    }
+    if (n == 1)
+        return sq_err(e, -EBADE, "%s has one of checksum and TCP segmentation offload without the other", name);
+    *on = n > 0;
+    return 0;
 }

@@ -4,6 +4,7 @@
 #ifndef SQUALL_TAP_H
 #define SQUALL_TAP_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "net/netns.h"
@@ -24,5 +25,7 @@ int sq_tap_new(const struct sq_tap_opts *o, int *fd, int *ifindex, struct sq_err
 int sq_tap_del(const char *name, const char *alias, struct sq_err *e);
 /* 1: there is an interface NAME with this alias here (NULL: with any); 0: there is not. */
 int sq_tap_there(const char *name, const char *alias, struct sq_err *e);
+/* Does it take GSO packets and partial checksums, as the kernel says? In the calling thread's namespace. */
+int sq_tap_offload(const char *name, bool *on, struct sq_err *e);
 
 #endif

@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "net/impair.h"
-
 /* ---- tables ---- */
 
 static int read_table(const uint8_t **at, size_t *left, struct sq_dist_table **out)
@@ -117,4 +115,96 @@ void *sq_packet_set_write(const struct sq_packet_set *head, const struct sq_impa
     memcpy(buf + sizeof *head, im, sizeof *im);
     (void)write_table(write_table(buf + sizeof *head + sizeof *im, im->table), im->slot_table);
     return buf;
+}
+
+/* ---- read back ---- */
+
+/* FNV-1a. */
+static uint64_t table_sum(const struct sq_dist_table *t)
+{
+    uint64_t sum = UINT64_C(0xcbf29ce484222325);
+    for (uint32_t i = 0; t && i < t->n; i++)
+        sum = (sum ^ (uint16_t)t->v[i]) * UINT64_C(0x100000001b3);
+    return sum;
+}
+
+void sq_packet_got_fill(struct sq_packet_got *got, const struct sq_impair *im, uint32_t limit)
+{
+    got->on = 1;
+    got->n_table = im->table ? im->table->n : 0;
+    got->n_slot_table = im->slot_table ? im->slot_table->n : 0;
+    got->table_sum = table_sum(im->table);
+    got->slot_table_sum = table_sum(im->slot_table);
+    got->im = *im;
+    got->im.table = got->im.slot_table = NULL;
+    got->im.limit = limit;
+}
+
+bool sq_packet_plain_only(const struct sq_impair *im)
+{
+    return im->corrupt > 0 || (im->rate && im->rate < SQ_PACKET_SLOW);
+}
+
+#define FIELD(name)                                                                                                    \
+    {                                                                                                                  \
+#name, offsetof(struct sq_impair, name), sizeof(((struct sq_impair *)NULL)->name)                              \
+    }
+static const struct {
+    const char *name;
+    size_t at, len;
+} FIELDS[] = {
+    FIELD(delay),
+    FIELD(jitter),
+    FIELD(delay_corr),
+    FIELD(dist),
+    FIELD(loss_model),
+    FIELD(loss),
+    FIELD(loss_corr),
+    FIELD(p13),
+    FIELD(p31),
+    FIELD(p32),
+    FIELD(p23),
+    FIELD(p14),
+    FIELD(ge_p),
+    FIELD(ge_r),
+    FIELD(ge_1h),
+    FIELD(ge_1k),
+    FIELD(ecn),
+    FIELD(duplicate),
+    FIELD(duplicate_corr),
+    FIELD(corrupt),
+    FIELD(corrupt_corr),
+    FIELD(reorder),
+    FIELD(reorder_corr),
+    FIELD(gap),
+    FIELD(rate),
+    FIELD(packet_overhead),
+    FIELD(cell_size),
+    FIELD(cell_overhead),
+    FIELD(slot),
+    FIELD(slot_min),
+    FIELD(slot_max),
+    FIELD(slot_dist),
+    FIELD(slot_delay),
+    FIELD(slot_jitter),
+    FIELD(slot_packets),
+    FIELD(slot_bytes),
+    FIELD(limit),
+    FIELD(seed),
+};
+
+const char *sq_packet_differs(const struct sq_packet_got *got, const struct sq_impair *asked)
+{
+    struct sq_packet_got want = {0};
+    if (!got->on)
+        return "stage";
+    sq_packet_got_fill(&want, asked, asked->limit ? asked->limit : sq_impair_limit(asked));
+    for (size_t i = 0; i < sizeof FIELDS / sizeof FIELDS[0]; i++)
+        if (memcmp((const char *)&got->im + FIELDS[i].at, (const char *)&want.im + FIELDS[i].at, FIELDS[i].len) != 0)
+            return FIELDS[i].name;
+    if (got->n_table != want.n_table || got->table_sum != want.table_sum)
+        return "distribution";
+    if (got->n_slot_table != want.n_slot_table || got->slot_table_sum != want.slot_table_sum)
+        return "slot distribution";
+    return sq_packet_plain_only(asked) && got->offload ? "offload" : NULL;
 }

@@ -10,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "packet/control.h"
 #include "packet/frame.h"
 #include "squall/clock.h"
 
@@ -49,8 +50,7 @@ static void choose_offload(struct sq_pdir *dir)
 {
     bool want = true;
     for (unsigned bit = 0; bit < SQ_CLASSIFY_FAULTS; bit++) {
-        const struct sq_impair *im = &dir->stage[bit].im;
-        if (is_on(dir, bit) && (im->corrupt > 0 || (im->rate && im->rate < SQ_PACKET_SLOW)))
+        if (is_on(dir, bit) && sq_packet_plain_only(&dir->stage[bit].im))
             want = false;
     }
     if (dir->tap < 0 || want == dir->offload)
@@ -81,6 +81,14 @@ void sq_pdev_del(struct sq_pdev *d, unsigned dir, unsigned bit)
     x->active.w[bit / 64] &= ~(UINT64_C(1) << bit % 64);
     sq_pstage_clear(&x->stage[bit]);
     choose_offload(x);
+}
+
+void sq_pdev_get(const struct sq_pdev *d, unsigned dir, unsigned bit, struct sq_packet_got *out)
+{
+    const struct sq_pdir *x = &d->dir[dir];
+    out->offload = x->offload;
+    if (is_on(x, bit))
+        sq_packet_got_fill(out, &x->stage[bit].im, x->stage[bit].limit);
 }
 
 void sq_pdev_stats(struct sq_pdev *d, unsigned dir, unsigned bit, struct sq_packet_stats *out)

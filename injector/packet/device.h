@@ -13,6 +13,8 @@
 
 enum { SQ_EGRESS, SQ_INGRESS, SQ_DIRECTIONS };
 
+struct sq_packet_got;
+
 struct sq_pdir {
     int tap;          /* -1: none; owned */
     bool offload;     /* GSO and partial checksums are let in */
@@ -40,6 +42,8 @@ int sq_pdev_tap(struct sq_pdev *d, unsigned dir, int tap);
 /* A stage begins at BIT, or changes. Takes IM's tables over. */
 void sq_pdev_set(struct sq_pdev *d, unsigned dir, unsigned bit, struct sq_impair *im, uint64_t seed);
 void sq_pdev_del(struct sq_pdev *d, unsigned dir, unsigned bit);
+/* What it carries out there (OUT is zeroed before, but for its head). */
+void sq_pdev_get(const struct sq_pdev *d, unsigned dir, unsigned bit, struct sq_packet_got *out);
 void sq_pdev_stats(struct sq_pdev *d, unsigned dir, unsigned bit, struct sq_packet_stats *out);
 
 /* Read up to MAX packets: how many, 0: none waits; -errno: the TAP is gone (and closed). */

@@ -190,6 +190,18 @@ static void on_stats(struct process *p, size_t len)
     (void)send(p->wire, &s, sizeof s, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+static void on_get(struct process *p, size_t len)
+{
+    struct sq_packet_got g;
+    if (len < offsetof(struct sq_packet_got, on))
+        return;
+    memset(&g, 0, sizeof g);
+    memcpy(&g, p->message, offsetof(struct sq_packet_got, on));
+    if (g.bit < SQ_CLASSIFY_FAULTS && g.ingress <= 1)
+        sq_pdev_get(p->dev, g.ingress ? SQ_INGRESS : SQ_EGRESS, g.bit, &g);
+    (void)send(p->wire, &g, sizeof g, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 /* The programs let packets pass from now on; what is held is sent on when it is due. */
 static void let_go(struct process *p)
 {
@@ -220,6 +232,9 @@ static void on_message(struct process *p, size_t len, int *fds, size_t n_fds)
         break;
     case SQ_PK_STATS:
         on_stats(p, len);
+        return;
+    case SQ_PK_GET:
+        on_get(p, len);
         return;
     case SQ_PK_END:
         let_go(p);

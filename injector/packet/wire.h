@@ -84,6 +84,7 @@ enum sq_packet_op {
     SQ_PK_SET,   /* struct sq_packet_set + tables: a stage begins or changes */
     SQ_PK_DEL,   /* struct sq_packet_set without more: what the stage holds keeps its due time */
     SQ_PK_STATS, /* answered by struct sq_packet_stats */
+    SQ_PK_GET,   /* struct sq_packet_set without more; answered by struct sq_packet_got (packet/control.h) */
     SQ_PK_END, /* set the heartbeat to 0: the programs let packets pass from then on; drain, then exit 0. The same when
                   the socket ends */
 };

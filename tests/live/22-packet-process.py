@@ -10,7 +10,7 @@ if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
     print("kernel lacks a network namespace or a TAP for this user")
     sys.exit(77)
 cases = subprocess.run([tool], capture_output=True, text=True, check=True).stdout.split()
-assert len(cases) >= 13, cases
+assert len(cases) >= 14, cases
 failed = 0
 for case in sys.argv[1:] or cases:
     r = subprocess.run([tool, case], capture_output=True, text=True, timeout=50)

@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
 """The packet backend beside others: several faults on one device, somebody else's configuration, another injector, devices
 and namespaces that go. Nobody else's traffic or configuration is touched."""
+import ctypes
+import fcntl
 import re
+import socket
+import struct
 
-from packet_lib import (V4, Echo, Injector, Stream, Wire, configured, end_fault, faults, main, packet_processes, rtt, rtts,
-                        same, sh, until)
+from packet_lib import (V4, Echo, Injector, Stream, Wire, configured, end_fault, faults, inside, main, packet_processes, rtt,
+                        rtts, same, sh, until)
 
 AWAY = ("action", "mirred", "egress", "redirect", "dev", "lo")
 CLSACT = {"SQUALL_PACKET_ATTACH": "clsact"}
@@ -131,6 +135,44 @@ def two_injectors(run_dir):
         quit_clean(two, before, w)
 
 
+def offloads(ns, dev, on=None):
+    """TCP segmentation offload of DEV, as ethtool says and sets it."""
+    with inside(ns):
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    value = ctypes.create_string_buffer(struct.pack("II", 0x1e if on is None else 0x1f, bool(on)))  # ETHTOOL_GTSO, STSO
+    fcntl.ioctl(s, 0x8946, struct.pack("16sQ", dev.encode(), ctypes.addressof(value)))  # SIOCETHTOOL
+    s.close()
+    return struct.unpack("II", value.raw[:8])[1]
+
+
+def read_back(run_dir):
+    """A fault is what its process and the kernel say, not what was asked: a difference is an error, and taken back."""
+    with Wire("read") as w:
+        echo = Echo(w.b, V4[1])
+        before = configured(w.a, w.b)
+        inj = Injector(run_dir)
+        run = inj.run(lease="60s")
+        tap = f"sqt{w.ifindex()}e"
+        slow = faults(inj, run, w.a, {"delay": "10ms"})
+        assert offloads(w.a, tap) == 1
+        offloads(w.a, tap, False)
+        status, body = inj.call("POST", f"runs/{run}/faults", {
+            "uses": "network/impair", "with": {"delay": "10ms", "backend": "packet"},
+            "target": {"interface": "v0", "namespace": w.a, "direction": "egress"}})
+        assert status >= 500 and "offload" in body["error"]["message"], (status, body)
+        assert 10 <= rtts(w.a, V4[1], 5)[0] < 20  # the refused one is gone
+        until("it is noticed of the first one, too", lambda: "as it was applied" in str(
+            inj.get(f"runs/{run}/events?after=0")["events"]), 15)
+        offloads(w.a, tap, True)
+        spoiled = faults(inj, run, w.a, {"corrupt": "1%"})
+        assert offloads(w.a, tap) == 0
+        end_fault(inj, run, spoiled)
+        assert offloads(w.a, tap) == 1
+        end_fault(inj, run, slow)
+        echo.close()
+        quit_clean(inj, before, w)
+
+
 def namespace_dies(run_dir):
     """The namespace goes while its device has faults: nothing keeps it alive, nothing of it is left."""
     for env in ({}, CLSACT):
@@ -189,4 +231,4 @@ def device_changes(run_dir):
 
 
 if __name__ == "__main__":
-    main([composed, only_named, foreign, two_injectors, namespace_dies, device_changes])
+    main([composed, only_named, foreign, two_injectors, read_back, namespace_dies, device_changes])

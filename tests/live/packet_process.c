@@ -6,6 +6,8 @@
 #include <signal.h>
 #include <time.h>
 
+#include "net/tap.h"
+
 #define MS INT64_C(1000000)
 
 static struct rig R;
@@ -291,6 +293,31 @@ static void tap_goes(void)
     MUST(rig_end(&R, 3000) == 0);
 }
 
+/* Read back by value: what a stage carries out, and whether the kernel lets in what it can't. */
+static void reads_back(void)
+{
+    struct sq_impair im = {.delay = 20 * MS, .jitter = MS, .loss_model = SQ_LOSS_GEMODEL, .ge_p = 1, .ge_r = 10};
+    bool on = false;
+    open_with(3, im);
+    im.limit = 100000;
+    struct sq_packet_got g = rig_get(&R, 3);
+    MUST(!sq_packet_differs(&g, &im) && g.offload == 1);
+    MUST(sq_tap_offload("sqt0", &on, NULL) == 0 && on);
+    im.ge_p = 2;
+    MUST(strcmp(sq_packet_differs(&g, &im), "ge_p") == 0);
+    im.corrupt = 1;
+    im.limit = 0; /* then the process sizes it as we do */
+    MUST(rig_set(&R, 3, &im) == 0);
+    g = rig_get(&R, 3);
+    MUST(!sq_packet_differs(&g, &im) && g.offload == 0 && g.im.limit == sq_impair_limit(&im));
+    MUST(sq_tap_offload("sqt0", &on, NULL) == 0 && !on);
+    MUST(rig_del(&R, 3) == 0);
+    g = rig_get(&R, 3);
+    MUST(strcmp(sq_packet_differs(&g, &im), "stage") == 0 && g.offload == 1);
+    MUST(!rig_get(&R, SQ_CLASSIFY_FAULTS).on);
+    all_ended();
+}
+
 /* Messages that make no sense are answered, and change nothing. */
 static void nonsense(void)
 {
@@ -318,11 +345,11 @@ static const struct {
     const char *name;
     void (*run)(void);
 } CASES[] = {
-    {"privileges", privileges}, {"delays", delays},        {"composes", composes},
-    {"shares", shares},         {"overlimit", overlimit},  {"changes", changes},
-    {"rates", rates},           {"forms", forms},          {"end", end},
-    {"orphan", orphan},         {"hangs", hangs_and_dies}, {"tap-goes", tap_goes},
-    {"nonsense", nonsense},
+    {"privileges", privileges}, {"delays", delays},         {"composes", composes},
+    {"shares", shares},         {"overlimit", overlimit},   {"changes", changes},
+    {"rates", rates},           {"forms", forms},           {"end", end},
+    {"orphan", orphan},         {"hangs", hangs_and_dies},  {"tap-goes", tap_goes},
+    {"nonsense", nonsense},     {"reads-back", reads_back},
 };
 
 int main(int argc, char **argv)

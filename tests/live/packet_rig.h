@@ -208,6 +208,16 @@ static inline struct sq_packet_stats rig_stats(struct rig *r, unsigned bit)
     return a;
 }
 
+static inline struct sq_packet_got rig_get(struct rig *r, unsigned bit)
+{
+    struct sq_packet_set q = {.op = SQ_PK_GET, .bit = bit, .seq = ++r->seq};
+    struct sq_packet_got a;
+    struct pollfd f = {.fd = r->ctl, .events = POLLIN};
+    MUST(send(r->ctl, &q, sizeof q, 0) == (ssize_t)sizeof q);
+    MUST(poll(&f, 1, 10000) == 1 && recv(r->ctl, &a, sizeof a, 0) == (ssize_t)sizeof a && a.seq == q.seq);
+    return a;
+}
+
 /* The process's exit status, waited for at most MS; -1: it lives. */
 static inline int rig_wait(struct rig *r, int ms)
 {

@@ -629,6 +629,52 @@ static void messages(void **state)
     free(im.slot_table);
 }
 
+/* What a stage says of itself, against what was asked: each parameter, both tables, the offload. */
+static void read_back(void **state)
+{
+    (void)state;
+    struct sq_impair im = {.delay = 5 * MS, .jitter = MS, .dist = SQ_DIST_TABLE, .table = table_of(q_two), .gap = 3};
+    struct sq_packet_got g = {0};
+    struct {
+        const char *name;
+        size_t at;
+    } field[] = {{"delay", offsetof(struct sq_impair, delay)},
+                 {"jitter", offsetof(struct sq_impair, jitter)},
+                 {"ge_1k", offsetof(struct sq_impair, ge_1k)},
+                 {"ecn", offsetof(struct sq_impair, ecn)},
+                 {"gap", offsetof(struct sq_impair, gap)},
+                 {"rate", offsetof(struct sq_impair, rate)},
+                 {"cell_overhead", offsetof(struct sq_impair, cell_overhead)},
+                 {"slot_bytes", offsetof(struct sq_impair, slot_bytes)},
+                 {"limit", offsetof(struct sq_impair, limit)},
+                 {"seed", offsetof(struct sq_impair, seed)}};
+    assert_string_equal(sq_packet_differs(&g, &im), "stage");
+    sq_packet_got_fill(&g, &im, sq_impair_limit(&im));
+    assert_null(g.im.table);
+    assert_null(sq_packet_differs(&g, &im));
+    for (size_t i = 0; i < sizeof field / sizeof field[0]; i++) {
+        ((uint8_t *)&g.im)[field[i].at] ^= 1;
+        assert_non_null(sq_packet_differs(&g, &im));
+        assert_string_equal(sq_packet_differs(&g, &im), field[i].name);
+        ((uint8_t *)&g.im)[field[i].at] ^= 1;
+    }
+    im.table->v[im.table->n / 2]++;
+    assert_string_equal(sq_packet_differs(&g, &im), "distribution");
+    im.table->v[im.table->n / 2]--;
+    im.slot_table = table_of(q_logistic);
+    assert_string_equal(sq_packet_differs(&g, &im), "slot distribution");
+    free(im.slot_table);
+    im.slot_table = NULL;
+    g.offload = 1;
+    assert_null(sq_packet_differs(&g, &im));
+    im.corrupt = 1;
+    sq_packet_got_fill(&g, &im, sq_impair_limit(&im));
+    assert_string_equal(sq_packet_differs(&g, &im), "offload");
+    g.offload = 0;
+    assert_null(sq_packet_differs(&g, &im));
+    free(im.table);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -652,6 +698,7 @@ int main(void)
         cmocka_unit_test(ecn_mark),
         cmocka_unit_test(one_bit),
         cmocka_unit_test(messages),
+        cmocka_unit_test(read_back),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     sq_pstage_clear(&S);
