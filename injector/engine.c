@@ -58,6 +58,16 @@ void **sq_engine_netem(struct sq_engine *eng)
     return &eng->netem;
 }
 
+uint32_t *sq_engine_backends(struct sq_engine *eng)
+{
+    return &eng->backends;
+}
+
+const json_t *sq_engine_probe(const struct sq_run *run)
+{
+    return run->probe;
+}
+
 struct sq_packet_devices *sq_engine_packets(struct sq_engine *eng)
 {
     return eng->packets;
@@ -70,16 +80,6 @@ const char *sq_engine_run_of(struct sq_engine *eng, const char *fault)
             if (strcmp(l->f.id, fault) == 0)
                 return r->id;
     return NULL;
-}
-
-uint32_t *sq_engine_backends(struct sq_engine *eng)
-{
-    return &eng->backends;
-}
-
-const json_t *sq_engine_probe(const struct sq_run *run)
-{
-    return run->probe;
 }
 
 void sq_engine_beat(struct sq_engine *eng)

@@ -36,8 +36,8 @@ struct sq_cut {
     json_t *target; /* a copy */
     json_t *netns;  /* sq_netns_record */
     char where[96];
-    struct sq_match hosts; /* match[0]: the second group; match[1]: the first one's other hosts */
-    struct sq_match spare;
+    struct sq_match
+        hosts; /* match[0]: the second group; match[1]: the first one's other hosts; except: what is spared */
     struct sq_partition p;
     struct sq_nft *nft; /* NULL: not applied, or gone */
     bool owner;
@@ -315,12 +315,12 @@ static int spare_here(void *arg, struct sq_err *e)
 {
     struct sparing *s = arg;
 
-    return sq_match_spare(&s->c->spare, s->probe, s->notes, e);
+    return sq_match_spare(&s->c->hosts, s->probe, s->notes, e);
 }
 
 static int fill(struct sq_cut *c, const json_t *params, json_t *notes, struct sq_err *e)
 {
-    struct sparing sparing = {c, NULL, notes};
+    struct sparing sparing = {c, sq_engine_probe(c->f->run), notes};
     struct sq_netns ns = {.fd = -1};
     int r = sq_netns_open(sq_json_str_or(c->target, "namespace", NULL), &ns, e);
 
@@ -337,7 +337,7 @@ static int fill(struct sq_cut *c, const json_t *params, json_t *notes, struct sq
         r = sq_partition_groups(&c->p, &c->hosts.match[1], &c->hosts.match[0], e);
     if (r == 0 && sq_json_bool_or(c->target, "spare_control", true))
         r = sq_netns_call(&ns, spare_here, &sparing, e);
-    c->p.spare = &c->spare;
+    c->p.spare = &c->hosts;
     sq_netns_close(&ns);
     return r;
 }
@@ -373,7 +373,6 @@ void sq_cut_free(struct sq_cut *c)
     sq_nft_close(c->nft);
     sq_partition_clear(&c->p);
     sq_match_clear(&c->hosts);
-    sq_match_clear(&c->spare);
     json_decref(c->target);
     json_decref(c->netns);
     free(c);

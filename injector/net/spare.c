@@ -299,7 +299,7 @@ static int spare_path(struct sq_match *m, const char *to, const char *from_text,
     if (is_named(m, &addr, &from, port))
         (void)json_array_append_new(
             notes,
-            json_sprintf("match names what the probe measures: the probe's own packets to %s are excepted all the "
+            json_sprintf("the target names what the probe measures: the probe's own packets to %s are excepted all the "
                          "same; spare_control: false includes them",
                          to));
     else

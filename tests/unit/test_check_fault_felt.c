@@ -169,6 +169,35 @@ static void read_back(void **state)
     }
 }
 
+/* Network faults count packets themselves, and say so as they end. */
+static void packets(void **state)
+{
+    static const struct {
+        const char *end, *want, *words;
+    } cases[] = {
+        {"\"packets\":7,\"bytes\":420,\"intact\":true", "pass", "7 packets felt it"},
+        {"\"packets\":7,\"bytes\":420", "pass", "7 packets felt it"}, /* impairments don't tell `intact` */
+        {"\"packets\":0,\"bytes\":0,\"intact\":true", "inconclusive", "hit no packet"},
+        {"\"packets\":7,\"bytes\":420,\"intact\":false", "inconclusive", "changed or removed by somebody else"},
+        {"\"by\":\"request\"", "pass", "not counted"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct rig r;
+
+        open_step(&r, "network/partition", "\"hit\":[{\"namespace\":\"x\"}],\"readback\":{\"backend\":\"nftables\"}");
+        /* of another fault, and of this one's life: neither is the last word */
+        rig_line(&r, "{\"t\":19,\"type\":\"fault\",\"fault\":\"f2\",\"state\":\"reverted\",\"packets\":99}");
+        rig_line(&r, "{\"t\":19,\"type\":\"packets\",\"fault\":\"f1\",\"packets\":99}");
+        rig_line(&r, "{\"t\":20.1,\"type\":\"fault\",\"fault\":\"f1\",\"state\":\"reverted\",%s}", cases[i].end);
+        EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), cases[i].want);
+        if (!strstr(rig_why(&r, 0), cases[i].words))
+            fail_msg("case %zu: \"%s\" does not say \"%s\"", i, rig_why(&r, 0), cases[i].words);
+        rig_close(&r);
+    }
+}
+
 static void not_applied(void **state)
 {
     struct rig r;
@@ -218,6 +247,7 @@ int main(void)
         cmocka_unit_test(percent_spares_some),
         cmocka_unit_test(errors_and_holes),
         cmocka_unit_test(read_back),
+        cmocka_unit_test(packets),
         cmocka_unit_test(not_applied),
         cmocka_unit_test(control),
     };

@@ -138,7 +138,7 @@ static void test_probe_is_spared(void **state)
     assert_int_equal(to->n_local_port, 0);
     assert_int_equal(from->local_port[0].to, 8080);
     char *said = json_dumps(notes, 0);
-    assert_non_null(strstr(said, "match names what the probe measures"));
+    assert_non_null(strstr(said, "the target names what the probe measures"));
     assert_non_null(strstr(said, "excepted: the probe's path to [::1]:81"));
     free(said);
     sq_match_clear(&m);
