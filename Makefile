@@ -118,6 +118,7 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TEST_LIBS)
 
 # --- what people type -------------------------------------------------------------------------------------------------
 LIVE := $(sort $(wildcard tests/live/[0-9]*.sh tests/live/[0-9]*.py))
+VM := $(sort $(wildcard tests/vm/[0-9]*.py))
 LONG := $(sort $(wildcard tests/long/*.sh tests/long/*.py))
 export SQUALL_BUILD = $(abspath $(BUILD))
 SAN_ENV := ASAN_OPTIONS=abort_on_error=1:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
@@ -149,8 +150,9 @@ run-long: all $(TOOLS)
 	@tests/run -t 1500 $(LONG)
 check-vm:
 	@./deps.sh check
-	@$(MAKE) --no-print-directory all
-	@tests/run -t 600 tests/vm/run
+	@$(MAKE) --no-print-directory run-vm
+run-vm: all $(BUILD)/tests/unit/test_netem
+	@tests/run -t 600 $(VM)
 
 bench: all $(BENCHES)
 	@./deps.sh all
@@ -193,6 +195,6 @@ clean:
 	rm -rf build compile_commands.json
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all deps demo check run-check check-unit check-all run-long check-vm bench fuzz run-fuzz lint format check-format \
+.PHONY: all deps demo check run-check check-unit check-all run-long check-vm run-vm bench fuzz run-fuzz lint format check-format \
     install clean
 .DEFAULT_GOAL := all

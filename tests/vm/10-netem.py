@@ -3,6 +3,9 @@
 packets, is changed, is taken back by request, by lease, by the keeper, by a sweep; a foreign qdisc is left alone."""
 import os, sys
 
+import vm
+
+vm.boot(__file__)
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from squall import *
 
@@ -181,5 +184,4 @@ subprocess.run([SQUALLD, "sweep"], env=host.env, timeout=20, check=True)
 want("taken back by the sweep of the next start", sh("tc", "qdisc", "show") == before)
 host.close()
 echo.kill()
-subprocess.run([os.path.join(ROOT, "tests/vm/effects.py"), "netem"], check=True, timeout=150)
 print("netem: all of it holds")
