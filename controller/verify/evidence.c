@@ -468,16 +468,26 @@ int sq_ev_second_json(const struct sq_ev_second *s, json_t **out, struct sq_err 
     return sq_json_parse(s->text, s->text_len, out, e);
 }
 
+static int add_second(const struct sq_ev_second *s, const char *which, struct sq_hist *h, struct sq_err *e)
+{
+    cleanup_json json_t *rec = NULL;
+    const int cells = sq_cells_index(which);
+    const json_t *sparse;
+    int rc;
+
+    if (s->outlined && cells >= 0)
+        return sq_hist_add_text(h, s->text + s->cells[cells].at, s->cells[cells].len, e);
+    rc = sq_ev_second_json(s, &rec, e);
+    sparse = rc ? NULL : json_object_get(rec, which);
+    return rc || !sparse ? rc : sq_hist_add_json(h, sparse, e);
+}
+
 static int add_hist(const struct sq_ev_endpoint *ep, int64_t first, int64_t end, const char *which, struct sq_hist *h,
                     struct sq_err *e)
 {
     for (size_t i = first_second(ep, first); i < ep->n && ep->secs[i].sec < end; i++) {
-        cleanup_json json_t *rec = NULL;
-        int rc = sq_ev_second_json(&ep->secs[i], &rec, e);
-        const json_t *sparse = rc ? NULL : json_object_get(rec, which);
+        int rc = add_second(&ep->secs[i], which, h, e);
 
-        if (!rc && sparse)
-            rc = sq_hist_add_json(h, sparse, e);
         if (rc)
             return sq_err_prefix(e, "sample of second %lld of %s", (long long)ep->secs[i].sec, ep->name);
     }

@@ -11,6 +11,7 @@
 
 #include "squall/err.h"
 #include "squall/hist.h"
+#include "verify/cells.h"
 
 /* Bounds on what is read; more is an error that says so. */
 #define SQ_EV_MAX_BYTES ((size_t)4 * 1024 * 1024 * 1024)
@@ -95,6 +96,8 @@ struct sq_ev_second {
     uint64_t sent, ok, bad, late, lag_late; /* bad: all reasons */
     const char *text;
     size_t text_len;
+    struct sq_cells cells[SQ_CELLS_COUNT]; /* its histograms in the text; valid when */
+    bool outlined;
 };
 
 struct sq_ev_endpoint {

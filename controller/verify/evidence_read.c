@@ -6,11 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "squall/cleanup.h"
 #include "squall/json.h"
 #include "verify/evidence_private.h"
 
 #define MAX_SECONDS ((double)SQ_EV_MAX_SECONDS)
 #define MAX_COUNT INT64_C(1000000000000)
+
+#define OUTLINE_FROM 512 /* bytes of a line */
 
 /* Distinguishes "this record is damaged" from errors that end the reading. */
 #define DAMAGED 1
@@ -147,7 +150,14 @@ static int endpoint_of(struct sq_evidence *ev, const char *name, struct sq_ev_en
     return 0;
 }
 
-static int on_sample(struct sq_evidence *ev, const json_t *rec, const char *line, size_t len, struct sq_err *e)
+/* A line of the log; `cells` where its histograms are in it, NULL: they are in the record. */
+struct line {
+    const char *text;
+    size_t len;
+    const struct sq_cells *cells;
+};
+
+static int on_sample(struct sq_evidence *ev, const json_t *rec, const struct line *line, struct sq_err *e)
 {
     struct sq_ev_second s = {0};
     struct sq_ev_endpoint *ep;
@@ -168,13 +178,16 @@ static int on_sample(struct sq_evidence *ev, const json_t *rec, const char *line
     rc = sq_ev_grow((void **)&ep->secs, &ep->cap, ep->n, sizeof *ep->secs, e);
     if (rc)
         return rc;
-    char *text = malloc(len + 1);
+    char *text = malloc(line->len + 1);
     if (!text)
         return sq_err(e, -ENOMEM, "no memory for the evidence");
-    memcpy(text, line, len);
-    text[len] = '\0';
+    memcpy(text, line->text, line->len);
+    text[line->len] = '\0';
     s.text = text;
-    s.text_len = len;
+    s.text_len = line->len;
+    s.outlined = line->cells != NULL;
+    if (line->cells)
+        memcpy(s.cells, line->cells, sizeof s.cells);
     ep->secs[ep->n++] = s;
     ev->priv->n_samples++;
     return 0;
@@ -456,7 +469,7 @@ static int on_event(struct sq_evidence *ev, json_t *rec, const char *type, struc
     return 0;
 }
 
-static int on_record(struct sq_evidence *ev, json_t *rec, const char *line, size_t len, struct sq_err *e)
+static int on_record(struct sq_evidence *ev, json_t *rec, const struct line *line, struct sq_err *e)
 {
     const char *type = sq_json_str_or(rec, "type", NULL);
 
@@ -465,22 +478,36 @@ static int on_record(struct sq_evidence *ev, json_t *rec, const char *line, size
     if (!ev->run && strcmp(type, "run") != 0)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "this is no evidence log: its first record is not of type \"run\"");
     if (strcmp(type, "sample") == 0)
-        return on_sample(ev, rec, line, len, e);
+        return on_sample(ev, rec, line, e);
     if (strcmp(type, "calls") == 0)
         return on_calls(ev, rec, e);
     return on_event(ev, rec, type, e);
 }
 
-int sq_ev_line(struct sq_evidence *ev, const char *line, size_t len, bool last, struct sq_err *e)
+/* A sample's histograms are most of the log: they are not parsed before somebody asks. */
+static json_t *parse_line(struct line *line, struct sq_cells cells[SQ_CELLS_COUNT])
 {
+    cleanup_free char *rest = line->len > OUTLINE_FROM ? malloc(line->len) : NULL;
+    size_t n = rest ? sq_cells_outline(line->text, line->len, rest, cells) : 0;
+    json_t *rec = NULL;
+
+    if (n > 0)
+        line->cells = cells;
+    return sq_json_parse(n > 0 ? rest : line->text, n > 0 ? n : line->len, &rec, NULL) == 0 ? rec : NULL;
+}
+
+int sq_ev_line(struct sq_evidence *ev, const char *text, size_t len, bool last, struct sq_err *e)
+{
+    struct line line = {text, len, NULL};
+    struct sq_cells cells[SQ_CELLS_COUNT];
     cleanup_json json_t *rec = NULL;
     int rc = DAMAGED;
 
     ev->priv->lines++;
     if (len == 0)
         return 0;
-    if (sq_json_parse(line, len, &rec, NULL) == 0)
-        rc = on_record(ev, rec, line, len, e);
+    if ((rec = parse_line(&line, cells)))
+        rc = on_record(ev, rec, &line, e);
     else if (last && ev->run) {
         ev->torn = true;
         return 0;

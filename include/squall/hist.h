@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "squall/err.h"
@@ -30,5 +31,7 @@ uint64_t sq_hist_count_le(const struct sq_hist *h, int64_t ns);
 /* Sparse JSON: [index, count, index, count, ...], ascending. New reference, NULL: no memory. */
 json_t *sq_hist_to_json(const struct sq_hist *h);
 int sq_hist_add_json(struct sq_hist *h, const json_t *sparse, struct sq_err *e);
+/* The same from its text without brackets, "index,count,...": decimal digits and commas, nothing else. */
+int sq_hist_add_text(struct sq_hist *h, const char *text, size_t len, struct sq_err *e);
 
 #endif

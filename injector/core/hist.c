@@ -196,21 +196,57 @@ static void put_cells(struct sq_hist *h, unsigned cell, uint32_t count)
         h->max = high;
 }
 
+static int add_pair(struct sq_hist *h, int64_t cell, int64_t count, size_t pair, struct sq_err *e)
+{
+    if (cell < 0 || cell >= CELLS || count < 1 || count > UINT32_MAX)
+        return sq_err_cls(e, SQ_C_INPUT, -ERANGE, "histogram pair %zu is out of range", pair);
+    if (h->cell[cell] > UINT32_MAX - (uint32_t)count)
+        return sq_err_cls(e, SQ_C_INPUT, -EOVERFLOW, "histogram cell %d overflows", (int)cell);
+    put_cells(h, (unsigned)cell, (uint32_t)count);
+    return 0;
+}
+
+static int no_pairs(struct sq_err *e)
+{
+    return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "a histogram is a list of pairs [index, count, ...]");
+}
+
 int sq_hist_add_json(struct sq_hist *h, const json_t *sparse, struct sq_err *e)
 {
     size_t len = json_array_size(sparse);
+    int rc = 0;
 
     if (!json_is_array(sparse) || len % 2 != 0 || len > 2 * (size_t)CELLS)
-        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "a histogram is a list of pairs [index, count, ...]");
-    for (size_t i = 0; i < len; i += 2) {
-        json_int_t cell = json_integer_value(json_array_get(sparse, i));
-        json_int_t count = json_integer_value(json_array_get(sparse, i + 1));
+        return no_pairs(e);
+    for (size_t i = 0; rc == 0 && i < len; i += 2)
+        rc = add_pair(h, json_integer_value(json_array_get(sparse, i)),
+                      json_integer_value(json_array_get(sparse, i + 1)), i / 2, e);
+    return rc;
+}
 
-        if (cell < 0 || cell >= CELLS || count < 1 || count > UINT32_MAX)
-            return sq_err_cls(e, SQ_C_INPUT, -ERANGE, "histogram pair %zu is out of range", i / 2);
-        if (h->cell[cell] > UINT32_MAX - (uint32_t)count)
-            return sq_err_cls(e, SQ_C_INPUT, -EOVERFLOW, "histogram cell %d overflows", (int)cell);
-        put_cells(h, (unsigned)cell, (uint32_t)count);
+/* A number of at most ten digits; *s moves behind it. -1: there is none. */
+static int64_t number(const char **s, const char *end)
+{
+    const char *from = *s;
+    int64_t n = 0;
+
+    for (; *s < end && **s >= '0' && **s <= '9' && *s - from < 10; (*s)++)
+        n = n * 10 + (**s - '0');
+    return *s == from ? -1 : n;
+}
+
+int sq_hist_add_text(struct sq_hist *h, const char *text, size_t len, struct sq_err *e)
+{
+    const char *s = text, *end = text + len;
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && s < end; i++) {
+        int64_t cell = number(&s, end), count;
+
+        if (cell < 0 || s == end || *s++ != ',' || (count = number(&s, end)) < 0 ||
+            (s < end && (*s++ != ',' || s == end)) || i >= CELLS)
+            return no_pairs(e);
+        rc = add_pair(h, cell, count, i, e);
     }
-    return 0;
+    return rc;
 }
