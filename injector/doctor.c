@@ -40,16 +40,26 @@ static const char *how_of(enum sq_target t)
     return "";
 }
 
+/* Kinds of one family share their check, and one can take a quarter of a second (BPF programs are verified by the
+ * kernel): done once for each, or the keeper would take this for a hang. */
 static void add_kinds(struct sq_engine *eng, json_t *checks)
 {
     bool seccomp = sq_intercept_check_seccomp(NULL) == 0;
+    const char *how = "";
+    int (*done)(struct sq_engine *, struct sq_err *) = NULL;
+    struct sq_err e = {0};
+    int rc = 0;
     size_t n;
     const struct sq_fault_entry *k = sq_fault_kinds(&n);
     for (size_t i = 0; i < n; i++) {
-        struct sq_err e = {0};
         enum sq_target t = k[i].spec->target;
-        struct check c = {k[i].spec->name, how_of(t), t == SQ_T_PROCESS || (t == SQ_T_EDGE && seccomp)};
-        int rc = k[i].ops->check ? k[i].ops->check(eng, &e) : 0;
+        if (!done || k[i].ops->check != done) {
+            sq_err_clear(&e);
+            done = k[i].ops->check;
+            rc = done ? done(eng, &e) : 0;
+            how = how_of(t);
+        }
+        struct check c = {k[i].spec->name, how, t == SQ_T_PROCESS || (t == SQ_T_EDGE && seccomp)};
         add(checks, &c, rc, &e);
     }
 }
