@@ -1,6 +1,7 @@
 #include "doctor.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -25,13 +26,13 @@ static void add(json_t *checks, const struct check *c, int rc, struct sq_err *e)
     json_array_append_new(checks, o);
 }
 
-static const char *how_of(enum sq_target t)
+static const char *how_of(enum sq_target t, bool bpf)
 {
     switch (t) {
     case SQ_T_PROCESS:
         return "pidfd";
     case SQ_T_EDGE:
-        return sq_intercept_check_bpf(NULL) == 0 ? "cgroup-BPF" : "seccomp notification";
+        return bpf ? "cgroup-BPF" : "seccomp notification";
     case SQ_T_NETWORK:
         return "by a backend that works here: netem, else packet";
     case SQ_T_PARTITION:
@@ -40,28 +41,42 @@ static const char *how_of(enum sq_target t)
     return "";
 }
 
-/* Kinds of one family share their check, and one can take a quarter of a second (BPF programs are verified by the
- * kernel): done once for each, or the keeper would take this for a hang. */
-static void add_kinds(struct sq_engine *eng, json_t *checks)
+/* What a check said. Many kinds share one, and one can take a quarter of a second (the kernel verifies BPF programs). */
+struct said {
+    int (*check)(struct sq_engine *, struct sq_err *);
+    int rc;
+    struct sq_err e;
+};
+
+static struct said *ask(struct sq_engine *eng, struct said *said, size_t *n,
+                        int (*check)(struct sq_engine *, struct sq_err *))
+{
+    for (size_t i = 0; i < *n; i++)
+        if (said[i].check == check)
+            return &said[i];
+    struct said *s = &said[(*n)++];
+    s->check = check;
+    s->rc = check ? check(eng, &s->e) : 0;
+    sq_engine_beat(eng); /* or the keeper would take many checks for a hang */
+    return s;
+}
+
+static int add_kinds(struct sq_engine *eng, bool bpf, json_t *checks)
 {
     bool seccomp = sq_intercept_check_seccomp(NULL) == 0;
-    const char *how = "";
-    int (*done)(struct sq_engine *, struct sq_err *) = NULL;
-    struct sq_err e = {0};
-    int rc = 0;
-    size_t n;
+    size_t n, n_said = 0;
     const struct sq_fault_entry *k = sq_fault_kinds(&n);
+    cleanup_free struct said *said = calloc(n, sizeof *said);
+
+    if (!said)
+        return -ENOMEM;
     for (size_t i = 0; i < n; i++) {
         enum sq_target t = k[i].spec->target;
-        if (!done || k[i].ops->check != done) {
-            sq_err_clear(&e);
-            done = k[i].ops->check;
-            rc = done ? done(eng, &e) : 0;
-            how = how_of(t);
-        }
-        struct check c = {k[i].spec->name, how, t == SQ_T_PROCESS || (t == SQ_T_EDGE && seccomp)};
-        add(checks, &c, rc, &e);
+        struct said *s = ask(eng, said, &n_said, k[i].ops->check);
+        struct check c = {k[i].spec->name, how_of(t, bpf), t == SQ_T_PROCESS || (t == SQ_T_EDGE && seccomp)};
+        add(checks, &c, s->rc, &s->e);
     }
+    return 0;
 }
 
 static int check_root(struct sq_err *e)
@@ -91,10 +106,13 @@ static int check_keeper(const struct sq_engine *eng, struct sq_err *e)
 json_t *sq_doctor(struct sq_engine *eng)
 {
     json_t *checks = json_array();
-    if (!checks)
+    struct sq_err e = {0}, bpf = {0};
+    int bpf_rc = sq_intercept_check_bpf(&bpf);
+
+    if (!checks || add_kinds(eng, bpf_rc == 0, checks) < 0) {
+        json_decref(checks);
         return NULL;
-    add_kinds(eng, checks);
-    struct sq_err e = {0};
+    }
     add(checks, &(struct check){"root", "uid 0", false}, check_root(&e), &e);
     sq_err_clear(&e);
     add(checks, &(struct check){"netem", "network faults by the kernel: htb, netem, a BPF classifier", false},
@@ -106,8 +124,7 @@ json_t *sq_doctor(struct sq_engine *eng)
     add(checks, &(struct check){"cgroup2", "services in cgroups of their own, frozen and killed as a whole", false},
         check_cgroup(&e), &e);
     sq_err_clear(&e);
-    add(checks, &(struct check){"bpf", "connects redirected by cgroup-BPF", false}, sq_intercept_check_bpf(&e), &e);
-    sq_err_clear(&e);
+    add(checks, &(struct check){"bpf", "connects redirected by cgroup-BPF", false}, bpf_rc, &bpf);
     add(checks, &(struct check){"seccomp", "calls of launched programs, Unix sockets too", true},
         sq_intercept_check_seccomp(&e), &e);
     sq_err_clear(&e);

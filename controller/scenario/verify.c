@@ -203,8 +203,8 @@ static bool on_this_edge(const struct sq_decide *x, const json_t *step)
     const char *edge = sq_json_str_or(x->check, "edge", ""), *uses = sq_json_str_or(step, "uses", "");
     const char *hit = sq_json_str_or(json_object_get(step, "target"), "edge", NULL);
 
-    if (strncmp(uses, "call/", 5) != 0) {
-        sq_diag_error(x->c->d, sq_decide_at(x, "step"), "use a step with call/latency, call/error or call/blackhole",
+    if (strncmp(uses, "call/", 5) != 0 && strncmp(uses, "network/", 8) != 0) {
+        sq_diag_error(x->c->d, sq_decide_at(x, "step"), "use a step with a call/ or network/ fault",
                       "verify %s: step \"%s\" is %s, which does not act on calls", x->name,
                       sq_json_str_or(step, "id", ""), uses);
         return false;
