@@ -22,16 +22,21 @@ static void tune(const struct conn *c, int fd)
     set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1); /* urgent bytes are bytes too */
 }
 
-static int start_connect(struct conn *c, const struct origin *o)
+int px_conn_dial(struct conn *c, const struct sockaddr *to, socklen_t len)
 {
-    int fd = socket(o->to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = socket(to->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return errno;
     c->end[DEP].fd = fd;
     tune(c, fd);
-    if (connect(fd, (const struct sockaddr *)&o->to, o->to_len) == 0)
+    if (connect(fd, to, len) == 0)
         return 0;
-    return errno == EINTR ? EINPROGRESS : errno;
+    if (errno == EINPROGRESS || errno == EINTR)
+        return EINPROGRESS;
+    int err = errno;
+    (void)close(fd);
+    c->end[DEP].fd = -1;
+    return err;
 }
 
 static void ask_squalld(struct conn *c)
@@ -76,8 +81,10 @@ void px_conn_new(struct edge *e, int fd, bool local, const struct origin *o)
     if (e->protocol == PX_TCP)
         px_go_opaque(c);
     int err = EINPROGRESS;
-    if (o->to_len > 0)
-        err = start_connect(c, o);
+    if (e->plain)
+        err = px_plain_dial(c);
+    else if (o->to_len > 0)
+        err = px_conn_dial(c, (const struct sockaddr *)&o->to, o->to_len);
     else if (c->px->wire.fd < 0)
         err = ECONNREFUSED;
     else
@@ -115,7 +122,7 @@ void px_conn_connected(struct conn *c, int err)
     if (c->state != PX_CONNECTING)
         return;
     if (err) {
-        px_conn_close(c, SQ_OUT_REFUSED, err, true);
+        px_conn_close(c, SQ_OUT_REFUSED, err, !c->edge->plain);
         return;
     }
     c->state = PX_OPEN;
@@ -207,7 +214,9 @@ void px_conn_close(struct conn *c, enum sq_call_outcome why, int status, bool re
         TAILQ_REMOVE(&px->pending, c, pending_link);
     c->pending = false;
     sq_timer_stop(&px->timers, &c->timer);
+    px_plain_forget(c);
     for (int i = 0; i < 2; i++) {
+        e->sent[i] += c->lane[i].out;
         sq_lane_clear(&c->lane[i]);
         free(c->lane[i].stages);
         c->lane[i].stages = NULL;

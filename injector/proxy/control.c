@@ -97,8 +97,36 @@ static void on_unedge(struct px *px, struct packet *p)
 
 static json_t *ack_of(const struct edge *e, uint32_t id, uint32_t epoch)
 {
-    return json_pack("{s:s,s:I,s:I,s:o}", "op", "ack", "edge", (json_int_t)id, "epoch",
-                     (json_int_t)(e ? e->rules.epoch : epoch), "rules", e ? sq_rules_json(&e->rules) : json_array());
+    json_t *ack =
+        json_pack("{s:s,s:I,s:I,s:o}", "op", "ack", "edge", (json_int_t)id, "epoch",
+                  (json_int_t)(e ? e->rules.epoch : epoch), "rules", e ? sq_rules_json(&e->rules) : json_array());
+    if (ack && e && e->plain)
+        px_plain_json(e, ack);
+    return ack;
+}
+
+static void refuse(json_t *ack, int rc)
+{
+    if (rc != 0)
+        json_object_set_new(ack, "error", json_string(strerror(-rc)));
+}
+
+static void on_plain(struct px *px, struct packet *p)
+{
+    uint32_t id = number(p->o, "id");
+    int rc = px_plain_add(px, id, sq_json_str_or(p->o, "host", ""), sq_json_int_or(p->o, "port", 0), p->fds, p->nfds);
+    json_t *ack = ack_of(px_edge_find(px, id), id, 0);
+    refuse(ack, rc);
+    px_send_json(px, ack);
+}
+
+static void on_unplain(struct px *px, struct packet *p)
+{
+    uint32_t id = number(p->o, "id");
+    struct edge *e = px_edge_find(px, id);
+    if (e && e->plain)
+        px_plain_drop(e);
+    px_send_json(px, ack_of(NULL, id, 0));
 }
 
 static void on_ask(struct px *px, struct packet *p)
@@ -157,6 +185,7 @@ static const struct {
     {"hello", on_hello},       {"raw", on_raw},           {"edge", on_edge},     {"caller", on_caller},
     {"unix", on_unix},         {"uncaller", on_uncaller}, {"unedge", on_unedge}, {"rules", on_rules},
     {"listener", on_listener}, {"upstream", on_upstream}, {"quit", on_quit},     {"ask", on_ask},
+    {"plain", on_plain},       {"unplain", on_unplain},
 };
 
 void px_control(struct px *px, const char *text, size_t len, int *fds, size_t nfds)

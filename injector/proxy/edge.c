@@ -82,7 +82,7 @@ static void welcome(struct listener *l, int fd, const struct sockaddr_storage *p
     struct origin o = {.caller = l->caller};
     struct sockaddr_storage local = {0};
     socklen_t n = sizeof(local);
-    bool known = l->kind == PX_UNIX;
+    bool known = l->kind == PX_UNIX || l->kind == PX_PLAIN;
     if (l->kind == PX_PASS6 || l->kind == PX_GATE6)
         known = origin_of6(e, &o);
     else if (!known && getsockname(fd, (struct sockaddr *)&local, &n) == 0 && local.ss_family == AF_INET)
@@ -140,7 +140,7 @@ static void on_listener_closed(uv_handle_t *h)
     free(h->data);
 }
 
-static int listen_on(struct edge *e, int fd, enum listen_kind kind, uint32_t caller)
+int px_listen(struct edge *e, int fd, enum listen_kind kind, uint32_t caller)
 {
     struct listener *l = calloc(1, sizeof(*l));
     if (!l)
@@ -160,8 +160,8 @@ static int listen_on(struct edge *e, int fd, enum listen_kind kind, uint32_t cal
 
 static void unlisten(struct listener *l)
 {
-    /* Closing it would reset those that wait to be accepted. */
-    for (int i = 0; i < BACKLOG_MAX && accept_one(l) == ACCEPT_MORE; i++)
+    /* Closing it would reset those that wait to be accepted; of a plain proxy all end now. */
+    for (int i = 0; l->kind != PX_PLAIN && i < BACKLOG_MAX && accept_one(l) == ACCEPT_MORE; i++)
         ;
     TAILQ_REMOVE(&l->edge->listeners, l, link);
     sq_timer_stop(&l->edge->px->timers, &l->again);
@@ -208,7 +208,7 @@ int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protoc
     TAILQ_INSERT_TAIL(&px->edges, e, link);
     int rc = 0;
     for (size_t i = 0; i < nfds && i < 4 && rc == 0; i++) {
-        rc = listen_on(e, fds[i], KINDS[i], 0);
+        rc = px_listen(e, fds[i], KINDS[i], 0);
         if (rc < 0)
             break;
         struct sockaddr_in at = {0};
@@ -224,13 +224,14 @@ int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protoc
 
 int px_edge_unix(struct edge *e, uint32_t caller, int fd)
 {
-    return e->px->draining ? -ESHUTDOWN : listen_on(e, fd, PX_UNIX, caller);
+    return e->px->draining ? -ESHUTDOWN : px_listen(e, fd, PX_UNIX, caller);
 }
 
 static void free_edge(struct edge *e)
 {
     px_edge_unlisten(e);
     TAILQ_REMOVE(&e->px->edges, e, link);
+    free(e->plain);
     free(e);
 }
 

@@ -128,11 +128,23 @@ static void clear_rules(struct px *px)
     px_hold_rules(px);
 }
 
+/* They are nobody's fault to be taken back, and nobody could change them any more. */
+static void drop_plain(struct px *px)
+{
+    struct edge *next;
+    for (struct edge *e = TAILQ_FIRST(&px->edges); e; e = next) {
+        next = TAILQ_NEXT(e, link);
+        if (e->plain)
+            px_plain_drop(e);
+    }
+}
+
 void px_drain(struct px *px)
 {
     if (px->draining)
         return;
     px->draining = true;
+    drop_plain(px);
     px_callers_drop(px); /* new calls go direct */
     clear_rules(px);
     px_calls_flush(px);
@@ -183,7 +195,9 @@ static int start(struct px *px)
 static void end_edge(struct edge *e)
 {
     struct conn *next;
-    if (e->counted)
+    if (e->plain && e->counted)
+        px_plain_drop(e);
+    else if (e->counted)
         px_edge_drop(e);
     else
         for (struct conn *c = TAILQ_FIRST(&e->conns); c; c = next) {
@@ -220,15 +234,14 @@ static void stop(struct px *px)
 
 int sq_proxy_main(int argc, char **argv)
 {
-    (void)argc;
-    (void)argv;
+    bool plain = argc > 1 && strcmp(argv[1], "plain") == 0;
     int type = 0;
     socklen_t n = sizeof(type);
     if (getsockopt(WIRE_FD, SOL_SOCKET, SO_TYPE, &type, &n) != 0 || type != SOCK_SEQPACKET) {
         (void)fprintf(stderr, "squalld proxy: descriptor 3 must be squalld's socket; it is not started by hand\n");
         return 2;
     }
-    (void)prctl(PR_SET_NAME, "squall-proxy", 0, 0, 0);
+    (void)prctl(PR_SET_NAME, plain ? "squall-plain" : "squall-proxy", 0, 0, 0);
     (void)fcntl(WIRE_FD, F_SETFD, FD_CLOEXEC);
     (void)signal(SIGPIPE, SIG_IGN);
     raise_files();

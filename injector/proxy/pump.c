@@ -283,6 +283,8 @@ static void gone(struct conn *c, int64_t now)
 
 static void maybe_gone(struct conn *c)
 {
+    if (c->edge->plain && c->state == PX_CONNECTING)
+        return; /* what it sent before it left is for the upstream */
     bool waits = c->state == PX_CONNECTING || c->http.n > 0 || c->lane[UP].head || c->lane[DOWN].head;
     if (c->state != PX_CLOSED && !c->gone && waits && caller_left(c))
         gone(c, sq_mono_ns());
@@ -321,6 +323,8 @@ static void on_dep(struct conn *c, int status, int events)
         int err = 0;
         socklen_t n = sizeof(err);
         (void)getsockopt(c->end[DEP].fd, SOL_SOCKET, SO_ERROR, &err, &n);
+        if ((err || status < 0) && c->edge->plain && px_plain_again(c))
+            return;
         px_conn_connected(c, status < 0 && err == 0 ? ECONNREFUSED : err);
         return;
     }

@@ -55,7 +55,7 @@ struct caller {
     int links[SQ_WIRE_FDS];
 };
 
-enum listen_kind { PX_PASS, PX_GATE, PX_PASS6, PX_GATE6, PX_UNIX };
+enum listen_kind { PX_PASS, PX_GATE, PX_PASS6, PX_GATE6, PX_UNIX, PX_PLAIN };
 struct listener {
     TAILQ_ENTRY(listener) link;
     uv_poll_t poll;
@@ -76,8 +76,8 @@ struct edge {
     TAILQ_HEAD(, listener) listeners;
     TAILQ_HEAD(, conn) conns;
     bool counted;       /* false: told to forget it; lives until its last connection has closed */
-    bool plain;         /* no caller's edge but a proxy with one upstream (plain.c) */
-    uint64_t bytes[2];  /* read, by lane */
+    struct plain *plain; /* no caller's edge but a proxy with one upstream (plain.c); NULL: an edge */
+    uint64_t bytes[2], sent[2]; /* by lane; `sent`: of closed connections */
     uint16_t gate_port; /* network byte order; 0: none */
 };
 
@@ -124,6 +124,7 @@ struct conn {
     struct sq_lane lane[2];
     struct sq_http http;
     struct sq_call whole; /* of a connection that never carries HTTP */
+    struct lookup *lookup; /* of the upstream of a plain proxy; NULL: none */
 };
 
 /* Where an accepted connection wants to go. */
@@ -135,6 +136,14 @@ struct origin {
     bool judged;
     struct sockaddr_storage to;
     socklen_t to_len; /* 0: ask squalld (a Unix socket) */
+};
+
+/* The upstream of a plain proxy. */
+struct plain {
+    char host[256];
+    uint16_t port;
+    struct sockaddr_storage to; /* when `host` is an address */
+    socklen_t to_len;           /* 0: a name, looked up for each connection */
 };
 
 struct px {
@@ -184,6 +193,7 @@ void px_control(struct px *px, const char *text, size_t len, int *fds, size_t nf
 struct edge *px_edge_find(struct px *px, uint32_t id);
 int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protocol, int *fds, size_t nfds);
 int px_edge_unix(struct edge *e, uint32_t caller, int fd);
+int px_listen(struct edge *e, int fd, enum listen_kind kind, uint32_t caller);
 void px_edge_drop(struct edge *e); /* stop listening and counting, no rules any more */
 void px_edge_unlisten(struct edge *e);
 void px_edge_unused(struct edge *e); /* free it when nothing uses it any more */
@@ -200,10 +210,21 @@ void px_conn_connected(struct conn *c, int err);
 /* Over. `why` is the outcome of the calls that are open (their own gave_up comes first). */
 void px_conn_close(struct conn *c, enum sq_call_outcome why, int status, bool reset);
 void px_conn_leave(struct conn *c); /* its edge is dropped: report what is open as open */
+/* Connect to the dependency: 0, EINPROGRESS or another errno. */
+int px_conn_dial(struct conn *c, const struct sockaddr *to, socklen_t len);
 
 /* pump.c */
 void px_end_poll(struct end *e, int want);
 void px_pump(struct conn *c); /* write what is due, pass on ends, say what to wait for; may close it */
+
+/* plain.c: proxies of the Toxiproxy kind */
+int px_plain_add(struct px *px, uint32_t id, const char *host, int64_t port, int *fds, size_t nfds);
+void px_plain_drop(struct edge *e); /* with all its connections, now */
+int px_plain_dial(struct conn *c);  /* as px_conn_dial */
+/* The connect failed: is another address tried? */
+bool px_plain_again(struct conn *c);
+void px_plain_forget(struct conn *c); /* closed */
+void px_plain_json(const struct edge *e, json_t *ack);
 
 /* shape.c: rules on bytes */
 /* A new connection: draw. */

@@ -219,7 +219,7 @@ void px_call_raw(struct px *px, const struct edge *e, uint32_t caller, enum sq_c
                  enum sq_call_outcome outcome, int status, const struct sq_call *call, int64_t end)
 {
     struct wire *w = &px->wire;
-    if (w->fd < 0 || !e->counted)
+    if (w->fd < 0 || !e->counted || e->plain)
         return;
     if (w->calls_len + CALL_MAX + 2 > SQ_WIRE_MAX)
         px_calls_flush(px);

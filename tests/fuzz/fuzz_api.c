@@ -385,7 +385,7 @@ static void fuzz_incoming(const char *text, size_t len)
     for (uint32_t i = 0; i < EDGES; i++) {
         struct sq_edge *edge = ic->edge[i];
 
-        MUST(json_array_size(edge->ack_rules) <= SQ_EDGE_RULES);
+        MUST(json_array_size(edge->ack_rules) <= SQ_EDGE_FAULTS);
         json_decref(edge->ack_rules);
         edge->ack_rules = NULL;
         edge->acked = 0;
