@@ -18,6 +18,9 @@ static const struct sq_option options[] = {
     {"out", 'o', "DIR", "the run's folder (default: squall-runs/<time>-<name>-<hex>)", SQ_COMPLETE_DIR, NULL},
     {"seed", 0, "N", "seed of every random choice, to repeat one (default: drawn, and recorded)", SQ_COMPLETE_NONE,
      NULL},
+    {"approve", 0, "NAME", "who answers for performance budgets that this run exceeds and that require approval",
+     SQ_COMPLETE_NONE, NULL},
+    {"reason", 0, "TEXT", "why, with --approve; both go into the evidence", SQ_COMPLETE_NONE, NULL},
     {"injector", 0, "SOCKET", "use this injector (default: $SQUALL_INJECTOR, else a private one)", SQ_COMPLETE_FILE,
      NULL},
     {"json", 0, NULL, "print report.json instead of the summary", SQ_COMPLETE_NONE, NULL},
@@ -121,6 +124,8 @@ static int execute(const struct sq_args *a, struct sq_term *t, const json_t *doc
         .scenario = doc,
         .file = a->argv[0],
         .out = sq_args_value(a, "out"),
+        .approved_by = sq_args_value(a, "approve"),
+        .approved_why = sq_args_value(a, "reason"),
         .injector = sq_begin_injector(sq_args_value(a, "injector")),
         .seeded = sq_args_has(a, "seed"),
         .seed = seed,
@@ -152,6 +157,10 @@ static int run_main(const struct sq_args *a, struct sq_term *t)
             return sq_term_usage(t, "an integer below 2^53, as a run's evidence has it",
                                  "run: \"%.40s\" can't be a seed", text);
     }
+    const char *by = sq_args_value(a, "approve"), *why = sq_args_value(a, "reason");
+    if (!by != !why || (by && (!*by || !*why)))
+        return sq_term_usage(t, "--approve ana --reason \"until the cache is back\"",
+                             "run: --approve and --reason go together");
     int code = sq_load_scenario(a, t, a->argv[0], sq_args_has(a, "quiet"), &doc);
     if (code == SQ_PASS)
         code = sq_begin(t);

@@ -8,6 +8,7 @@
 #include "report/markup.h"
 #include "report/report.h"
 #include "report/series.h"
+#include "report/slos.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
@@ -52,6 +53,7 @@ static const char style[] =
     ".key.fault{background:var(--fault);border:1px solid var(--failed)}.key.unknown{background:var(--line)}"
     "code,pre{font:12.5px ui-monospace,monospace}pre{background:var(--card);padding:10px;overflow-x:auto;margin:6px 0 "
     "0}"
+    ".v-text.fail{color:var(--fail)}.v-text.warn{color:var(--warn)}"
     "details summary{cursor:pointer;color:var(--dim);font-size:13px}";
 
 static void head(FILE *out, const struct sq_report_in *in)
@@ -126,6 +128,37 @@ static void checks(FILE *out, const json_t *list)
     for (size_t k = 0; k < SQ_COUNT(order); k++)
         json_array_foreach(list, i, c) if (strcmp(sq_verdict_of(c), order[k]) == 0) check_row(out, c);
     (void)fputs("</table></div>\n", out);
+}
+
+static void slos(FILE *out, const json_t *list)
+{
+    char note[256];
+    const json_t *o;
+    size_t i;
+
+    (void)fputs("<h2>SLOs</h2><div class=\"wrap\"><table><tr><th>SLO</th><th class=\"n\">target</th>"
+                "<th class=\"n\">good</th><th class=\"n\">budget spent</th><th>alerts that would fire</th></tr>\n",
+                out);
+    json_array_foreach(list, i, o)
+    {
+        struct sq_slo_row r;
+
+        sq_slo_row_of(o, &r);
+        (void)fputs("<tr><td><b>", out);
+        sq_xml(out, r.name);
+        (void)fputs("</b><small>", out);
+        sq_xml(out, r.indicator);
+        (void)fputs("</small></td>", out);
+        text_cell(out, "n", r.target);
+        text_cell(out, "n", r.observed);
+        (void)fprintf(out, "<td class=\"n\">%s<small>of %s</small></td><td class=\"v-text %s\">", r.spent, r.window,
+                      r.tone);
+        sq_xml(out, r.alerts);
+        (void)fputs("</td></tr>\n", out);
+    }
+    (void)fputs("</table></div>\n", out);
+    if (sq_slo_note(list, note, sizeof note)[0])
+        (void)fprintf(out, "<p class=\"dim\">%s</p>\n", note);
 }
 
 static void number_cell(FILE *out, double v, int digits, const char *unit)
@@ -238,6 +271,8 @@ static int write_html(FILE *out, const struct sq_report_in *in, struct sq_err *e
     r = sq_charts(out, ev, e);
     if (r == 0) {
         checks(out, json_object_get(in->verdict, "checks"));
+        if (json_array_size(json_object_get(in->verdict, "slos")))
+            slos(out, json_object_get(in->verdict, "slos"));
         phases(out, rows, n);
         r = faults(out, ev, e);
     }

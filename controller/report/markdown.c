@@ -5,6 +5,7 @@
 
 #include "report/report.h"
 #include "report/series.h"
+#include "report/slos.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 
@@ -65,6 +66,35 @@ static void checks(FILE *out, const json_t *list)
         cell(out, sq_json_str_or(c, "why", ""));
         (void)fputs("\n", out);
     }
+}
+
+static void slos(FILE *out, const json_t *list)
+{
+    char note[256];
+    const json_t *o;
+    size_t i;
+
+    (void)fputs("\n## SLOs\n\n| SLO | indicator | target | good | of the budget | alerts that would fire |\n"
+                "|---|---|---:|---:|---:|---|\n",
+                out);
+    json_array_foreach(list, i, o)
+    {
+        struct sq_slo_row r;
+
+        sq_slo_row_of(o, &r);
+        (void)fputs("| ", out);
+        cell(out, r.name);
+        (void)fputs(" | ", out);
+        cell(out, r.indicator);
+        (void)fprintf(out, " | %s | %s | %s of %s | %s", r.target, r.observed, r.spent, r.window,
+                      strcmp(r.tone, "fail") == 0   ? "🚨 "
+                      : strcmp(r.tone, "warn") == 0 ? "⚠️ "
+                                                    : "");
+        cell(out, r.alerts);
+        (void)fputs(" |\n", out);
+    }
+    if (sq_slo_note(list, note, sizeof note)[0])
+        (void)fprintf(out, "\n%s\n", note);
 }
 
 static void number(FILE *out, int digits, const char *unit, double v)
@@ -138,6 +168,8 @@ static int write_markdown(FILE *out, const struct sq_report_in *in, struct sq_er
     (void)fprintf(out, "\n\nRun `%s`, %s, host %s, seed %llu, Squall %s.\n\n", ev->id, ev->start, ev->host,
                   (unsigned long long)ev->seed, ev->squall);
     checks(out, json_object_get(in->verdict, "checks"));
+    if (json_array_size(json_object_get(in->verdict, "slos")))
+        slos(out, json_object_get(in->verdict, "slos"));
     phases(out, rows, n);
     faults(out, ev);
     return 0;

@@ -5,6 +5,7 @@
 
 #include "report/report.h"
 #include "report/series.h"
+#include "report/slos.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 
@@ -84,6 +85,39 @@ static void phases(FILE *out, const struct sq_phase_row *rows, size_t n)
     }
 }
 
+static const char *tone(bool colour, const char *t)
+{
+    if (!colour || strcmp(t, "pass") == 0)
+        return "";
+    return strcmp(t, "fail") == 0 ? "\033[31m" : "\033[33m";
+}
+
+static void slos(FILE *out, const json_t *list, bool colour, unsigned width)
+{
+    char note[256];
+    const json_t *o;
+    size_t i;
+
+    (void)fprintf(out, "\n  %-20s %9s %11s %14s  %s\n", "SLO", "target", "good", "budget spent",
+                  "alerts that would fire");
+    json_array_foreach(list, i, o)
+    {
+        struct sq_slo_row r;
+        char spent[80];
+
+        sq_slo_row_of(o, &r);
+        (void)snprintf(spent, sizeof spent, "%s/%s", r.spent, r.window);
+        (void)fprintf(out, "  %-20.20s %9s %11s %14s  %s", r.name, r.target, r.observed, spent, tone(colour, r.tone));
+        wrap(out, r.alerts, 61, width);
+        (void)fputs(colour ? "\033[0m" : "", out);
+    }
+    if (sq_slo_note(list, note, sizeof note)[0]) {
+        (void)fputs(colour ? "  \033[2m" : "  ", out);
+        wrap(out, note, 2, width);
+        (void)fputs(colour ? "\033[0m" : "", out);
+    }
+}
+
 static int write_terminal(FILE *out, const struct sq_report_in *in, struct sq_err *e)
 {
     const struct sq_evidence *ev = in->ev;
@@ -101,6 +135,8 @@ static int write_terminal(FILE *out, const struct sq_report_in *in, struct sq_er
         phases(out, rows, n);
     (void)fputc('\n', out);
     json_array_foreach(list, i, c) one_check(out, c, in->colour, width);
+    if (json_array_size(json_object_get(in->verdict, "slos")))
+        slos(out, json_object_get(in->verdict, "slos"), in->colour, width);
     (void)fprintf(out, "\n%s%s%s ", paint(in->colour, verdict), verdict, in->colour ? "\033[0m" : "");
     plain(out, ev->name);
     (void)fputs(": ", out);

@@ -355,6 +355,10 @@ static int open_log(struct run *r, struct sq_err *e)
         return sq_err(e, -EINVAL, "the run record cannot be made: a name is not UTF-8");
     sq_evlog_put_durable(r->log, "run", r->start_ns, rec);
     sq_evlog_on_error(r->log, log_failed, r);
+    if (r->o->approved_by)
+        sq_run_log(r, "approval",
+                   json_pack("{s:s, s:s, s:s}", "by", r->o->approved_by, "reason", r->o->approved_why, "until",
+                             "the end of this run"));
     return 0;
 }
 

@@ -11,10 +11,11 @@
 #include "squall/err.h"
 
 struct sq_execute_opts {
-    const json_t *scenario; /* normalized (SCENARIO.md), borrowed */
-    const char *file;       /* the scenario's path, for the record */
-    const char *out;        /* the run's folder; NULL: ./squall-runs/<run id> */
-    const char *injector;   /* its socket; NULL: a private one */
+    const json_t *scenario;                 /* normalized (SCENARIO.md), borrowed */
+    const char *file;                       /* the scenario's path, for the record */
+    const char *out;                        /* the run's folder; NULL: ./squall-runs/<run id> */
+    const char *approved_by, *approved_why; /* --approve, --reason: both, or NULL */
+    const char *injector;                   /* its socket; NULL: a private one */
     bool seeded;
     uint64_t seed;  /* when seeded, else drawn */
     bool keep_logs; /* keep what the private injector said even when all went well */

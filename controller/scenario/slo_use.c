@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "scenario/slo.h"
 #include "squall/cleanup.h"
@@ -192,6 +193,38 @@ static json_t *as_thresholds(const json_t *slo)
     return json_pack("[{s:s,s:s,s:f,s:s}]", "metric", "error_rate", "op", "<=", "value", 100 - target, "text", text);
 }
 
+/* {metric, reason, by, until}: somebody's word, so all of it must be there. */
+static void check_acceptance(struct resolver *r, struct sq_pos at, const json_t *a)
+{
+    static const char *const keys[] = {"metric", "reason", "by", "until"};
+    const char *until = sq_json_str_or(a, "until", "");
+    struct tm tm = {0};
+    const char *end = strptime(until, "%Y-%m-%d", &tm);
+
+    for (size_t i = 0; i < SQ_COUNT(keys); i++)
+        if (!sq_json_str_or(a, keys[i], "")[0])
+            sq_diag_error(r->c->d, at, NULL, "verify performance_budget: an acceptance has no \"%s\"", keys[i]);
+    if (!end || *end || strlen(until) != 10)
+        sq_diag_error(r->c->d, at, "until: 2026-12-31", "verify performance_budget: \"%.20s\" is no day", until);
+}
+
+static void use_budgets(struct resolver *r, const struct sq_node *n, const json_t *check)
+{
+    const char *only = sq_json_str_or(check, "endpoint", NULL), *window = sq_json_str_or(check, "window", NULL);
+    const json_t *a, *step;
+    bool known = !window || strcmp(window, "steady") == 0 || strcmp(window, "load") == 0;
+    size_t i;
+
+    if (only && !json_object_get(r->budgets, only))
+        sq_norm_no_such(r->c, at_value(n, "endpoint"), "budget of an endpoint", only, r->budgets);
+    json_array_foreach(json_object_get(r->spec, "steps"), i, step) known =
+        known || strcmp(window, sq_json_str_or(step, "id", "")) == 0;
+    if (!known)
+        sq_diag_error(r->c->d, at_value(n, "window"), "steady, load, or the id of a step",
+                      "verify performance_budget: there is no window \"%.60s\"", window);
+    json_array_foreach(json_object_get(check, "accept"), i, a) check_acceptance(r, at_value(n, "accept"), a);
+}
+
 static void use_in_check(struct resolver *r, const struct sq_node *n, json_t *check)
 {
     const char *name = sq_json_str_or(check, "check", "");
@@ -206,6 +239,8 @@ static void use_in_check(struct resolver *r, const struct sq_node *n, json_t *ch
     if (strcmp(name, "performance_budget") == 0 && json_object_size(r->budgets) == 0)
         sq_diag_error(r->c->d, n->pos, "slos: [slo/shop.yaml], with budgets: in it",
                       "verify performance_budget: no SLO file has budgets");
+    else if (strcmp(name, "performance_budget") == 0)
+        use_budgets(r, n, check);
     if (!slo)
         return;
     take(r, n, check, "endpoint", json_incref(json_object_get(json_object_get(slo, "indicator"), "endpoint")));
