@@ -154,6 +154,9 @@ static void look(const struct job *j, int64_t first, int64_t end, int64_t len, d
         struct sq_ev_sums s;
 
         sum_of(j, at, at + len, &s);
+        /* The load ends within its last second: what it sent in that is no stretch of its own. */
+        if (s.n < j->min && at > first && (at + len) * SQ_S >= j->ev->load.to_ns)
+            continue;
         b->few += s.n < j->min || s.n == 0;
         if (s.n == 0)
             continue;

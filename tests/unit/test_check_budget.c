@@ -91,6 +91,35 @@ static void worst(void **state)
     rig_close(&r);
 }
 
+/* The load ends within a second: the last stretch has fewer requests for that, which is no want of them. */
+static void torn_second(void **state)
+{
+    static const struct {
+        int thin; /* a second with 10 requests */
+        const char *want;
+    } cases[] = {{39, "pass"}, {38, "inconclusive"}, {25, "inconclusive"}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct rig r;
+
+        rig_open(&r, SPEC);
+        rig_fault(&r, "f1", "s", "call/error", 20, 30, "");
+        for (int sec = 0; sec < 40; sec++)
+            rig_second(&r, "cart", sec, sec == cases[i].thin ? 10 : 60, 5, 0, 0, "");
+        EXPECT(&r, rig_check(&r, "budget", "{\"target\":99,\"burn_rate\":20,\"for\":\"2s\"}"), cases[i].want);
+        rig_close(&r);
+    }
+    /* nor are few requests enough because there is but one stretch */
+    struct rig r;
+    rig_open(&r, SPEC);
+    rig_fault(&r, "f1", "s", "call/error", 20, 30, "");
+    for (int sec = 0; sec < 40; sec++)
+        rig_second(&r, "cart", sec, 4, 5, 0, 0, "");
+    EXPECT(&r, rig_check(&r, "budget", "{\"target\":99,\"burn_rate\":20,\"for\":\"20s\"}"), "inconclusive");
+    rig_close(&r);
+}
+
 static void nothing(void **state)
 {
     struct sq_err e = {0};
@@ -115,7 +144,7 @@ static void nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(spend), cmocka_unit_test(burn), cmocka_unit_test(worst),
-                                       cmocka_unit_test(nothing)};
+                                       cmocka_unit_test(torn_second), cmocka_unit_test(nothing)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
