@@ -129,15 +129,15 @@ static void creeping(void **state)
 }
 
 /* Two endpoints side by side for SECS seconds; the second is SLOWER percent slower and fails BAD a second. */
-static void canary_rig(struct rig *r, int secs, double slower, unsigned bad)
+static void canary_rig(struct rig *r, int secs, unsigned per_s, double slower, unsigned bad)
 {
     rig_open(r, SPEC);
     rig_steady(r, 0, secs, true);
     for (int sec = 0; sec < secs; sec++) {
         double ms = 20 * (1 + 0.02 * ((sec / 5 * 7) % 5 - 2)); /* both feel the same host */
 
-        rig_second(r, "old", sec, 60, ms, 0, 0, "");
-        rig_second(r, "new", sec, 60 - bad, ms * (1 + slower / 100), bad, 20, "");
+        rig_second(r, "old", sec, per_s, ms, 0, 0, "");
+        rig_second(r, "new", sec, per_s - bad, ms * (1 + slower / 100), bad, 20, "");
     }
 }
 
@@ -145,19 +145,21 @@ static void canary(void **state)
 {
     static const struct {
         int secs;
+        unsigned per_s;
         double slower;
         unsigned bad;
         const char *want;
     } cases[] = {
-        {120, 0, 0, "pass"},   {120, 25, 0, "fail"},        {120, 0, 3, "fail"},
-        {120, -20, 0, "pass"}, {30, 25, 0, "inconclusive"}, {30, 0, 0, "inconclusive"},
+        {120, 60, 0, 0, "pass"},          {120, 60, 25, 0, "fail"},        {120, 60, 0, 3, "fail"},
+        {120, 60, -20, 0, "pass"},        {30, 60, 25, 0, "inconclusive"}, {30, 60, 0, 0, "inconclusive"},
+        {120, 19, 25, 0, "inconclusive"}, {120, 3, 0, 0, "inconclusive"}, /* blocks of 95 and 15 requests */
     };
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct rig r;
 
-        canary_rig(&r, cases[i].secs, cases[i].slower, cases[i].bad);
+        canary_rig(&r, cases[i].secs, cases[i].per_s, cases[i].slower, cases[i].bad);
         const char *got = rig_check(
             &r, "canary", "{\"control\":\"old\",\"experiment\":\"new\",\"metrics\":[\"p95\"],\"max_error_rise\":1}");
         if (strcmp(got, "pass") == 0) /* the percentile's; then the errors' */
