@@ -22,7 +22,8 @@
 #define BODY_MOST 65536
 
 static const struct sq_option options[] = {
-    {"rate", 'r', "RATE", "requests per second: 1000/s, 300/m (default 50/s); with --ramp where it begins",
+    {"rate", 'r', "RATE",
+     "how many per second (1000/s, or just 1000), minute (300/m) or hour (default 50/s); with --ramp where it begins",
      SQ_COMPLETE_NONE, NULL},
     {"for", 't', "TIME", "how long, in whole seconds: 30s, 5m (default 10s, or as long as --ramp)", SQ_COMPLETE_NONE,
      NULL},
@@ -60,6 +61,9 @@ static const struct sq_option options[] = {
      SQ_COMPLETE_NONE, NULL},
     {"confidence", 0, "PERCENT", "how sure a threshold's bound must be, one-sided (default 95%)", SQ_COMPLETE_NONE,
      NULL},
+    {"lateness", 0, "TIME",
+     "sends later than this by the probe's own fault, if more than 1 %, void the figures (default 5ms)",
+     SQ_COMPLETE_NONE, NULL},
     {"seed", 0, "N", "of what is drawn, to repeat it", SQ_COMPLETE_NONE, NULL},
     {"name", 0, "NAME", "of the endpoint in the evidence (default: probe)", SQ_COMPLETE_NONE, NULL},
     {"out", 'o', "DIR", "keep the evidence and the reports here, for squall compare, baseline, verify, report",
@@ -129,14 +133,29 @@ static int put_stages(const char *text, json_t *o, int64_t *ns, struct sq_err *e
     return 0;
 }
 
+/* "1000" is so many a second, as in other tools. malloc'd. */
+static char *rate_of(const char *text)
+{
+    bool bare = *text && strspn(text, "0123456789.") == strlen(text);
+    char *out = NULL;
+
+    return asprintf(&out, "%s%s", text, bare ? "/s" : "") < 0 ? NULL : out;
+}
+
 static int put_load(const struct sq_args *a, json_t *o, int64_t *ns, struct sq_err *e)
 {
     const char *length = sq_args_value(a, "for"), *ramp = sq_args_value(a, "ramp");
-    const char *rate = sq_args_value(a, "rate") ? sq_args_value(a, "rate") : "50/s";
+    cleanup_free char *rate = rate_of(sq_args_value(a, "rate") ? sq_args_value(a, "rate") : "50/s");
     bool closed = sq_args_has(a, "closed-loop");
+    double checked;
     int rc = 0;
 
     *ns = 10 * SQ_S;
+    if (!rate)
+        return sq_err(e, -ENOMEM, "no memory");
+    if (sq_parse_rate(rate, &checked, NULL) < 0)
+        return bad(e, "rate", sq_args_value(a, "rate"),
+                   "so many per second, minute or hour: 1000/s, 300/m, 3600/h; at most 10000000/s");
     if (closed && (ramp || sq_args_has(a, "rate") || sq_args_has(a, "poisson")))
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL,
                           "--closed-loop has no rate: --rate, --ramp and --poisson do not go with it");
@@ -321,8 +340,9 @@ static int scenario_of(const struct sq_args *a, const struct sq_term *t, json_t 
     cleanup_json json_t *thresholds = json_array();
     cleanup_json json_t *warnings = NULL;
     const char *name = sq_args_value(a, "name"), *sure = sq_args_value(a, "confidence");
+    const char *late = sq_args_value(a, "lateness");
     double confidence = 95;
-    int64_t ns = 0;
+    int64_t ns = 0, over = 0;
     const json_t *w;
     size_t i;
     int rc = endpoint_of(a, endpoint, &ns, e);
@@ -332,6 +352,8 @@ static int scenario_of(const struct sq_args *a, const struct sq_term *t, json_t 
             (void)json_array_append_new(thresholds, json_string(a->given[i].value));
     if (rc == 0 && sure && (sq_parse_percent(sure, &confidence, NULL) < 0 || confidence <= 50 || confidence >= 100))
         rc = bad(e, "confidence", sure, "over 50% and under 100%");
+    if (rc == 0 && late && (sq_parse_duration(late, &over, NULL) < 0 || over <= 0))
+        rc = bad(e, "lateness", late, "a time: 5ms, 20ms");
     if (rc == 0 && name &&
         (!isalnum((unsigned char)*name) || strlen(name) > 63 ||
          strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789._-") != strlen(name)))
@@ -339,6 +361,9 @@ static int scenario_of(const struct sq_args *a, const struct sq_term *t, json_t 
     if (rc == 0)
         rc = sq_scenario_adhoc(endpoint, name ? name : "probe", SQ_ADHOC_STEP, ns, thresholds, confidence, doc,
                                &warnings, e);
+    if (rc == 0 && late)
+        (void)json_object_set_new(json_object_get(json_object_get(*doc, "spec"), "lateness"), "over",
+                                  json_integer(over));
     json_array_foreach(warnings, i, w)
     {
         (void)fprintf(t->err, "%swarning:%s %s\n", sq_term_err(t, SQ_YELLOW), sq_term_err(t, SQ_PLAIN),
@@ -379,8 +404,13 @@ static int conclude(const struct sq_adhoc *a, const char **verdict, char *why, s
     bool judged = json_array_size(json_object_get(a->verdict, "checks")) > 0;
 
     *verdict = sq_json_str_or(a->verdict, "verdict", "inconclusive");
+    if (a->interrupted) {
+        (void)snprintf(why, len, "interrupted after %.3g s; the figures are those of what was sent",
+                       (double)a->ran_ns / 1e9);
+        return (int)sq_json_int_or(a->verdict, "exit", SQ_ABORTED);
+    }
     (void)snprintf(why, len, "%s", sq_json_str_or(a->verdict, "why", ""));
-    if (a->interrupted || judged)
+    if (judged)
         return (int)sq_json_int_or(a->verdict, "exit", SQ_INFRA);
     if (sq_json_bool_or(end, "void", false)) {
         (void)snprintf(why, len, "the probe missed its own schedule: %s", sq_json_str_or(end, "why", ""));

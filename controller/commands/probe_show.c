@@ -56,6 +56,48 @@ static void list_counts(const struct sq_term *t, const json_t *o)
     }
 }
 
+/* What a user of the command should look at first. TLS: why the last handshake failed, as OpenSSL puts it. */
+static const char *advice(const char *reason, const char *tls)
+{
+    static const struct {
+        const char *reason, *text;
+    } known[] = {
+        {"status", "the server answered with a status that is not expected (--expect-status)"},
+        {"body", "the answer lacks what --expect-body wants"},
+        {"timeout", "no answer within --timeout, counted from the planned send"},
+        {"refused", "nobody listens there"},
+        {"reset", "the server broke off"},
+        {"connect", "no connection, or its log-in was refused"},
+        {"protocol", "what came back is not this protocol: is the URL's scheme right?"},
+        {"unsent", "no connection was free in time (--connections)"},
+    };
+
+    if (strcmp(reason, "tls") == 0)
+        return strstr(tls, "certificate") || strstr(tls, "mismatch")
+                   ? "whom to trust is said by --ca, who it must be by --server-name; -k asks neither"
+                   : "no TLS came about: does the server speak it on this port?";
+    for (size_t i = 0; i < SQ_COUNT(known); i++)
+        if (strcmp(known[i].reason, reason) == 0)
+            return known[i].text;
+    return "";
+}
+
+static void show_advice(const struct sq_term *t, const struct sq_adhoc *a)
+{
+    const char *tls = sq_json_str_or(json_array_get(a->ends, 0), "tls", ""), *name;
+    json_t *v;
+
+    json_object_foreach(a->sums.bad, name, v)
+    {
+        bool own = strcmp(name, "tls") == 0 && *tls;
+
+        label(t, "");
+        (void)fprintf(t->out, "%s%s: ", sq_term_out(t, SQ_DIM), name);
+        plain(t->out, own ? tls : "");
+        (void)fprintf(t->out, "%s%s%s\n", own ? "; " : "", advice(name, tls), sq_term_out(t, SQ_PLAIN));
+    }
+}
+
 static void show_requests(const struct sq_term *t, const struct sq_adhoc *a)
 {
     const struct sq_adhoc_sums *s = &a->sums;
@@ -81,6 +123,7 @@ static void show_requests(const struct sq_term *t, const struct sq_adhoc *a)
         list_counts(t, s->bad);
     }
     (void)fputc('\n', t->out);
+    show_advice(t, a);
     if (json_object_size(s->status) > 0) {
         label(t, "status");
         list_counts(t, s->status);
@@ -127,6 +170,9 @@ static void show_latency(const struct sq_term *t, const struct sq_adhoc *a, bool
     (void)fprintf(t->out, "\n  %slatency%s  %22s %14s\n", sq_term_out(t, SQ_BOLD), sq_term_out(t, SQ_PLAIN),
                   closed ? "from the send" : "from the planned send", "service time");
     for (size_t i = 0; i < SQ_COUNT(percentiles); i++) {
+        /* Beyond the last request there is only the maximum, told below. */
+        if (i > 3 && (double)sq_hist_count(s->h) * (1 - percentiles[i] / 100) < 1)
+            continue;
         (void)snprintf(name, sizeof name, "p%g", percentiles[i]);
         latency_row(t, name, sq_hist_percentile(s->h, percentiles[i]), sq_hist_percentile(s->hs, percentiles[i]));
     }
@@ -136,7 +182,7 @@ static void show_latency(const struct sq_term *t, const struct sq_adhoc *a, bool
     if (closed)
         (void)fputs("    a closed loop waits with the server: these percentiles do not show its stalls\n", t->out);
     else
-        (void)fputs("    from the planned send time: what users wait, with the server's stalls in it\n", t->out);
+        (void)fputs("    from the planned send: what users wait, the server's stalls in it\n", t->out);
     (void)fputs(sq_term_out(t, SQ_PLAIN), t->out);
 }
 
@@ -161,6 +207,15 @@ static int row_of(const struct plot *p, int64_t ns)
     return (int)lround(at * (PLOT_ROWS - 1));
 }
 
+/* Does the curve pass here? Where it jumps it is a vertical line, without gaps. */
+static bool on_curve(const struct plot *p, const struct sq_hist *h, unsigned x, int row)
+{
+    int here = row_of(p, sq_hist_percentile(h, percentile_at(p, x)));
+    int before = x > 0 ? row_of(p, sq_hist_percentile(h, percentile_at(p, x - 1))) : here;
+
+    return row == here || (row > before && row < here);
+}
+
 static bool plot_init(struct plot *p, const struct sq_term *t, const struct sq_adhoc_sums *s)
 {
     uint64_t n = sq_hist_count(s->h);
@@ -168,7 +223,7 @@ static bool plot_init(struct plot *p, const struct sq_term *t, const struct sq_a
         sq_hist_min(s->hs) && sq_hist_min(s->hs) < sq_hist_min(s->h) ? sq_hist_min(s->hs) : sq_hist_min(s->h);
     int64_t most = sq_hist_max(s->h);
 
-    p->width = (unsigned)(t->width > 110 ? PLOT_MOST : t->width < 50 ? 36 : t->width - 16);
+    p->width = (unsigned)(t->width >= PLOT_MOST + 16 ? PLOT_MOST : t->width < 32 ? 16 : t->width - 16);
     p->nines = n < 100 ? 1.5 : log10((double)n);
     p->nines = p->nines > 6 ? 6 : p->nines;
     p->low = log10(least > 1 ? (double)least : 1);
@@ -211,9 +266,10 @@ static void show_plot(const struct sq_term *t, const struct sq_adhoc_sums *s)
 
     if (!plot_init(&p, t, s))
         return;
-    (void)fprintf(t->out, "\n  %sby percentile%s  %s%s%s from the planned send  %s%s%s service time\n",
-                  sq_term_out(t, SQ_BOLD), sq_term_out(t, SQ_PLAIN), sq_term_out(t, SQ_CYAN), utf8 ? "●" : "#",
-                  sq_term_out(t, SQ_PLAIN), sq_term_out(t, SQ_YELLOW), utf8 ? "·" : ".", sq_term_out(t, SQ_PLAIN));
+    (void)fprintf(t->out, "\n  %sby percentile%s%s%s%s%s from the planned send  %s%s%s service time\n",
+                  sq_term_out(t, SQ_BOLD), sq_term_out(t, SQ_PLAIN), t->width < 66 ? "\n  " : "  ",
+                  sq_term_out(t, SQ_CYAN), utf8 ? "●" : "#", sq_term_out(t, SQ_PLAIN), sq_term_out(t, SQ_YELLOW),
+                  utf8 ? "·" : ".", sq_term_out(t, SQ_PLAIN));
     for (int row = PLOT_ROWS - 1; row >= 0; row--) {
         int64_t ns = (int64_t)pow(10, p.low + (p.high - p.low) * row / (PLOT_ROWS - 1));
         bool named = row % 3 == 0;
@@ -222,14 +278,13 @@ static void show_plot(const struct sq_term *t, const struct sq_adhoc_sums *s)
         (void)fprintf(t->out, "%s%10s %s%s", sq_term_out(t, SQ_DIM), named ? sq_fmt_duration(ns, x1, sizeof x1) : "",
                       utf8 ? "│" : "|", sq_term_out(t, SQ_PLAIN));
         for (unsigned x = 0; x < p.width; x++) {
-            double at = percentile_at(&p, x);
-            int planned = row_of(&p, sq_hist_percentile(s->h, at)), service = row_of(&p, sq_hist_percentile(s->hs, at));
-            enum sq_paint want = planned == row ? SQ_CYAN : service == row ? SQ_YELLOW : ink;
+            bool planned = on_curve(&p, s->h, x, row), service = on_curve(&p, s->hs, x, row);
+            enum sq_paint want = planned ? SQ_CYAN : service ? SQ_YELLOW : ink;
 
             if (want != ink)
                 (void)fputs(sq_term_out(t, want), t->out);
             ink = want;
-            (void)fputs(planned == row ? (utf8 ? "●" : "#") : service == row ? (utf8 ? "·" : ".") : " ", t->out);
+            (void)fputs(planned ? (utf8 ? "●" : "#") : service ? (utf8 ? "·" : ".") : " ", t->out);
         }
         (void)fprintf(t->out, "%s\n", sq_term_out(t, SQ_PLAIN));
     }
@@ -291,7 +346,9 @@ void sq_probe_show(const struct sq_term *t, const char *title, const json_t *sce
         show_plot(t, &a->sums);
     }
     if (heat->n > 2) {
-        (void)fprintf(t->out, "\n  %sover time%s  a column is %u s, a row reaches up to its label\n",
+        (void)fprintf(t->out,
+                      t->width < 60 ? "\n  %sover time%s  a column is %u s\n"
+                                    : "\n  %sover time%s  a column is %u s, a row reaches up to its label\n",
                       sq_term_out(t, SQ_BOLD), sq_term_out(t, SQ_PLAIN), heat->per);
         (void)sq_heat_print(t->out, heat, sq_term_utf8(), t->color_out, (unsigned)t->width, "");
     }
@@ -338,6 +395,8 @@ json_t *sq_probe_json(const json_t *scenario, const struct sq_adhoc *a)
                               json_pack("{s:I,s:I,s:b,s:s}", "max", (json_int_t)sq_json_int_or(end, "max_lag_ns", 0),
                                         "late", (json_int_t)s->lag_late, "void", sq_json_bool_or(end, "void", false),
                                         "why", sq_json_str_or(end, "why", "")));
+    if (json_object_get(end, "tls"))
+        (void)json_object_set(o, "tls", json_object_get(end, "tls"));
     (void)json_object_set(o, "thresholds", json_object_get(a->verdict, "checks"));
     return o;
 }

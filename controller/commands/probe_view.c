@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "squall/cleanup.h"
 #include "squall/clock.h"
 #include "squall/json.h"
 #include "squall/units.h"
@@ -123,7 +124,8 @@ unsigned sq_heat_print(FILE *to, const struct sq_heat *h, bool utf8, bool colour
     bool bad = false;
     char text[32];
 
-    n = width > 14 && n > width - 14 ? width - 14 : n;
+    if (n + 14 > width)
+        n = width > 14 ? width - 14 : 1;
     for (unsigned i = 0; i < h->n; i++) {
         bad = bad || h->bad[i] > 0;
         for (unsigned k = 0; k < SQ_HEAT_ROWS; k++)
@@ -162,9 +164,31 @@ static unsigned columns(const struct sq_probe_view *v)
 {
     struct winsize ws;
 
-    if (ioctl(fileno(v->to), TIOCGWINSZ, &ws) == 0 && ws.ws_col >= 30)
+    if (ioctl(fileno(v->to), TIOCGWINSZ, &ws) == 0 && ws.ws_col >= 8)
         return ws.ws_col > 200 ? 200 : ws.ws_col;
     return 80;
+}
+
+/* LINE without what does not fit into WIDTH columns: a line that wraps would be two on the next draw. Sequences of
+ * colours have no width, and are all kept. */
+static void put_clipped(FILE *to, const char *line, size_t len, unsigned width)
+{
+    unsigned at = 0;
+
+    for (size_t i = 0; i < len;) {
+        size_t n = 1;
+
+        if (line[i] == '\033') {
+            n = strcspn(line + i, "mK") + 1; /* the only ones that are used here */
+        } else {
+            while (i + n < len && ((unsigned char)line[i + n] & 0xc0) == 0x80)
+                n++;
+            at++;
+        }
+        if (line[i] == '\033' || at <= width)
+            (void)fwrite(line + i, 1, n, to);
+        i += n;
+    }
 }
 
 static const char *ink(const struct sq_probe_view *v, const char *code)
@@ -205,65 +229,112 @@ static void numbers(const struct sq_adhoc_view *now, unsigned width, char *buf, 
     }
 }
 
-static void troubles(const struct sq_probe_view *v, const struct sq_adhoc_view *now)
+static char *share_text(double percent, char *buf)
+{
+    (void)snprintf(buf, 32, percent >= 10 ? "%.0f %%" : "%.2g %%", percent >= 10 ? floor(percent) : percent);
+    return buf;
+}
+
+static void troubles(FILE *to, const struct sq_probe_view *v, const struct sq_adhoc_view *now)
 {
     char a[32], b[32];
     const bool errors = now->last.bad > 0;
 
-    (void)fprintf(v->to, "  %serrors %.2g %%%s", ink(v, errors ? "\033[31m" : ""), now->last.error_percent,
+    (void)fprintf(to, "  %serrors %s%s", ink(v, errors ? "\033[31m" : ""), share_text(now->last.error_percent, a),
                   ink(v, "\033[0m"));
-    (void)fprintf(v->to, "   connections %s   waiting %s%s%s", sq_fmt_count(now->live.open, a),
+    (void)fprintf(to, "   connections %s   waiting %s%s%s", sq_fmt_count(now->live.open, a),
                   ink(v, now->live.waiting > 0 ? "\033[33m" : ""), sq_fmt_count(now->live.waiting, b),
                   ink(v, "\033[0m"));
     if (now->live.lag_late > 0)
-        (void)fprintf(v->to, "   %ssent late by the probe %s%s", ink(v, "\033[33m"),
-                      sq_fmt_count(now->live.lag_late, a), ink(v, "\033[0m"));
-    (void)fputs("\033[K\n", v->to);
+        (void)fprintf(to, "   %ssent late by the probe %s%s", ink(v, "\033[33m"), sq_fmt_count(now->live.lag_late, a),
+                      ink(v, "\033[0m"));
+    (void)fputs("\033[K\n", to);
 }
 
-static void progress(const struct sq_probe_view *v, const struct sq_adhoc_view *now)
+static void progress(FILE *to, const struct sq_probe_view *v, const struct sq_adhoc_view *now)
 {
     double share = now->total_ns > 0 ? (double)now->elapsed_ns / (double)now->total_ns : 0;
     unsigned full = (unsigned)(share * BAR + 0.5);
     int64_t left = (now->total_ns - now->elapsed_ns + SQ_S - 1) / SQ_S;
 
-    (void)fprintf(v->to, "  %s", ink(v, "\033[36m"));
+    (void)fprintf(to, "  %s", ink(v, "\033[36m"));
     for (unsigned i = 0; i < BAR; i++)
-        (void)fputs(i < full ? (v->utf8 ? "━" : "#") : (v->utf8 ? "╌" : "."), v->to);
-    (void)fputs(ink(v, "\033[0m"), v->to);
+        (void)fputs(i < full ? (v->utf8 ? "━" : "#") : (v->utf8 ? "╌" : "."), to);
+    (void)fputs(ink(v, "\033[0m"), to);
     if (now->ending)
-        (void)fputs("  waiting for the last answers\033[K\n", v->to);
+        (void)fputs("  waiting for the last answers\033[K\n", to);
     else
-        (void)fprintf(v->to, "  %lld:%02lld left\033[K\n", (long long)(left / 60), (long long)(left % 60));
+        (void)fprintf(to, "  %lld:%02lld left\033[K\n", (long long)(left / 60), (long long)(left % 60));
 }
 
-static void draw(struct sq_probe_view *v, const struct sq_adhoc_view *now)
+/* How many rows of the screen the block takes now: a terminal that became narrower has wrapped its lines. */
+static unsigned rows_on_screen(const struct sq_probe_view *v, unsigned width)
 {
-    unsigned width = columns(v), lines = 4;
-    char text[256];
+    unsigned rows = 0;
+
+    for (unsigned i = 0; i < v->drawn; i++)
+        rows += v->wide[i] > width ? (v->wide[i] + width - 1) / width : 1;
+    return rows;
+}
+
+static unsigned columns_of(const char *line, size_t len)
+{
+    unsigned n = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        if (line[i] == '\033')
+            i += strcspn(line + i, "mK");
+        else
+            n += ((unsigned char)line[i] & 0xc0) != 0x80;
+    }
+    return n;
+}
+
+static void put_block(struct sq_probe_view *v, const char *text, unsigned width)
+{
+    unsigned lines = 0, room = width > 1 ? width - 1 : 1; /* the last column makes some terminals wrap */
 
     if (v->drawn)
-        (void)fprintf(v->to, "\033[%uA\r", v->drawn);
-    /* The title is ASCII: bytes are columns. */
-    (void)fprintf(v->to, "%s%s%.*s%s\033[K\n", ink(v, "\033[1m"), v->utf8 ? "● " : "* ", (int)(width - 3), v->title,
-                  ink(v, "\033[0m"));
-    progress(v, now);
-    numbers(now, width - 3, text, sizeof text);
-    (void)fprintf(v->to, "  %s\033[K\n", text);
-    troubles(v, now);
-    lines += sq_heat_print(v->to, &v->heat, v->utf8, v->colour, width - 1, "\033[K");
-    if (lines < v->drawn)
-        (void)fputs("\033[J", v->to);
+        (void)fprintf(v->to, "\033[%uA\r", rows_on_screen(v, width));
+    for (const char *end; lines < SQ_VIEW_LINES && (end = strchr(text, '\n')); text = end + 1, lines++) {
+        unsigned wide = columns_of(text, (size_t)(end - text));
+
+        v->wide[lines] = wide < room ? wide : room;
+        put_clipped(v->to, text, (size_t)(end - text), room);
+        (void)fputc('\n', v->to);
+    }
+    (void)fputs("\033[J", v->to);
     v->drawn = lines;
     (void)fflush(v->to);
 }
 
+static void draw(struct sq_probe_view *v, const struct sq_adhoc_view *now)
+{
+    unsigned width = columns(v);
+    cleanup_free char *text = NULL;
+    char line[256];
+    size_t len = 0;
+    FILE *to = open_memstream(&text, &len);
+
+    if (!to)
+        return;
+    (void)fprintf(to, "%s%s%s%s\033[K\n", ink(v, "\033[1m"), v->utf8 ? "● " : "* ", v->title, ink(v, "\033[0m"));
+    progress(to, v, now);
+    numbers(now, width > 4 ? width - 3 : 1, line, sizeof line);
+    (void)fprintf(to, "  %s\033[K\n", line);
+    troubles(to, v, now);
+    (void)sq_heat_print(to, &v->heat, v->utf8, v->colour, width - 1, "\033[K");
+    if (fclose(to) == 0)
+        put_block(v, text, width);
+}
+
 static void say(struct sq_probe_view *v, const struct sq_adhoc_view *now)
 {
-    char text[256], waiting[32];
+    char text[256], share[32], waiting[32];
 
     numbers(now, sizeof text - 1, text, sizeof text);
-    (void)fprintf(v->to, "%6.1f s  %s   errors %.2g %%", (double)now->elapsed_ns / 1e9, text, now->last.error_percent);
+    (void)fprintf(v->to, "%6.1f s  %s   errors %s", (double)now->elapsed_ns / 1e9, text,
+                  share_text(now->last.error_percent, share));
     if (now->live.waiting > 0)
         (void)fprintf(v->to, "   waiting %s", sq_fmt_count(now->live.waiting, waiting));
     (void)fputc('\n', v->to);
@@ -289,7 +360,7 @@ void sq_probe_view_tick(void *view, const struct sq_adhoc_view *now)
 void sq_probe_view_end(struct sq_probe_view *v)
 {
     if (v->drawn)
-        (void)fprintf(v->to, "\033[%uA\r\033[J", v->drawn);
+        (void)fprintf(v->to, "\033[%uA\r\033[J", rows_on_screen(v, columns(v)));
     v->drawn = 0;
     (void)fflush(v->to);
     sq_hist_free(v->scratch);

@@ -12,6 +12,7 @@
 
 #define SQ_HEAT_ROWS 16 /* half decades from 10 us on */
 #define SQ_HEAT_COLUMNS 60
+#define SQ_VIEW_LINES (SQ_HEAT_ROWS + 5)
 
 /* Where the latencies of each stretch of time lie; a column is 1, 2, 4, ... seconds, so that all of the load fits. */
 struct sq_heat {
@@ -25,8 +26,8 @@ struct sq_probe_view {
     bool tty, colour, utf8, quiet;
     char title[200];
     struct sq_heat heat;
-    struct sq_hist *scratch; /* NULL: no heat */
-    unsigned drawn;          /* lines that are on the screen */
+    struct sq_hist *scratch;             /* NULL: no heat */
+    unsigned drawn, wide[SQ_VIEW_LINES]; /* lines that are on the screen, and their columns */
     int64_t every_ns, said_ns;
 };
 

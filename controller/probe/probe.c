@@ -380,7 +380,8 @@ static json_t *end_of(const struct sq_probe *p, const char *name)
 {
     uint64_t planned = 0, sent = 0, done = 0, late = 0;
     const struct sq_engine *g = &p->engine[0];
-    const char *broken = NULL;
+    const char *broken = NULL, *tls = "";
+    json_t *o;
     char over[32], why[256] = "";
     int64_t max_lag = 0;
     double share;
@@ -397,6 +398,7 @@ static json_t *end_of(const struct sq_probe *p, const char *name)
         late += ep->lag_late;
         max_lag = ep->max_lag > max_lag ? ep->max_lag : max_lag;
         broken = broken ? broken : ep->broken;
+        tls = ep->tls && !*tls ? sq_tls_why(ep->tls) : tls;
     }
     share = planned > 0 ? 100 * (double)late / (double)planned : 0;
     lag = planned > 0 && share > g->lag_share;
@@ -406,10 +408,12 @@ static json_t *end_of(const struct sq_probe *p, const char *name)
         (void)snprintf(why, sizeof why,
                        "%.3g %% of the requests were picked up more than %s late by the probe itself (limit %.3g %%)",
                        share, sq_fmt_duration(g->lag_over, over, sizeof over), g->lag_share);
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:b, s:s, s:I}", "type", "probe", "endpoint", name, "planned",
-                     (json_int_t)planned, "sent", (json_int_t)sent, "done", (json_int_t)done, "lag_late",
-                     (json_int_t)late, "lag_share", share, "void", lag || broken, "why", why, "max_lag_ns",
-                     (json_int_t)max_lag);
+    o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:b, s:s, s:I}", "type", "probe", "endpoint", name, "planned",
+                  (json_int_t)planned, "sent", (json_int_t)sent, "done", (json_int_t)done, "lag_late", (json_int_t)late,
+                  "lag_share", share, "void", lag || broken, "why", why, "max_lag_ns", (json_int_t)max_lag);
+    if (*tls)
+        (void)json_object_set_new(o, "tls", json_string(tls));
+    return o;
 }
 
 json_t *sq_probe_end(struct sq_probe *p)

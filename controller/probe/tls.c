@@ -17,6 +17,7 @@ struct sq_tls {
     bool resume;
     char *name; /* SNI, and whom the certificate must name; NULL: no name */
     bool verify;
+    char why[160]; /* the last handshake failed */
 };
 
 static int input(struct sq_err *e, const char *what, const char *which)
@@ -157,6 +158,24 @@ static int outcome(SSL *ssl, int rc)
     }
 }
 
+const char *sq_tls_why(const struct sq_tls *t)
+{
+    return t->why;
+}
+
+/* The errors of OpenSSL are those of the handshake that just failed. */
+static void note_why(SSL *ssl)
+{
+    struct sq_tls *t = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+    long verified = SSL_get_verify_result(ssl);
+
+    if (t->verify && verified != X509_V_OK)
+        (void)snprintf(t->why, sizeof t->why, "certificate not trusted: %s", X509_verify_cert_error_string(verified));
+    else
+        (void)snprintf(t->why, sizeof t->why, "%s", reason ? reason : "the server closed the connection");
+}
+
 int sq_tls_handshake(SSL *ssl, bool *want_write)
 {
     int rc;
@@ -169,6 +188,8 @@ int sq_tls_handshake(SSL *ssl, bool *want_write)
         return 0;
     *want_write = SSL_get_error(ssl, rc) == SSL_ERROR_WANT_WRITE;
     rc = outcome(ssl, rc);
+    if (rc != -EAGAIN)
+        note_why(ssl);
     return rc == 0 ? -EPROTO : rc;
 }
 

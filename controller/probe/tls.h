@@ -18,6 +18,8 @@ int sq_tls_new(const json_t *options, const char *host, const char *alpn, struct
 void sq_tls_free(struct sq_tls *t);
 
 SSL *sq_tls_open(struct sq_tls *t, int fd); /* NULL: no memory */
+/* Why the last handshake of any of its connections failed, for people; "": none did. */
+const char *sq_tls_why(const struct sq_tls *t);
 /* 0: done; -EAGAIN: *WANT_WRITE says for what; -EPROTO: it failed. */
 int sq_tls_handshake(SSL *ssl, bool *want_write);
 /* As recv(2) and send(2), but -errno; -EAGAIN as above, 0 of read: closed in good order. */

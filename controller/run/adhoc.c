@@ -161,8 +161,8 @@ static void open_handles(struct job *j)
     (void)uv_timer_init(&j->loop, &j->end);
     j->tick.data = j->end.data = j;
     (void)uv_timer_start(&j->tick, on_tick, TICK_MS, TICK_MS);
-    uv_update_time(&j->loop);
-    (void)uv_timer_start(&j->end, on_end, left > 0 ? (uint64_t)((left + SQ_MS - 1) / SQ_MS) : 0, 0);
+    uv_update_time(&j->loop); /* whole milliseconds, rounded down: a timer of its may come one early */
+    (void)uv_timer_start(&j->end, on_end, left > 0 ? (uint64_t)(left / SQ_MS + 2) : 0, 0);
     for (size_t i = 0; i < SQ_COUNT(signals); i++) {
         (void)uv_signal_init(&j->loop, &j->sig[i]);
         j->sig[i].data = j;
