@@ -115,7 +115,7 @@ static int load(struct sq_attach *a, struct sq_err *e)
     s->rodata->device = (uint32_t)a->o.device;
     s->rodata->tap = (uint32_t)a->o.tap;
     s->rodata->loopback = a->o.loopback;
-    SQ_CLASSIFY_LOOK(s->rodata);
+    memcpy((void *)(uintptr_t)&s->rodata->sq_classify_env, a->o.env, sizeof *a->o.env);
     rc = a->o.heartbeat >= 0 ? bpf_map__reuse_fd(s->maps.heartbeat, a->o.heartbeat) : 0;
     rc = rc ? rc : redirect__load(s);
     if (rc < 0)
@@ -126,9 +126,17 @@ static int load(struct sq_attach *a, struct sq_err *e)
         .prefixes = bpf_map__fd(s->maps.prefixes),
         .ports = bpf_map__fd(s->maps.ports),
         .counts = bpf_map__fd(s->maps.counts),
-        .env = sq_classify_env_of(&s->rodata->sq_classify_env),
+        .env = *a->o.env,
     };
     return 0;
+}
+
+int sq_attach_heartbeat(struct sq_err *e)
+{
+    LIBBPF_OPTS(bpf_map_create_opts, o, .map_flags = BPF_F_MMAPABLE);
+    int fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "heartbeat", sizeof(uint32_t), sizeof(uint64_t), 1, &o);
+
+    return fd < 0 ? refuse(e, fd, "cannot make the heartbeat of the packet process") : fd;
 }
 
 int sq_attach_new(const struct sq_attach_opts *o, struct sq_attach **out, struct sq_err *e)

@@ -19,10 +19,14 @@ struct sq_attach_opts {
     const struct sq_netns *ns;
     int device, tap; /* ifindex in NS */
     bool egress;
-    bool clsact;   /* not by tcx */
-    bool loopback; /* the device is: every frame is for us */
-    int heartbeat; /* the map of the other direction, borrowed; -1: make it */
+    bool clsact;                       /* not by tcx */
+    bool loopback;                     /* the device is: every frame is for us */
+    int heartbeat;                     /* sq_attach_heartbeat's, borrowed; -1: one of its own */
+    const struct sq_classify_env *env; /* what this kernel's BPF can: sq_classify_look() */
 };
+/* The map in which a device's process vouches for itself, for both directions: a descriptor, or -errno. */
+int sq_attach_heartbeat(struct sq_err *e);
+/* May be called in several threads at a time. */
 int sq_attach_new(const struct sq_attach_opts *o, struct sq_attach **out, struct sq_err *e);
 void sq_attach_free(struct sq_attach *a); /* does not detach filters */
 

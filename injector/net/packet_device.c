@@ -59,6 +59,14 @@ bool sq_packet_clsact(const struct sq_packet_devices *ds)
     return ds->clsact;
 }
 
+const struct sq_classify_env *sq_packet_env(struct sq_packet_devices *ds)
+{
+    if (!ds->looked)
+        sq_classify_look(&ds->env);
+    ds->looked = true;
+    return &ds->env;
+}
+
 static struct sq_packet_device *find(struct sq_packet_devices *ds, uint64_t cookie, uint64_t ino, int ifindex)
 {
     for (struct sq_packet_device *d = ds->list; d; d = d->next)

@@ -5,9 +5,11 @@
 #define SQUALL_PACKET_DEVICE_H
 
 #include <jansson.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "net/classifier.h"
 #include "net/shaper.h"
 #include "packet/redirect.h"
 #include "packet/wire.h"
@@ -24,6 +26,11 @@ void sq_packet_devices_free(struct sq_packet_devices *ds, void (*done)(void *arg
 const char *sq_packet_owner(const struct sq_packet_devices *ds);
 /* Does this kernel attach by clsact (it has no tcx)? */
 bool sq_packet_clsact(const struct sq_packet_devices *ds);
+/* What its BPF can; looked at once. */
+const struct sq_classify_env *sq_packet_env(struct sq_packet_devices *ds);
+/* Wait for a thread that asks the kernel for what may take long there. squalld's heart beats meanwhile, a few seconds
+ * at most: who hangs for longer is a case for the keeper. */
+void sq_packet_join(struct sq_engine *eng, pthread_t thread);
 
 struct sq_packet_device *sq_packet_find(struct sq_packet_devices *ds, const struct sq_netns *ns, int ifindex);
 /* Is there anything in the way of a device for S (somebody else's, or an interface that can't)? Touches nothing. */

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <net/if_arp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <net/if.h>
@@ -27,6 +29,8 @@
 /* What waits for the process to come by; what it holds is its own. */
 #define TAP_QUEUE 8192
 #define VOUCH_NS (2 * SQ_S)
+#define JOIN_STEP_NS (100 * SQ_MS)
+#define JOIN_NS (10 * SQ_S)
 
 void sq_packet_process_name(char *buf, size_t len, const char *owner, uint64_t cookie, int ifindex)
 {
@@ -143,23 +147,75 @@ static int make_tap(struct sq_packet_device *d, const struct sq_netns *ns, unsig
     return rc;
 }
 
-static int make_direction(struct sq_packet_device *d, const struct sq_netns *ns, unsigned dir, const struct target *t,
-                          int *tap, struct sq_err *e)
-{
-    struct sq_attach_opts o = {.ns = ns,
-                               .device = d->ifindex,
-                               .egress = dir == EGRESS,
-                               .clsact = d->ds->clsact,
-                               .loopback = t->loopback,
-                               .heartbeat = -1};
-    int rc = make_tap(d, ns, dir, t, tap, &o.tap, e);
+struct making {
+    struct sq_packet_device *d;
+    const struct sq_netns *ns;
+    const struct target *t;
+    int heartbeat;
+    unsigned dir;
+    int tap, rc;
+    struct sq_err e;
+    pthread_t thread;
+};
 
-    sq_engine_beat(d->ds->eng);
-    if (dir == INGRESS)
-        o.heartbeat = sq_attach_fds(d->attach[EGRESS]).heartbeat;
-    rc = rc ? rc : sq_attach_new(&o, &d->attach[dir], e);
-    rc = rc ? rc : sq_classifier_new(sq_attach_maps(d->attach[dir]), dir == EGRESS, &d->rules[dir], e);
-    sq_engine_beat(d->ds->eng);
+static void *make_direction(void *arg)
+{
+    struct making *m = arg;
+    struct sq_packet_device *d = m->d;
+    struct sq_attach_opts o = {.ns = m->ns,
+                               .device = d->ifindex,
+                               .egress = m->dir == EGRESS,
+                               .clsact = d->ds->clsact,
+                               .loopback = m->t->loopback,
+                               .heartbeat = m->heartbeat,
+                               .env = &d->ds->env};
+
+    m->rc = make_tap(d, m->ns, m->dir, m->t, &m->tap, &o.tap, &m->e);
+    m->rc = m->rc ? m->rc : sq_attach_new(&o, &d->attach[m->dir], &m->e);
+    if (m->rc == 0)
+        m->rc = sq_classifier_new(sq_attach_maps(d->attach[m->dir]), m->dir == EGRESS, &d->rules[m->dir], &m->e);
+    return NULL;
+}
+
+void sq_packet_join(struct sq_engine *eng, pthread_t thread)
+{
+    int64_t began = sq_mono_ns();
+
+    for (;;) {
+        int64_t now = sq_mono_ns(), next = now + JOIN_STEP_NS;
+        const struct timespec at = {.tv_sec = next / SQ_S, .tv_nsec = next % SQ_S};
+
+        if (now - began < JOIN_NS)
+            sq_engine_beat(eng);
+        if (pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &at) != ETIMEDOUT)
+            return;
+    }
+}
+
+/* Both at a time, and while the process starts: most of it is the kernel's work. */
+static int make_directions(struct sq_packet_device *d, const struct sq_netns *ns, const struct target *t, int *tap,
+                           struct sq_err *e)
+{
+    cleanup_close int heartbeat = sq_attach_heartbeat(e);
+    struct making m[DIRECTIONS];
+    unsigned n = 0; /* at work */
+    int rc = heartbeat < 0 ? heartbeat : 0;
+
+    (void)sq_packet_env(d->ds);
+    for (unsigned dir = 0; dir < DIRECTIONS; dir++) {
+        m[dir] = (struct making){.d = d, .ns = ns, .t = t, .heartbeat = heartbeat, .dir = dir, .tap = -1};
+        if (rc == 0 && pthread_create(&m[dir].thread, NULL, make_direction, &m[dir]) != 0)
+            rc = sq_err(e, -EAGAIN, "cannot start a thread");
+        n += rc == 0;
+    }
+    for (unsigned dir = 0; dir < n; dir++) {
+        sq_packet_join(d->ds->eng, m[dir].thread);
+        tap[dir] = m[dir].tap;
+        if (m[dir].rc < 0 && rc == 0) {
+            rc = m[dir].rc;
+            *e = m[dir].e;
+        }
+    }
     return rc;
 }
 
@@ -169,12 +225,8 @@ static int hand_over(struct sq_packet_device *d, const int *tap, struct sq_err *
     int fds[7] = {f[EGRESS].heartbeat, tap[EGRESS],   tap[INGRESS],  f[EGRESS].device,
                   f[INGRESS].device,   f[EGRESS].tap, f[INGRESS].tap};
     struct sq_packet_start s = {.op = SQ_PK_START, .n_links = d->ds->clsact ? 0 : 4, .has_egress = 1, .has_ingress = 1};
-    char name[128];
-    int rc;
+    int rc = sq_packet_process_give(&d->process, &s, fds, 3 + s.n_links, e);
 
-    sq_packet_process_name(name, sizeof name, d->ds->owner, d->cookie, d->ifindex);
-    rc = sq_packet_process_start(&d->process, sq_engine_self(d->ds->eng), name, e);
-    rc = rc ? rc : sq_packet_process_give(&d->process, &s, fds, 3 + s.n_links, e);
     for (int dir = 0; dir < DIRECTIONS; dir++)
         sq_attach_close_links(d->attach[dir]);
     return rc;
@@ -238,12 +290,14 @@ static int make_all(struct sq_packet_device *d, const struct sq_netns *ns, struc
 {
     struct may m = {.t = {.ifname = d->ifname, .ifindex = d->ifindex}, .ds = d->ds};
     int tap[DIRECTIONS] = {-1, -1};
+    char name[128];
     int rc = sq_netns_call(ns, may, &m, e);
 
     d->loopback = m.t.loopback;
+    sq_packet_process_name(name, sizeof name, d->ds->owner, d->cookie, d->ifindex);
     rc = rc ? rc : sq_netns_call(ns, note_before, d, e);
-    for (unsigned dir = 0; dir < DIRECTIONS && rc == 0; dir++)
-        rc = make_direction(d, ns, dir, &m.t, &tap[dir], e);
+    rc = rc ? rc : sq_packet_process_start(&d->process, sq_engine_self(d->ds->eng), name, e);
+    rc = rc ? rc : make_directions(d, ns, &m.t, tap, e);
     rc = rc ? rc : hand_over(d, tap, e);
     for (unsigned dir = 0; dir < DIRECTIONS; dir++)
         if (tap[dir] >= 0)

@@ -49,6 +49,8 @@ struct sq_packet_devices {
     struct sq_netns home; /* squalld's own: what it makes elsewhere would keep that alive */
     char owner[48];       /* squalld's pid and start: unique for the boot */
     bool clsact;          /* no tcx */
+    bool looked;          /* `env` is known */
+    struct sq_classify_env env;
     uv_timer_t timer;
     bool closing;
     void (*done)(void *arg);

@@ -21,6 +21,7 @@ struct trial {
     struct sq_err *e;
     int rc;
     bool clsact;
+    struct sq_classify_env env;
 };
 
 static void *try_all(void *arg)
@@ -29,7 +30,8 @@ static void *try_all(void *arg)
     const struct sq_netns here = {.fd = -1}; /* the thread's own */
     struct sq_tap_opts to = {
         .name = "sqt1e", .alias = "squall trial", .mac = {2, 0, 0, 0, 0, 1}, .queue = 8, .ns = &here};
-    struct sq_attach_opts o = {.ns = &here, .device = 1, .egress = true, .clsact = t->clsact, .heartbeat = -1};
+    struct sq_attach_opts o = {
+        .ns = &here, .device = 1, .egress = true, .clsact = t->clsact, .heartbeat = -1, .env = &t->env};
     struct sq_attach *a = NULL;
     int fd = -1;
 
@@ -52,9 +54,16 @@ static int check(struct sq_engine *eng, struct sq_err *e)
     struct trial t = {.e = e, .clsact = ds ? sq_packet_clsact(ds) : !sq_attach_has_tcx()};
     pthread_t thread;
 
+    if (ds)
+        t.env = *sq_packet_env(ds);
+    else
+        sq_classify_look(&t.env);
     if (pthread_create(&thread, NULL, try_all, &t) != 0)
         return sq_err(e, -EAGAIN, "cannot start a thread");
-    (void)pthread_join(thread, NULL);
+    if (ds)
+        sq_packet_join(eng, thread);
+    else
+        (void)pthread_join(thread, NULL);
     return t.rc;
 }
 

@@ -330,7 +330,8 @@ static void wait_for(struct process *p, int64_t now)
     int64_t next = sq_pdev_next(p->dev), left = next - now;
     if (left <= p->early)
         return; /* awake */
-    left = left < IDLE ? left - p->early : IDLE;
+    int64_t most = p->draining ? QUIET / 4 : IDLE;
+    left = left < most ? left - p->early : most;
     struct timespec ts = {.tv_sec = 0, .tv_nsec = left};
     int n = ppoll(f, 1 + SQ_DIRECTIONS, &ts, NULL);
     if (n > 0 && f[0].revents)
