@@ -41,7 +41,8 @@ static const char *how_of(enum sq_target t, bool bpf)
     return "";
 }
 
-/* What a check said. Many kinds share one, and one can take a quarter of a second (the kernel verifies BPF programs). */
+/* What a check said. Many kinds share one, and one can take a quarter of a second (the kernel verifies BPF programs).
+ */
 struct said {
     int (*check)(struct sq_engine *, struct sq_err *);
     int rc;
@@ -57,7 +58,6 @@ static struct said *ask(struct sq_engine *eng, struct said *said, size_t *n,
     struct said *s = &said[(*n)++];
     s->check = check;
     s->rc = check ? check(eng, &s->e) : 0;
-    sq_engine_beat(eng); /* or the keeper would take many checks for a hang */
     return s;
 }
 

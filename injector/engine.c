@@ -11,6 +11,7 @@
 
 #include "keeper.h"
 #include "net/packet_device.h"
+#include "patience.h"
 #include "run.h"
 #include "service.h"
 #include "squall/cleanup.h"
@@ -80,6 +81,11 @@ const char *sq_engine_run_of(struct sq_engine *eng, const char *fault)
             if (strcmp(l->f.id, fault) == 0)
                 return r->id;
     return NULL;
+}
+
+struct sq_patience *sq_engine_patience(struct sq_engine *eng)
+{
+    return eng->patience;
 }
 
 void sq_engine_beat(struct sq_engine *eng)
@@ -240,6 +246,7 @@ int sq_engine_new(const struct sq_engine_opts *o, struct sq_engine **out, struct
     eng->o.self = eng->self;
     eng->idle_since = sq_mono_ns();
     int rc = start_parts(eng, e);
+    rc = rc < 0 ? rc : sq_patience_new(&o->page->squalld_beat, &eng->patience, e);
     if (rc < 0) {
         /* Whoever fails to start one ends the process: what is half open goes with it. */
         free(eng);
@@ -305,5 +312,6 @@ void sq_engine_free(struct sq_engine *eng)
         sq_run_free(eng->runs); /* loans that stay are the journal's, the keeper takes them */
         eng->runs = next;
     }
+    sq_patience_free(eng->patience);
     free(eng);
 }

@@ -40,6 +40,8 @@ void sq_engine_stop(struct sq_engine *eng, void (*done)(void *arg), void *arg);
 void sq_engine_free(struct sq_engine *eng);
 /* Show the keeper that we live. Whatever works for long on the loop's thread calls it between its steps. */
 void sq_engine_beat(struct sq_engine *eng);
+/* For what is known to take long (patience.h). */
+struct sq_patience *sq_engine_patience(struct sq_engine *eng);
 
 uv_loop_t *sq_engine_loop(struct sq_engine *eng);
 struct sq_journal *sq_engine_journal(struct sq_engine *eng);

@@ -75,6 +75,7 @@ struct sq_engine {
     uint64_t able; /* a bit for each fault kind, in the order of kinds.def, whose check has passed */
     void *netem; /* of net/netem_shaper.c */
     uint32_t backends;
+    struct sq_patience *patience; /* while an API request is carried out */
     uv_timer_t timer;
     bool timer_open;
     bool stopping;
