@@ -129,6 +129,13 @@ demo:
 	@./deps.sh demo
 	@$(MAKE) --no-print-directory all
 	@$(BUILD)/squall run scenarios/demo.yaml --var broken=$(or $(BROKEN),none) $(DEMO_ARGS)
+	@$(MAKE) --no-print-directory demo-network
+# In a network namespace of its own, so that no packet of this machine's is touched.
+demo-network:
+	@if unshare --net true 2>/dev/null; then \
+	    unshare --net sh -c 'ip link set lo up && exec "$$@"' demo $(BUILD)/squall run scenarios/demo-network.yaml \
+	        --var broken=$(or $(BROKEN),none) $(DEMO_ARGS); \
+	else echo "the demo's second half, a bad network, needs root: sudo make demo"; fi
 
 check:
 	@./deps.sh check
@@ -195,6 +202,6 @@ clean:
 	rm -rf build compile_commands.json
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all deps demo check run-check check-unit check-all run-long check-vm run-vm bench fuzz run-fuzz lint format check-format \
+.PHONY: all deps demo demo-network check run-check check-unit check-all run-long check-vm run-vm bench fuzz run-fuzz lint format check-format \
     install clean
 .DEFAULT_GOAL := all

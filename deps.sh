@@ -28,18 +28,19 @@ libssl-dev            pc openssl
 libnghttp2-dev        pc libnghttp2
 node-llhttp           file /usr/share/llhttp/llhttp.c
 '
-check="$build"'
+demo="$build"'
+iproute2              cmd ip
+'
+check="$demo"'
 libcmocka-dev         pc cmocka
 python3               cmd python3
 curl                  cmd curl
 procps                cmd ps
-iproute2              cmd ip
 nftables              cmd nft
 dnsmasq-base          cmd dnsmasq
 nginx-light           cmd nginx
 openssl               cmd openssl
 redis-server          cmd redis-server
-dnsmasq-base          cmd dnsmasq
 postgresql            file /usr/share/postgresql-common/pg_wrapper
 python3-grpcio        file /usr/lib/python3/dist-packages/grpc/__init__.py
 nodejs                cmd node
@@ -59,7 +60,8 @@ chromium              cmd chromium
 
 PATH=$PATH:/usr/sbin:/sbin
 case "${1:-}" in
-build | demo) want=$build ;;
+build) want=$build ;;
+demo) want=$demo ;;
 check) want=$check ;;
 all) want=$all ;;
 *)
