@@ -311,7 +311,12 @@ static int judge_attempts(const struct view *v, int64_t max, struct sq_result *r
     (void)snprintf(r->limit, sizeof r->limit, "<= %lld attempts a request", (long long)max);
     r->n = v->requests;
     (void)snprintf(r->observed, sizeof r->observed, "at most %zu attempts", v->most);
-    if (v->traced && v->over > 0)
+    if (v->traced && v->over > 0 && v->requests < v->min)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "one request called %zu times, but only %llu had a call that was hit, at least %llu are "
+                            "wanted",
+                            v->most, (unsigned long long)v->requests, (unsigned long long)v->min);
+    else if (v->traced && v->over > 0)
         (void)sq_result_set(r, SQ_V_FAIL, "%llu of %llu requests called more than %lld times, one of them %zu times",
                             (unsigned long long)v->over, (unsigned long long)v->requests, (long long)max, v->most);
     else if (v->traced && 2 * v->hit > v->all_hit) {

@@ -62,6 +62,10 @@ static void attempts(void **state)
     c.attempts = 3;
     c.trip = 3;
     expect(&c, ATTEMPTS, "inconclusive", "at least 10");
+    c.attempts = 8;
+    c.trip = 0;
+    c.rate = base.rate / 40;
+    expect(&c, ATTEMPTS, "inconclusive", "one request called");
 }
 
 static void untraced(void **state)
