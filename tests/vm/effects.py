@@ -101,8 +101,13 @@ class Wire:
                 time.sleep(max(0, due - time.monotonic()))
             s.send(struct.pack("<I", i).ljust(size, b"x"))
             due += gap
-        time.sleep(wait)
-        return self.take()
+        got = []
+        while True:  # until nothing came for a while: the receiver may be behind
+            time.sleep(wait)
+            new = self.take()
+            if not new:
+                return got
+            got += new
 
     def take(self):
         self.tell.sendall(b"?")
@@ -136,13 +141,27 @@ class Faults:
         return got
 
 
-bad = 0
+ATTEMPTS = 3
+said = []  # what say() was told since attempt() began
 
 
 def say(backend, what, asked, got, ok):
-    global bad
-    bad += not ok
-    print(json.dumps({"what": what, "backend": backend, "asked": asked, "got": got, "ok": bool(ok)}), flush=True)
+    said.append({"what": what, "backend": backend, "asked": asked, "got": got, "ok": bool(ok)})
+
+
+def attempt(measure, *args):
+    """How many of MEASURE's measurements are not ok. A busy machine can spoil one, but does not make a wrong fault right:
+    so it is measured again then, and what was spoilt is said, too."""
+    for i in range(ATTEMPTS):
+        said.clear()
+        measure(*args)
+        bad = sum(not line["ok"] for line in said)
+        for line in said:
+            print(json.dumps(dict(line, again=True) if bad and i < ATTEMPTS - 1 else line), flush=True)
+        if not bad:
+            break
+        time.sleep(1)
+    return bad
 
 
 def mean(v):
@@ -221,11 +240,11 @@ def losses(w, f, b):
 
 
 def rates(w, f, b):
-    fault = f.on({"rate": "8mbit"})
-    got = w.stream(1500, 0.0, size=958, wait=2.0)  # 1000 bytes on the wire
+    fault = f.on({"rate": "2mbit"})
+    got = w.stream(500, 0.0, size=958)  # 1000 bytes on the wire
     f.off(fault)
     rate = 8000 * (len(got) - 1) / (got[-1][1] - got[0][1]) / 1e6
-    say(b, "rate 8 Mbit/s", 8.0, round(rate, 3), abs(rate - 8) < 0.4)
+    say(b, "rate 2 Mbit/s", 2.0, round(rate, 3), abs(rate - 2) < 0.1)
 
 
 def filters(w, f, b):
@@ -259,38 +278,56 @@ def several(w, f, b):
 
 
 def unharmed(w, f, b, rounds=5):
-    """What is not meant loses nothing while faults come and go."""
+    """What is not meant loses nothing while faults come and go; but netem's first and last fault on a device change its
+    root qdisc, and while that happens the kernel drops what is sent (ARCHITECTURE.md): some packets a change."""
     import threading
-    box = []
-    t = threading.Thread(target=lambda: box.append(w.stream(int(rounds * 400), 0.001)))
-    t.start()
-    time.sleep(0.2)
-    for _ in range(rounds):
+
+    def lost_of(act):
+        box, n = [], rounds * 400
+        t = threading.Thread(target=lambda: box.append(w.stream(n, 0.001)))
+        t.start()
+        time.sleep(0.2)
+        for _ in range(rounds):
+            act()
+        t.join()
+        return n - len({i for i, _ in box[0]})
+
+    def come_and_go():
         fault = f.on({"delay": "20ms", "loss": "50%"}, match=[{"port": "7"}])
         time.sleep(0.05)
         f.off(fault)
-    t.join()
-    n = rounds * 400
-    say(b, f"1,000/s of others through {rounds} applies and reverts: lost", 0, n - len(box[0]), len(box[0]) == n)
+
+    most = 0 if b == "packet" else 5 * 2 * rounds
+    lost = lost_of(come_and_go)
+    say(b, f"1,000/s of others through {rounds} applies and reverts: lost", most and f"<= {most}", lost, lost <= most)
+    if b == "netem":
+        there = f.on({"delay": "1ms"}, match=[{"port": "8"}])
+        lost = lost_of(come_and_go)
+        f.off(there)
+        say(b, "the same beside another fault: lost", 0, lost, lost == 0)
 
 
 def main(backend, inj, slack=1.5):
     w = Wire("e")
     try:
         f = Faults(inj, backend, w.dev)
-        delays(w, f, backend, slack)
-        shapes(w, f, backend, slack)
-        losses(w, f, backend)
-        rates(w, f, backend)
-        filters(w, f, backend)
-        several(w, f, backend)
-        unharmed(w, f, backend)
+        return sum((attempt(delays, w, f, backend, slack), attempt(shapes, w, f, backend, slack),
+                    attempt(losses, w, f, backend), attempt(rates, w, f, backend), attempt(filters, w, f, backend),
+                    attempt(several, w, f, backend), attempt(unharmed, w, f, backend)))
     finally:
         w.close()
-    return bad
+
+
+def first_in_line():
+    """Whoever else wants the CPUs, delays of milliseconds are measured: squalld and its children inherit this."""
+    try:
+        os.nice(-15)
+    except PermissionError:
+        pass
 
 
 if __name__ == "__main__":
+    first_in_line()
     host = Host()
     try:
         failed = main(sys.argv[1] if len(sys.argv) > 1 else "netem", Injector(host))
