@@ -5,6 +5,7 @@
 
 #include "commands/begin.h"
 #include "commands/load.h"
+#include "probe/probe.h"
 #include "run/session.h"
 #include "scenario/plan.h"
 #include "squall/cleanup.h"
@@ -108,6 +109,26 @@ static void resolve_one(struct planning *p, struct sq_session *s, const char *ru
     (void)json_object_set(stretch, "notes", json_object_get(answer, "notes"));
 }
 
+/* The run that is planned in. Network faults leave the probe's path alone: so where the probe would send is said. */
+static json_t *new_run(const struct planning *p)
+{
+    const json_t *spec = json_object_get(p->doc, "spec"), *kind;
+    struct sq_probe_opts o = {.load = json_object_get(spec, "load"), .run_id = "plan"};
+    json_t *run = json_pack("{s:s, s:s}", "name", "plan", "lease", "30s");
+    struct sq_probe *probe = NULL;
+    bool network = false;
+    size_t i;
+
+    json_array_foreach(json_object_get(p->plan, "faults"), i, kind)
+    {
+        network |= strncmp(json_string_value(kind), "network/", 8) == 0;
+    }
+    if (run && network && json_object_size(o.load) && sq_probe_create(&o, &probe, NULL) == 0)
+        (void)json_object_set_new(run, "probe", sq_probe_places(probe));
+    sq_probe_free(probe);
+    return run;
+}
+
 static void resolve_targets(struct planning *p, struct sq_session *s)
 {
     json_t *timeline = json_object_get(p->plan, "timeline"), *stretch;
@@ -123,7 +144,7 @@ static void resolve_targets(struct planning *p, struct sq_session *s)
     }
     if (!any)
         return;
-    if (sq_session_ask(s, "POST", "/v1/runs", json_pack("{s:s, s:s}", "name", "plan", "lease", "30s"), &run, &e) < 0) {
+    if (sq_session_ask(s, "POST", "/v1/runs", new_run(p), &run, &e) < 0) {
         problem(p, (int)sq_exit_of(&e), json_string(e.msg));
         return;
     }
@@ -284,6 +305,22 @@ static void print_load(const struct planning *p)
     }
 }
 
+static void print_hit(const struct sq_term *t, const json_t *hit)
+{
+    const char *ns = sq_json_str_or(hit, "namespace", NULL);
+
+    if (json_object_get(hit, "pid"))
+        (void)fprintf(t->out, "%19s-> pid %lld %.100s\n", "", (long long)sq_json_int_or(hit, "pid", 0),
+                      sq_json_str_or(hit, "cmd", ""));
+    else if (json_object_get(hit, "interface"))
+        (void)fprintf(t->out, "%19s-> %s%s%s, %s, by %s: %s\n", "", sq_json_str_or(hit, "interface", ""),
+                      ns ? " in " : "", ns ? ns : "", sq_json_str_or(hit, "direction", ""),
+                      sq_json_str_or(hit, "backend", ""), sq_json_str_or(hit, "match", ""));
+    else if (json_object_get(hit, "addresses"))
+        (void)fprintf(t->out, "%19s-> %s, by nftables: %lld networks or addresses\n", "", ns ? ns : "this host",
+                      (long long)sq_json_int_or(hit, "addresses", 0));
+}
+
 /* Whom a fault will meet, as far as it can be known before the services are there. */
 static void print_target(const struct planning *p, const json_t *stretch)
 {
@@ -306,9 +343,7 @@ static void print_target(const struct planning *p, const json_t *stretch)
         (void)fprintf(t->out, "%19s%zu of these, chosen at random when the time comes:\n", "", chosen);
     json_array_foreach(hits, i, hit)
     {
-        if (json_object_get(hit, "pid"))
-            (void)fprintf(t->out, "%19s-> pid %lld %.100s\n", "", (long long)sq_json_int_or(hit, "pid", 0),
-                          sq_json_str_or(hit, "cmd", ""));
+        print_hit(t, hit);
     }
     json_array_foreach(json_object_get(stretch, "notes"), i, note)
     {

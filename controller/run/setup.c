@@ -152,6 +152,53 @@ void sq_stage_create(struct run *r)
     sq_client_call(r->client, "POST", "/v1/runs", body, SQ_CALL_NS, created, r);
 }
 
+/* ---- network faults: may and can it be done, as far as it is known before anything is there? ---- */
+
+static void next_network_step(struct run *r);
+
+static bool starts_services(const struct run *r)
+{
+    const char *name;
+    json_t *service;
+    json_object_foreach(json_object_get(r->spec, "services"), name,
+                        service) if (json_object_get(service, "command")) return true;
+    return false;
+}
+
+static void network_planned(void *arg, int status, json_t *body, const struct sq_err *e)
+{
+    struct run *r = arg;
+    (void)body;
+    if (r->ending)
+        return;
+    const json_t *step = json_array_get(json_object_get(r->spec, "steps"), r->item);
+    /* What is not there yet (a namespace, an interface, a name) may come with the run's services. */
+    if (e && (status != 404 || !starts_services(r))) {
+        char what[200];
+        snprintf(what, sizeof(what), "nothing was started: step %.100s", sq_json_str_or(step, "id", "?"));
+        sq_run_failed(r, status, e, what);
+        return;
+    }
+    r->item++;
+    next_network_step(r);
+}
+
+static void next_network_step(struct run *r)
+{
+    const json_t *steps = json_object_get(r->spec, "steps"), *step;
+    for (; (step = json_array_get(steps, r->item)); r->item++) {
+        const json_t *target = json_object_get(step, "target");
+        if (strncmp(sq_json_str_or(step, "uses", ""), "network/", 8) != 0 || json_object_get(target, "of"))
+            continue;
+        sq_run_ask(r, "POST", "/plan",
+                   json_pack("{s:O, s:O, s:O?, s:O}", "uses", json_object_get(step, "uses"), "target", target, "with",
+                             json_object_get(step, "with"), "step", json_object_get(step, "id")),
+                   network_planned);
+        return;
+    }
+    sq_run_next(r);
+}
+
 static void got_before(void *arg, int status, json_t *body, const struct sq_err *e)
 {
     struct run *r = arg;
@@ -160,7 +207,7 @@ static void got_before(void *arg, int status, json_t *body, const struct sq_err 
         return;
     }
     sq_run_snapshot_record(r, "before", body);
-    sq_run_next(r);
+    next_network_step(r);
 }
 
 void sq_stage_before(struct run *r)

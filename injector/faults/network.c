@@ -14,6 +14,7 @@
 #include <uv.h>
 
 #include "engine.h"
+#include "net/permit.h"
 #include "net/rtnl.h"
 #include "net/shaper.h"
 #include "runas.h"
@@ -362,14 +363,16 @@ static int resolve_all(struct sq_fault *f, json_t *notes, struct sq_err *e)
 {
     struct network *n = f->priv;
     struct where w = {notes, sq_json_str_or(f->target, "interface", "auto")};
-    int r = impair_of(f, f->with, &n->impair, e);
+    int r = sq_netns_open_for(&f->peer, sq_json_str_or(f->target, "namespace", NULL), &n->ns, e);
 
     if (r == 0)
-        r = sq_match_read(f->target, &n->match, e);
+        r = impair_of(f, f->with, &n->impair, e);
     if (r == 0)
-        r = sq_netns_open(sq_json_str_or(f->target, "namespace", NULL), &n->ns, e);
-    if (r < 0)
+        r = sq_match_read(f->target, &n->match, e);
+    if (r < 0) {
+        sq_netns_close(&n->ns);
         return r;
+    }
     n->ns_record = sq_netns_record(&n->ns);
     r = n->ns_record ? resolve_names(f, e) : sq_err(e, -ENOMEM, "out of memory");
     sq_netns_close(&n->ns);

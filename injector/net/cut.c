@@ -15,6 +15,7 @@
 #include "net/netns.h"
 #include "net/nft.h"
 #include "net/partition.h"
+#include "net/permit.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
 #include "squall/json.h"
@@ -322,7 +323,7 @@ static int fill(struct sq_cut *c, const json_t *params, json_t *notes, struct sq
 {
     struct sparing sparing = {c, sq_engine_probe(c->f->run), notes};
     struct sq_netns ns = {.fd = -1};
-    int r = sq_netns_open(sq_json_str_or(c->target, "namespace", NULL), &ns, e);
+    int r = sq_netns_open_for(&c->f->peer, sq_json_str_or(c->target, "namespace", NULL), &ns, e);
 
     if (r < 0)
         return r;

@@ -50,17 +50,13 @@ static bool same_ns(const struct sq_netns *ns, uint64_t ino, uint64_t cookie)
     return ns->ino == ino && (!cookie || !ns->cookie || ns->cookie == cookie);
 }
 
-/* Fill fd, ino, cookie and path from PATH. -ENOENT when there is nothing, -EINVAL when it is no network namespace. */
-static int take(const char *path, struct sq_netns *ns, struct sq_err *e)
+/* Fill fd (which it takes over), ino, cookie and path. -EINVAL when it is no network namespace. */
+static int take_open(int open_fd, const char *path, struct sq_netns *ns, struct sq_err *e)
 {
-    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    cleanup_close int fd = open_fd;
     struct statfs fs;
     struct stat st;
 
-    if (fd < 0)
-        return errno == ENOENT || errno == ESRCH
-                   ? sq_err_cls(e, SQ_C_NOTFOUND, -ENOENT, "there is no network namespace at %.200s", path)
-                   : sq_err_sys(e, -errno, "cannot open the network namespace %.200s", path);
     if (fstatfs(fd, &fs) < 0 || fs.f_type != NSFS || fstat(fd, &st) < 0)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "%.200s is not a network namespace", path);
     ns->fd = fd;
@@ -78,6 +74,25 @@ static int take(const char *path, struct sq_netns *ns, struct sq_err *e)
     }
     fd = -1;
     return 0;
+}
+
+/* -ENOENT when there is nothing. */
+static int open_path(const char *path, struct sq_err *e)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+    if (fd >= 0)
+        return fd;
+    return errno == ENOENT || errno == ESRCH
+               ? sq_err_cls(e, SQ_C_NOTFOUND, -ENOENT, "there is no network namespace at %.200s", path)
+               : sq_err_sys(e, -errno, "cannot open the network namespace %.200s", path);
+}
+
+static int take(const char *path, struct sq_netns *ns, struct sq_err *e)
+{
+    int fd = open_path(path, e);
+
+    return fd < 0 ? fd : take_open(fd, path, ns, e);
 }
 
 /* ---- by pid ---- */
@@ -222,19 +237,38 @@ static int spec_name(const char *name, struct sq_netns *ns, struct sq_err *e)
     return 0;
 }
 
-static int spec_path(const char *path, struct sq_netns *ns, struct sq_err *e)
+static bool fits(const char *path, struct sq_err *e)
+{
+    if (strlen(path) < sizeof((struct sq_netns *)NULL)->path)
+        return true;
+    sq_err_cls(e, SQ_C_INPUT, -ENAMETOOLONG, "the path of the network namespace is too long");
+    return false;
+}
+
+int sq_netns_adopt(int fd, const char *path, struct sq_netns *ns, struct sq_err *e)
 {
     long pid = 0;
 
-    if (strlen(path) >= sizeof ns->path)
-        return sq_err_cls(e, SQ_C_INPUT, -ENAMETOOLONG, "the path of the network namespace is too long");
-    int r = take(path, ns, e);
+    *ns = (struct sq_netns){.fd = -1};
+    if (!fits(path, e)) {
+        (void)close(fd);
+        return -ENAMETOOLONG;
+    }
+    int r = take_open(fd, path, ns, e);
     (void)snprintf(ns->name, sizeof ns->name, "%.90s", path);
     if (sscanf(path, "/proc/%ld/", &pid) == 1)
         (void)snprintf(ns->resolv, sizeof ns->resolv, "/proc/%ld/root/etc/resolv.conf", pid);
     else
         (void)snprintf(ns->resolv, sizeof ns->resolv, "/etc/resolv.conf");
     return r;
+}
+
+static int spec_path(const char *path, struct sq_netns *ns, struct sq_err *e)
+{
+    if (!fits(path, e))
+        return -ENAMETOOLONG;
+    int fd = open_path(path, e);
+    return fd < 0 ? fd : sq_netns_adopt(fd, path, ns, e);
 }
 
 int sq_netns_open(const char *spec, struct sq_netns *ns, struct sq_err *e)

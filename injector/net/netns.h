@@ -21,6 +21,8 @@ struct sq_netns {
 /* SPEC as in a target's "namespace": a name (ip netns), "pid:N", "container:ID" (at least 6 hex digits of the id, found
  * by the cgroup path of its processes, whatever the runtime), or a path; NULL: our own. -ENOENT, SQ_C_NOTFOUND. */
 int sq_netns_open(const char *spec, struct sq_netns *ns, struct sq_err *e);
+/* The same from FD, which was opened at PATH and is taken over, also on error. */
+int sq_netns_adopt(int fd, const char *path, struct sq_netns *ns, struct sq_err *e);
 void sq_netns_close(struct sq_netns *ns);
 /* For an undo record; and its namespace again, by whatever path leads there now (that path, else any process in it,
  * else any of /run/netns): 0; -ENOENT when it is gone for good (what was in it is gone, too). New reference. */
