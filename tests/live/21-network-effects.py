@@ -6,4 +6,5 @@ here = os.path.dirname(os.path.abspath(__file__))
 if os.geteuid() != 0:
     print("21-network-effects: needs root")
     sys.exit(1)
-os.execv(sys.executable, [sys.executable, os.path.join(here, "..", "vm", "effects.py"), "packet"])
+# in a network of its own, which goes with it
+os.execvp("unshare", ["unshare", "-n", sys.executable, os.path.join(here, "..", "vm", "effects.py"), "packet"])
