@@ -106,8 +106,9 @@ static void swallow(struct sq_stage *s, size_t len, int64_t now)
 {
     if (s->clock == 0)
         s->clock = now;
+    s->rule->acts += !s->swallowed; /* once for a connection */
+    s->rule->acted += len;
     s->swallowed = true;
-    acted(s->rule, len);
 }
 
 size_t sq_stages_take(struct sq_stages *st, char *p, size_t len, int64_t *due, bool *close, int64_t now)
@@ -270,7 +271,7 @@ void sq_stages_lingered(struct sq_stages *st)
             acted(st->s[i].rule, 0);
 }
 
-int64_t sq_stages_fires(const struct sq_stages *st, bool *reset, struct sq_rule **by)
+int64_t sq_stages_fires(const struct sq_stages *st, const struct sq_stage **by)
 {
     int64_t first = INT64_MAX;
     for (unsigned i = 0; i < st->n && st->swallows; i++) {
@@ -282,8 +283,7 @@ int64_t sq_stages_fires(const struct sq_stages *st, bool *reset, struct sq_rule 
         if (s->clock + s->rule->delay >= first)
             continue;
         first = s->clock + s->rule->delay;
-        *reset = is_reset;
-        *by = s->rule;
+        *by = s;
     }
     return first;
 }

@@ -48,8 +48,8 @@ void sq_stages_resume(struct sq_stages *st, int64_t now);
 /* How long slow_close holds the end, counted from when it would be passed on. */
 int64_t sq_stages_linger(struct sq_stages *st);
 void sq_stages_lingered(struct sq_stages *st); /* it did */
-/* When a timeout closes the connection or a reset resets it (*reset), and by which rule; INT64_MAX: never. */
-int64_t sq_stages_fires(const struct sq_stages *st, bool *reset, struct sq_rule **by);
+/* When a timeout closes the connection or a reset resets it (*BY); INT64_MAX: never. */
+int64_t sq_stages_fires(const struct sq_stages *st, const struct sq_stage **by);
 /* Bytes that may wait: what a rate needs to be kept. */
 size_t sq_stages_room(const struct sq_stages *st, size_t least, size_t most);
 /* Did one of these slots, a timeout or a reset, swallow bytes? ANY: of a timeout it is enough that it was there. */

@@ -64,38 +64,34 @@ size_t px_shape_take(struct conn *c, int lane, char *p, size_t len, int64_t *due
     return len;
 }
 
-static int64_t next_of(const struct conn *c, bool *reset, struct sq_rule **by)
+static int64_t next_of(const struct conn *c, const struct sq_stage **by)
 {
     int64_t first = INT64_MAX;
     for (int i = 0; i < 2; i++) {
-        bool r = false;
-        struct sq_rule *rule = NULL;
-        int64_t at = c->lane[i].stages ? sq_stages_fires(c->lane[i].stages, &r, &rule) : INT64_MAX;
+        const struct sq_stage *stage = NULL;
+        int64_t at = c->lane[i].stages ? sq_stages_fires(c->lane[i].stages, &stage) : INT64_MAX;
         if (at >= first)
             continue;
         first = at;
-        *reset = r;
-        *by = rule;
+        *by = stage;
     }
     return first;
 }
 
 int64_t px_shape_next(const struct conn *c)
 {
-    bool reset;
-    struct sq_rule *by;
-    return next_of(c, &reset, &by);
+    const struct sq_stage *by;
+    return next_of(c, &by);
 }
 
 bool px_shape_fire(struct conn *c, int64_t now)
 {
-    bool reset = false;
-    struct sq_rule *by = NULL;
-    if (next_of(c, &reset, &by) > now)
+    const struct sq_stage *by = NULL;
+    if (next_of(c, &by) > now)
         return false;
-    by->acts++;
-    c->whole.fault = by->fault;
-    if (reset)
+    by->rule->acts += !by->swallowed;
+    c->whole.fault = by->rule->fault;
+    if (by->kind == SQ_R_RESET)
         px_conn_close(c, SQ_OUT_FAILED, 0, true);
     else
         px_shape_end(c);
