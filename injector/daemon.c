@@ -32,6 +32,7 @@ struct daemon {
     uv_loop_t loop;
     struct sq_engine *eng;
     struct sq_api *api;
+    struct sq_toxi_server *toxi;
     uv_timer_t beat;
     uv_poll_t keeper;
     uv_signal_t sig[3];
@@ -91,6 +92,7 @@ static void end(struct daemon *d, int status)
     d->ending = true;
     d->status = status;
     sq_api_quiesce(d->api);
+    sq_toxi_server_free(SQ_TAKE(d->toxi));
     sq_engine_stop(d->eng, engine_stopped, d);
 }
 
@@ -203,6 +205,8 @@ static int start(struct daemon *d, struct sq_err *e)
         rc = write_info(d, e);
     if (!rc)
         rc = sq_api_new(&d->loop, d->eng, path, d->o->group, &d->api, e);
+    if (!rc && d->o->toxi)
+        rc = sq_toxi_server_new(&d->loop, d->o->self, d->o->toxi, &d->toxi, e);
     return rc;
 }
 

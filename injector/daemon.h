@@ -7,6 +7,7 @@
 
 #include "journal.h"
 #include "page.h"
+#include "toxiproxy.h"
 
 struct sq_daemon_opts {
     const char *dir;   /* RUN/<id> */
@@ -19,6 +20,7 @@ struct sq_daemon_opts {
     int beat_fd;
     int keeper_fd; /* our end of the pair */
     pid_t keeper;
+    const struct sq_toxi_opts *toxi; /* Toxiproxy's API; NULL: none */
 };
 
 /* Serve until told to end, then take everything back. Returns the exit status: 0, SQ_INFRA (could not start, or the

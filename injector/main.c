@@ -30,6 +30,7 @@
 #include "squall/rng.h"
 #include "squall/version.h"
 #include "sweep.h"
+#include "toxiproxy.h"
 
 #define JOURNAL_SLOTS 1024 /* 4 MiB: that many processes stopped, rules set and services started at one time */
 
@@ -37,11 +38,19 @@ static const char usage[] =
     "squalld - the injector of one host: it adds the faults that squall asks for, and takes each of them back\n"
     "\n"
     "usage: squalld [--dir DIR] [--private] [--group GROUP]     serve the API on RUN/squalld/api.sock\n"
+    "               [--toxiproxy ADDRESS]                       and Toxiproxy's API, on TCP\n"
     "       squalld sweep                                       take back what an earlier life left, then leave\n"
     "\n"
     "  --dir DIR      keep socket, journal and lock in DIR (made; default RUN/squalld, or RUN/p-<hex> with --private)\n"
     "  --private      serve one controller: end when it quits, when its lease passes, or after 10 s without a run\n"
     "  --group GROUP  who beside root may use the API (default squall, if there is such a group)\n"
+    "  --toxiproxy ADDRESS  serve Toxiproxy's HTTP API, too, say on 127.0.0.1:8474. Like Toxiproxy's it asks nobody "
+    "who\n"
+    "                       they are: whoever can connect to it can have squalld listen and connect\n"
+    "  --toxiproxy-config FILE  proxies to begin with: JSON, as POST /populate takes it\n"
+    "  --toxiproxy-seed N       which connections a toxicity below 1 hits follows from N (default: another one each "
+    "time)\n"
+    "  --toxiproxy-metrics      bytes of each proxy at /metrics, for Prometheus\n"
     "  --version      say the version\n"
     "\n"
     "RUN is $SQUALL_RUN_DIR, else /run/squall for root, $XDG_RUNTIME_DIR/squall for others, else /tmp/squall-UID.\n"
@@ -56,6 +65,8 @@ struct options {
     char dir[PATH_MAX]; /* RUN/<id> */
     const char *group;
     bool is_private;
+    bool seeded;
+    struct sq_toxi_opts toxi; /* listen is NULL: none */
 };
 
 static int fail(const struct sq_err *e)
@@ -90,12 +101,43 @@ static int given_dir(struct options *o, const char *arg, struct sq_err *e)
     return 0;
 }
 
+static int given_seed(struct options *o, const char *arg, struct sq_err *e)
+{
+    char *end;
+    errno = 0;
+    o->toxi.seed = strtoull(arg, &end, 10);
+    o->seeded = true;
+    if (errno || end == arg || *end || *arg == '-')
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "--toxiproxy-seed wants a number, not %.64s", arg);
+    return 0;
+}
+
+static int check_toxi(struct options *o, struct sq_err *e)
+{
+    const struct sq_toxi_opts *t = &o->toxi;
+    if (!t->listen && (t->config || t->metrics || o->seeded))
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "--toxiproxy-config, -seed and -metrics go with --toxiproxy ADDRESS");
+    if (t->listen && o->is_private)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL,
+                          "--toxiproxy is not for a --private injector, which ends with its run");
+    if (!o->seeded)
+        o->toxi.seed = sq_rng_entropy();
+    return 0;
+}
+
 /* 1: go on; else the exit status in *status. */
 static int read_options(int argc, char **argv, struct options *o, int *status)
 {
-    static const struct option longs[] = {{"dir", required_argument, NULL, 'd'},   {"private", no_argument, NULL, 'p'},
-                                          {"group", required_argument, NULL, 'g'}, {"help", no_argument, NULL, 'h'},
-                                          {"version", no_argument, NULL, 'V'},     {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {{"dir", required_argument, NULL, 'd'},
+                                          {"private", no_argument, NULL, 'p'},
+                                          {"group", required_argument, NULL, 'g'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {"version", no_argument, NULL, 'V'},
+                                          {"toxiproxy", required_argument, NULL, 't'},
+                                          {"toxiproxy-config", required_argument, NULL, 'c'},
+                                          {"toxiproxy-seed", required_argument, NULL, 's'},
+                                          {"toxiproxy-metrics", no_argument, NULL, 'm'},
+                                          {NULL, 0, NULL, 0}};
     const char *dir = NULL;
     struct sq_err e = {0};
     int c;
@@ -108,6 +150,14 @@ static int read_options(int argc, char **argv, struct options *o, int *status)
             o->is_private = true;
         } else if (c == 'g') {
             o->group = optarg;
+        } else if (c == 't') {
+            o->toxi.listen = optarg;
+        } else if (c == 'c') {
+            o->toxi.config = optarg;
+        } else if (c == 's') {
+            (void)given_seed(o, optarg, &e);
+        } else if (c == 'm') {
+            o->toxi.metrics = true;
         } else if (c == 'h') {
             (void)fputs(usage, stdout);
             return 0;
@@ -126,6 +176,7 @@ static int read_options(int argc, char **argv, struct options *o, int *status)
         given_dir(o, dir, &e);
     else
         default_dir(o, &e);
+    (void)check_toxi(o, &e);
     if (e.code)
         *status = fail(&e);
     return e.code == 0;
@@ -242,8 +293,17 @@ static int split(const struct options *o, const char *self, struct sq_journal *j
         if (o->is_private)
             (void)setsid();
         (void)sigprocmask(SIG_SETMASK, &old, NULL);
-        struct sq_daemon_opts d = {o->dir, self,    o->group,  o->is_private, journal,
-                                   s.page, s.beats, s.beat_fd, s.pair[1],     keeper};
+        struct sq_daemon_opts d = {o->dir,
+                                   self,
+                                   o->group,
+                                   o->is_private,
+                                   journal,
+                                   s.page,
+                                   s.beats,
+                                   s.beat_fd,
+                                   s.pair[1],
+                                   keeper,
+                                   o->toxi.listen ? &o->toxi : NULL};
         return sq_daemon_run(&d);
     }
     (void)close(s.pair[1]);

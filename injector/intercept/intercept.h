@@ -87,4 +87,8 @@ int sq_edge_rule_count(struct sq_edge *edge, const char *fault_id, json_t **out,
 const char *sq_edge_mode(const struct sq_edge *edge);
 bool sq_edge_delays_connect(const struct sq_edge *edge);
 
+/* Start a proxy process of its own, unprivileged, with SOCK as its descriptor 3 (proxy/wire.h); PLAIN: one for plain
+ * proxies, which is called squall-plain. *pidfd is the caller's. */
+int sq_proxy_spawn(const char *self, bool plain, int sock, pid_t *pid, int *pidfd, struct sq_err *e);
+
 #endif

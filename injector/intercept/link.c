@@ -93,17 +93,17 @@ static void child(int exe, int sock, bool drop, char *const *argv)
     _exit(127);
 }
 
-static int spawn(struct sq_intercept *ic, int sock, struct sq_err *e)
+int sq_proxy_spawn(const char *self, bool plain, int sock, pid_t *out, int *pidfd, struct sq_err *e)
 {
-    cleanup_close int exe = open(ic->self, O_PATH | O_CLOEXEC);
-    char name[] = "squall-proxy", verb[] = "proxy";
-    char *argv[] = {name, verb, NULL};
+    cleanup_close int exe = open(self, O_PATH | O_CLOEXEC);
+    char name[] = "squall-proxy", verb[] = "proxy", kind[] = "plain";
+    char *argv[] = {name, verb, plain ? kind : NULL, NULL};
     struct stat st;
     pid_t pid;
     bool drop;
 
     if (exe < 0 || fstat(exe, &st) < 0)
-        return sq_err_sys(e, -errno, "cannot open %s for the proxy", ic->self);
+        return sq_err_sys(e, -errno, "cannot open %s for the proxy", self);
     /* Where others may not execute it, the proxy drops its privileges by itself, first thing. */
     drop = geteuid() == 0 && (st.st_mode & S_IXOTH);
     pid = fork();
@@ -111,10 +111,10 @@ static int spawn(struct sq_intercept *ic, int sock, struct sq_err *e)
         return sq_err_sys(e, -errno, "cannot fork the proxy");
     if (pid == 0)
         child(exe, sock, drop, argv);
-    ic->link.pid = pid;
-    ic->link.pidfd = sq_pidfd_open(pid);
-    if (ic->link.pidfd < 0)
-        return sq_err_sys(e, ic->link.pidfd, "cannot watch the proxy");
+    *out = pid;
+    *pidfd = sq_pidfd_open(pid);
+    if (*pidfd < 0)
+        return sq_err_sys(e, *pidfd, "cannot watch the proxy");
     return 0;
 }
 
@@ -280,7 +280,7 @@ int sq_link_start(struct sq_intercept *ic, struct sq_err *e)
     (void)setsockopt(sv[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
     (void)setsockopt(sv[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
     l->fd = sv[0];
-    rc = spawn(ic, sv[1], e);
+    rc = sq_proxy_spawn(ic->self, false, sv[1], &l->pid, &l->pidfd, e);
     (void)close(sv[1]);
     if (rc == 0) {
         l->started = true;

@@ -1,0 +1,267 @@
+/* The server of Toxiproxy's API: HTTP/1.1 on TCP by libmicrohttpd, driven from squalld's loop. Requests are answered at
+ * once. It has no authentication, as Toxiproxy has none: whoever can connect can use it. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <microhttpd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "squall/cleanup.h"
+#include "squall/rng.h"
+#include "squall/version.h"
+#include "toxiproxy.h"
+
+#define CONNECTIONS 256u
+#define IDLE_S 60u
+
+struct sq_toxi_server {
+    struct sq_toxi toxi;
+    struct sq_toxi_link *link;
+    struct MHD_Daemon *mhd;
+    uv_poll_t poll;
+    uv_timer_t timer;
+    int handles;
+    struct sq_rng rng;
+};
+
+struct body {
+    char *text;
+    size_t len, cap;
+    bool too_big;
+};
+
+/* ---- the loop ---- */
+
+static void run_mhd(struct sq_toxi_server *s);
+
+static void on_timer(uv_timer_t *t)
+{
+    run_mhd(t->data);
+}
+
+static void on_poll(uv_poll_t *p, int status, int events)
+{
+    (void)status;
+    (void)events;
+    run_mhd(p->data);
+}
+
+static void run_mhd(struct sq_toxi_server *s)
+{
+    MHD_UNSIGNED_LONG_LONG ms;
+    if (!s->mhd)
+        return;
+    MHD_run(s->mhd);
+    if (MHD_get_timeout(s->mhd, &ms) == MHD_YES)
+        uv_timer_start(&s->timer, on_timer, ms, 0);
+    else
+        uv_timer_stop(&s->timer);
+}
+
+/* ---- one request ---- */
+
+static enum MHD_Result reply(struct sq_toxi_server *s, struct MHD_Connection *conn, struct sq_toxi_answer *a)
+{
+    char id[24];
+    size_t len = a->body ? strlen(a->body) : 0;
+    struct MHD_Response *r = a->body
+                                 ? MHD_create_response_from_buffer(len, a->body, MHD_RESPMEM_MUST_FREE)
+                                 : MHD_create_response_from_buffer(0, (void *)(uintptr_t) "", MHD_RESPMEM_PERSISTENT);
+    if (!r) {
+        free(a->body);
+        return MHD_NO;
+    }
+    (void)snprintf(id, sizeof(id), "%016" PRIx64, sq_rng_u64(&s->rng));
+    (void)MHD_add_response_header(r, "X-Toxiproxy-Request-Id", id);
+    (void)MHD_add_response_header(r, MHD_HTTP_HEADER_SERVER, "squalld/" SQUALL_VERSION);
+    if (a->type)
+        (void)MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, a->type);
+    enum MHD_Result ok = MHD_queue_response(conn, (unsigned)a->status, r);
+    MHD_destroy_response(r);
+    return ok;
+}
+
+static enum MHD_Result handle(struct sq_toxi_server *s, struct MHD_Connection *conn, const char *url,
+                              const char *method, const struct body *b)
+{
+    const char *agent = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, MHD_HTTP_HEADER_USER_AGENT);
+    struct sq_toxi_answer a = {0};
+    if (agent && strncmp(agent, "Mozilla/", 8) == 0) /* a web page may not drive it */
+        a = (struct sq_toxi_answer){403, "text/plain; charset=utf-8", strdup("User agent not allowed\n")};
+    else if (b->too_big)
+        sq_toxi_fail(&a, 413, "the body is larger than 1 MiB");
+    else
+        sq_toxi_handle(&s->toxi, method, url, b->text ? b->text : "", b->len, &a);
+    return reply(s, conn, &a);
+}
+
+static int append(struct body *b, const char *data, size_t len)
+{
+    if (b->too_big || b->len + len > SQ_TOXI_BODY) {
+        b->too_big = true; /* read on and throw away, so that the answer reaches a client that is still sending */
+        return 0;
+    }
+    if (b->len + len > b->cap) {
+        size_t cap = b->cap ? b->cap : 1024;
+        while (cap < b->len + len)
+            cap *= 2;
+        char *p = realloc(b->text, cap);
+        if (!p)
+            return -ENOMEM;
+        b->text = p;
+        b->cap = cap;
+    }
+    memcpy(b->text + b->len, data, len);
+    b->len += len;
+    return 0;
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const char *url, const char *method,
+                                  const char *version, const char *data, size_t *size, void **con_cls)
+{
+    struct body *b = *con_cls;
+    (void)version;
+    if (!b) {
+        *con_cls = calloc(1, sizeof(*b));
+        return *con_cls ? MHD_YES : MHD_NO;
+    }
+    if (*size) {
+        int rc = append(b, data, *size);
+        *size = 0;
+        return rc < 0 ? MHD_NO : MHD_YES;
+    }
+    return handle(cls, conn, url, method, b);
+}
+
+static void on_completed(void *cls, struct MHD_Connection *conn, void **con_cls, enum MHD_RequestTerminationCode how)
+{
+    struct body *b = *con_cls;
+    (void)cls;
+    (void)conn;
+    (void)how;
+    *con_cls = NULL;
+    if (b)
+        free(b->text);
+    free(b);
+}
+
+/* ---- beginning and end ---- */
+
+static int listen_at(const char *address, struct sq_err *e)
+{
+    struct sockaddr_storage sa;
+    socklen_t n;
+    int one = 1;
+    if (address[0] == ':' || sq_toxi_sockaddr(address, &sa, &n) != 0)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "--toxiproxy wants an address with a port, as in 127.0.0.1:8474");
+    cleanup_close int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return sq_err_sys(e, -errno, "cannot make a socket");
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    if (bind(fd, (const struct sockaddr *)&sa, n) < 0 || listen(fd, 128) < 0)
+        return sq_err_sys(e, -errno, "cannot listen on %s for Toxiproxy's API", address);
+    return SQ_TAKE_FD(fd);
+}
+
+static int start_mhd(struct sq_toxi_server *s, uv_loop_t *loop, int fd, struct sq_err *e)
+{
+    s->mhd = MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, fd,
+                              MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS,
+                              MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S, MHD_OPTION_END);
+    const union MHD_DaemonInfo *di = s->mhd ? MHD_get_daemon_info(s->mhd, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
+    if (!di || di->listen_fd < 0) {
+        if (s->mhd)
+            MHD_stop_daemon(s->mhd);
+        else
+            (void)close(fd);
+        return sq_err(e, -EIO, "the HTTP server of Toxiproxy's API does not start");
+    }
+    uv_poll_init(loop, &s->poll, di->listen_fd); /* the union's name for an int */
+    uv_timer_init(loop, &s->timer);
+    s->poll.data = s->timer.data = s;
+    s->handles = 2;
+    uv_poll_start(&s->poll, UV_READABLE, on_poll);
+    return 0;
+}
+
+static int read_file(const char *path, char **text, size_t *len, struct sq_err *e)
+{
+    cleanup_fclose FILE *f = fopen(path, "re");
+    struct stat st;
+    if (!f || fstat(fileno(f), &st) < 0)
+        return sq_err_sys(e, -errno, "cannot read %s", path);
+    if (!S_ISREG(st.st_mode) || st.st_size > (off_t)SQ_TOXI_BODY)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "%s: not a file of at most 1 MiB", path);
+    *text = malloc((size_t)st.st_size + 1);
+    if (!*text)
+        return sq_err(e, -ENOMEM, "out of memory");
+    *len = fread(*text, 1, (size_t)st.st_size, f);
+    return 0;
+}
+
+static int configure(struct sq_toxi_server *s, const char *path, struct sq_err *e)
+{
+    cleanup_free char *text = NULL;
+    struct sq_toxi_answer a = {0};
+    size_t len = 0;
+    int rc = read_file(path, &text, &len, e);
+    if (rc < 0)
+        return rc;
+    sq_toxi_handle(&s->toxi, "POST", "/populate", text, len, &a);
+    if (a.status != 201)
+        rc = sq_err_cls(e, SQ_C_INPUT, -EINVAL, "%s: %.500s", path, a.body ? a.body : "out of memory");
+    free(a.body);
+    return rc;
+}
+
+int sq_toxi_server_new(uv_loop_t *loop, const char *self, const struct sq_toxi_opts *o, struct sq_toxi_server **out,
+                       struct sq_err *e)
+{
+    struct sq_toxi_server *s = calloc(1, sizeof(*s));
+    if (!s)
+        return sq_err(e, -ENOMEM, "out of memory");
+    int fd = listen_at(o->listen, e);
+    int rc = fd < 0 ? fd : sq_toxi_link_new(loop, self, &s->toxi, &s->link, e);
+    if (rc < 0) {
+        if (fd >= 0)
+            (void)close(fd);
+        free(s);
+        return rc;
+    }
+    s->toxi.seed = o->seed;
+    s->toxi.metrics = o->metrics;
+    sq_rng_seed(&s->rng, sq_rng_entropy());
+    rc = start_mhd(s, loop, fd, e);
+    if (rc < 0) {
+        sq_toxi_link_free(s->link); /* which frees itself in the loop, and uses s no more */
+        free(s);
+        return rc;
+    }
+    *out = s;
+    rc = o->config ? configure(s, o->config, e) : 0;
+    if (rc < 0)
+        sq_toxi_server_free(SQ_TAKE(*out));
+    return rc;
+}
+
+static void on_closed(uv_handle_t *h)
+{
+    struct sq_toxi_server *s = h->data;
+    if (--s->handles == 0)
+        free(s);
+}
+
+void sq_toxi_server_free(struct sq_toxi_server *s)
+{
+    if (!s)
+        return;
+    sq_toxi_link_free(s->link);
+    struct MHD_Daemon *mhd = SQ_TAKE(s->mhd);
+    uv_close((uv_handle_t *)&s->poll, on_closed);
+    uv_close((uv_handle_t *)&s->timer, on_closed);
+    MHD_stop_daemon(mhd);
+}
