@@ -91,6 +91,37 @@ static void while_it_ends(void **state)
     }
 }
 
+/* Callers give up long before the delay is over; the call that the fault's end lets go of is answered. */
+static void cut_short(void **state)
+{
+    static const struct {
+        int t_ms;
+        double held;
+        const char *want;
+    } cases[] = {
+        {19900, 80, "pass"},
+        {9950, 10, "pass"}, /* began before it */
+        {15000, 80, "fail"},
+        {10500, 2000, "pass"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct rig r;
+
+        open_step(&r, "call/latency", LATENCY);
+        calls(&r, 30, (struct rig_call){.outcome = 2, .dur_ms = 200, .held_ms = 200, .fault = "f1"});
+        rig_call(&r, EDGE, "a.0",
+                 (struct rig_call){.t_ms = cases[i].t_ms,
+                                   .status = 200,
+                                   .dur_ms = cases[i].held + 5,
+                                   .held_ms = cases[i].held,
+                                   .fault = "f1"});
+        EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), cases[i].want);
+        rig_close(&r);
+    }
+}
+
 /* A call that opens its connection waits twice where the connect is delayed too. */
 static void connect_is_delayed_too(void **state)
 {
@@ -242,6 +273,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(latency),
+        cmocka_unit_test(cut_short),
         cmocka_unit_test(while_it_ends),
         cmocka_unit_test(connect_is_delayed_too),
         cmocka_unit_test(percent_spares_some),
