@@ -333,6 +333,7 @@ void sq_breaker_free(struct sq_breaker *b)
 
 #define FEW 20          /* calls between two silences that still look like trial calls */
 #define ENOUGH_CALLS 20 /* in steady state, to know a rate */
+#define LAST_PAUSE_NS SQ_S
 
 const char *sq_breaker_state_name(enum sq_breaker_state s)
 {
@@ -371,6 +372,8 @@ static void draw(const struct sq_breaker *b, int64_t begin, struct sq_breaker_sp
             at = s->to_ns;
             continue;
         }
+        if (s->open_ended && s->to_ns - s->from_ns < LAST_PAUSE_NS)
+            break; /* the load ends somewhere in its last second */
         size_t calls = last && last->before != SIZE_MAX ? s->before - last->before : SIZE_MAX;
         bool trial = calls <= FEW && sq_breaker_expected(b, at, s->from_ns) < 2.0 * SQ_SILENCE;
         int64_t opened = trial ? trial_end(b, s) : s->from_ns;
