@@ -11,6 +11,7 @@
 
 #include "probe/engine.h"
 #include "probe/link.h"
+#include "probe/nap.h"
 #include "squall/clock.h"
 #include "squall/units.h"
 
@@ -27,6 +28,7 @@ struct sq_conn {
     enum state state;
     bool reused;   /* has carried a request before this one */
     bool answered; /* a byte of the answer has come */
+    bool prompt;   /* its next event must be seen at once: counted in the engine */
     size_t addr, out, out_len;
     struct sq_buf hello; /* what the hello wants sent */
     char trace[SQ_TRACE_LEN];
@@ -35,11 +37,22 @@ struct sq_conn {
 
 static void on_poll(uv_poll_t *poll, int status, int events);
 
+#define PIECES_NS SQ_S /* so long naps are left out after an answer that came in pieces */
+
+static void prompt(struct sq_conn *c, bool on)
+{
+    if (c->prompt == on)
+        return;
+    c->prompt = on;
+    c->ep->probe->prompt += on ? 1u : -1u;
+}
+
 /* --- lists --- */
 
 static void idle_push(struct sq_endpoint *ep, struct sq_conn *c)
 {
     c->state = IDLE;
+    prompt(c, false);
     c->idle_prev = NULL;
     c->idle_next = ep->idle;
     if (ep->idle)
@@ -84,6 +97,7 @@ static void conn_close(struct sq_conn *c)
     if (c->next)
         c->next->prev = c->prev;
     ep->open--;
+    prompt(c, false);
     sq_buf_free(&c->hello);
     sq_link_close(&c->link, on_closed);
 }
@@ -127,6 +141,9 @@ static int conn_open(struct sq_endpoint *ep, struct sq_request *r, size_t addr)
         ep->all->prev = c;
     ep->all = c;
     ep->open++;
+    prompt(c, true);
+    if (ep->keep_alive && !ep->closed)
+        sq_link_stamp(&c->link);
     sq_note_sent(ep, r);
     ep->proto->open(c->talk, r->variant->plan);
     if (rc == 1)
@@ -208,6 +225,7 @@ static void write_out(struct sq_conn *c)
     }
     c->out += n > 0 ? (size_t)n : 0;
     c->out_len = len;
+    prompt(c, c->out < len || !c->link.stamped);
     if (c->out == len && ep->proto->sent && ep->proto->sent(c->talk) == SQ_FEED_DONE)
         answered(c);
     else
@@ -295,8 +313,8 @@ static void at_eof(struct sq_conn *c, ssize_t n)
         retry_or_fail(c, n == -ECONNREFUSED && c->link.datagram ? SQ_BAD_REFUSED : SQ_BAD_RESET);
 }
 
-/* What has come; false: enough for now. */
-static bool fed(struct sq_conn *c, const char *data, size_t n)
+/* What has come, and when; false: enough for now. */
+static bool fed(struct sq_conn *c, const char *data, size_t n, int64_t at)
 {
     enum sq_feed fed;
 
@@ -310,6 +328,10 @@ static bool fed(struct sq_conn *c, const char *data, size_t n)
     }
     c->answered = true;
     fed = c->ep->proto->feed(c->talk, data, n);
+    if (fed == SQ_FEED_MORE)
+        c->ep->pieces_until = c->ep->probe->now + PIECES_NS;
+    else
+        c->req->arrived = at;
     if (fed == SQ_FEED_DONE)
         answered(c);
     else if (fed == SQ_FEED_BAD)
@@ -317,13 +339,26 @@ static bool fed(struct sq_conn *c, const char *data, size_t n)
     return fed == SQ_FEED_MORE;
 }
 
+/* When what was read now came. */
+static int64_t came(struct sq_conn *c, int64_t stamp)
+{
+    struct sq_engine *p = c->ep->probe;
+
+    if (!c->link.stamped)
+        return p->now;
+    p->nap.stamps = stamp > 0;
+    return stamp > 0 && c->req ? sq_arrived(p, c->req, stamp) : p->now;
+}
+
 static void read_in(struct sq_conn *c)
 {
     struct sq_engine *p = c->ep->probe;
+    int64_t stamp = 0;
     ssize_t n;
 
     for (int i = 0; i < SQ_LINK_READS; i++) {
-        n = sq_link_read(&c->link, p->buffer, SQ_READ_BUFFER);
+        n = c->link.stamped ? sq_link_read_stamped(&c->link, p->buffer, SQ_READ_BUFFER, &stamp)
+                            : sq_link_read(&c->link, p->buffer, SQ_READ_BUFFER);
         if (n == -EAGAIN)
             return;
         p->now = sq_mono_ns();
@@ -331,7 +366,7 @@ static void read_in(struct sq_conn *c)
             at_eof(c, n);
             return;
         }
-        if (!fed(c, p->buffer, (size_t)n) || sq_link_drained(&c->link, (size_t)n, SQ_READ_BUFFER))
+        if (!fed(c, p->buffer, (size_t)n, came(c, stamp)) || sq_link_drained(&c->link, (size_t)n, SQ_READ_BUFFER))
             return;
     }
 }

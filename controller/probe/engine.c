@@ -9,6 +9,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "probe/nap.h"
 #include "squall/clock.h"
 #include "squall/units.h"
 
@@ -101,13 +102,13 @@ static void session_goes_on(struct sq_endpoint *ep, struct sq_session *s, size_t
 void sq_engine_finish(struct sq_endpoint *ep, struct sq_request *r, enum sq_bad bad, const struct sq_answer *a)
 {
     struct sq_engine *p = ep->probe;
-    int64_t latency = p->now - r->planned;
+    int64_t end = r->arrived > 0 ? r->arrived : p->now, latency = end - r->planned;
     struct sq_session *session = r->session;
     size_t step = (size_t)(r->variant - ep->variant) + 1;
 
     if (session && bad == SQ_BAD_NONE && r->variant->captures.n > 0 && !sq_keep_done(&session->keep))
         bad = SQ_BAD_BODY; /* what the session goes on with was not there */
-    sq_second_add(r->second, bad, latency, r->sent >= 0 ? p->now - r->sent : -1, a);
+    sq_second_add(r->second, bad, latency, r->sent >= 0 ? end - r->sent : -1, a);
     sq_window_add(ep->window, (p->now - p->begin) / SQ_S, latency, bad != SQ_BAD_NONE);
     ep->done++;
     request_free(ep, r);
@@ -320,6 +321,8 @@ static void issue(struct sq_endpoint *ep)
     int64_t at = next_at(ep);
 
     for (int i = 0; i < BURST && !ep->ended && at <= p->now && at < p->stop_at; i++) {
+        if (i > 0)
+            p->now = sq_mono_ns(); /* sending takes its time */
         roll(ep);
         if (at < ep->next_planned) {
             issue_follow(ep);
@@ -352,7 +355,10 @@ void sq_engine_issue(struct sq_engine *p)
 /* All of an endpoint have the same timeout, so that the oldest is always the first to time out. */
 static void expire(struct sq_endpoint *ep)
 {
-    while (ep->head && ep->head->planned + ep->timeout <= ep->probe->now) {
+    const struct sq_engine *p = ep->probe;
+    int64_t seen = p->nap.on ? p->nap.since : p->now; /* after a nap, answers have not been looked for since then */
+
+    while (ep->head && ep->head->planned + ep->timeout <= seen) {
         struct sq_request *r = ep->head;
 
         sq_forget(ep, r);
@@ -374,7 +380,7 @@ static void cut(struct sq_endpoint *ep)
     }
 }
 
-static int64_t next_wake(const struct sq_engine *p)
+int64_t sq_engine_next_wake(const struct sq_engine *p)
 {
     int64_t at = p->next_due;
 
@@ -394,7 +400,7 @@ static int64_t next_wake(const struct sq_engine *p)
 
 static void arm(struct sq_engine *p)
 {
-    int64_t at = next_wake(p);
+    int64_t at = p->nap.on ? SQ_NEVER : sq_engine_next_wake(p);
     struct itimerspec t = {{0, 0}, {0, 0}};
 
     /* Setting it also takes back an expiration that nobody has read; once fired it must be set again. */
@@ -453,10 +459,13 @@ static void turn(uv_prepare_t *h)
     bool any = false;
 
     if (LOAD(p->quit)) {
+        p->over = true;
         uv_stop(&p->loop);
         return;
     }
     p->now = sq_mono_ns();
+    p->nap.since = p->nap.at;
+    p->nap.at = p->now;
     min_of(&p->stop_at, stop_at);
     min_of(&p->cut_at, cut_at);
     for (size_t i = 0; i < p->n_endpoints; i++)
@@ -474,6 +483,7 @@ static void turn(uv_prepare_t *h)
     publish(p);
     if (all_over(p)) {
         STORE(p->done, true);
+        p->over = true;
         uv_stop(&p->loop);
         wake(p);
         return;
@@ -563,7 +573,8 @@ void sq_engine_run(struct sq_engine *p)
         if (!ep->current)
             ep->ended = ep->rolled = true;
     }
-    (void)uv_run(&p->loop, UV_RUN_DEFAULT);
+    while (!p->over)
+        (void)uv_run(&p->loop, sq_nap(p) ? UV_RUN_NOWAIT : UV_RUN_ONCE);
 }
 
 static void close_handle(uv_handle_t *h, void *arg)

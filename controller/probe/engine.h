@@ -54,6 +54,7 @@ struct sq_request {
     size_t row;                 /* of the endpoint's data */
     int64_t planned, picked;    /* picked: when the loop got to it */
     int64_t sent;               /* when it got a connection; -1: not yet */
+    int64_t arrived;            /* when the kernel got its answer; 0: when it is over for the probe */
     size_t tries;               /* addresses tried */
     bool retried;
 };
@@ -104,8 +105,9 @@ struct sq_endpoint {
     struct sq_muxed *muxed, *full;      /* those with room for more, and those without */
     struct sq_process *processes;
     unsigned open;
-    size_t addr;      /* the address that worked last */
-    int64_t retry_at; /* a Unix socket's backlog was full */
+    size_t addr;          /* the address that worked last */
+    int64_t retry_at;     /* a Unix socket's backlog was full */
+    int64_t pieces_until; /* answers came in several pieces: until then they are read as they come */
     struct sq_second *first, *current;
     struct sq_window_ring *window;
 
@@ -133,13 +135,19 @@ struct sq_engine {
     /* Orders come by an eventfd: uv_async_send can be interrupted between its two steps by the very thread it wakes,
      * and that one, at a real-time priority on the same core, would then spin for the second step for ever. */
     int timer_fd, order_fd;
-    bool loop_ready, started;
+    bool loop_ready, started, over;
     pthread_t thread;
 
     int64_t zero, begin;
-    int64_t now;      /* as of the event at hand */
-    int64_t armed;    /* what the timer is set to */
-    int64_t next_due; /* the earliest planned request */
+    int64_t now;           /* as of the event at hand */
+    int64_t armed;         /* what the timer is set to */
+    int64_t next_due;      /* the earliest planned request */
+    struct {               /* nap.c */
+        bool on;           /* this turn does not wait in poll */
+        bool stamps;       /* the kernel does say when answers come */
+        int64_t since, at; /* when the turn before this one began, and this one: what is read now came after `since` */
+    } nap;
+    unsigned prompt; /* connections whose next event must be seen at once */
     struct sq_request *free_requests;
     struct sq_chunk *chunks;
     uint64_t outstanding;
@@ -177,6 +185,7 @@ void sq_engine_clear(struct sq_engine *p); /* when nothing runs any more */
 void sq_engine_issue(struct sq_engine *p);
 /* The request is over; gives it back. */
 void sq_engine_finish(struct sq_endpoint *ep, struct sq_request *r, enum sq_bad bad, const struct sq_answer *a);
+int64_t sq_engine_next_wake(const struct sq_engine *p);
 bool sq_lag_void(const struct sq_engine *p, const struct sq_endpoint *ep);
 
 /* dispatch.c */

@@ -3,7 +3,10 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "squall/units.h"
 
 static int socket_for(const struct sockaddr *sa, socklen_t len, bool datagram, int *fd)
 {
@@ -50,6 +53,7 @@ int sq_link_open(struct sq_link *l, uv_loop_t *loop, const struct sq_place *plac
     l->on_poll = on_poll;
     l->poll.data = arg;
     l->events = 0;
+    l->stamped = false;
     if (!connected)
         sq_link_events(l, UV_WRITABLE);
     return connected;
@@ -95,6 +99,31 @@ void sq_link_events(struct sq_link *l, int events)
         return;
     l->events = events;
     (void)uv_poll_start(&l->poll, events, l->on_poll);
+}
+
+void sq_link_stamp(struct sq_link *l)
+{
+    int one = 1, family = 0;
+    socklen_t len = sizeof family;
+
+    if (l->ssl || l->datagram || getsockopt(l->fd, SOL_SOCKET, SO_DOMAIN, &family, &len) < 0 || family == AF_UNIX)
+        return;
+    l->stamped = setsockopt(l->fd, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof one) == 0;
+}
+
+ssize_t sq_link_read_stamped(struct sq_link *l, char *buf, size_t len, int64_t *stamp)
+{
+    char control[CMSG_SPACE(sizeof(struct timespec))] __attribute__((aligned(8)));
+    struct iovec v = {buf, len};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    ssize_t n = recvmsg(l->fd, &m, MSG_DONTWAIT);
+    const struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+    struct timespec t = {0, 0};
+
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS && c->cmsg_len == CMSG_LEN(sizeof t))
+        memcpy(&t, CMSG_DATA(c), sizeof t);
+    *stamp = t.tv_sec * SQ_S + t.tv_nsec;
+    return n >= 0 ? n : errno == EINTR ? -EAGAIN : -errno;
 }
 
 void sq_link_close(struct sq_link *l, uv_close_cb closed)

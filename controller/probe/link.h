@@ -21,6 +21,7 @@ struct sq_link {
     SSL *ssl;
     int fd, events;
     bool datagram, connected; /* connected: the socket is; TLS may still be on its way */
+    bool stamped;             /* reads tell when the bytes came */
 };
 
 /* Begin to connect to address number ADDR of PLACE: 1 when that is done at once, 0 when ON_POLL (its `data` is ARG)
@@ -30,6 +31,10 @@ int sq_link_open(struct sq_link *l, uv_loop_t *loop, const struct sq_place *plac
 /* How far it is: 1 up, 0 it waits for events (set already), -1 it failed: *bad says why. */
 int sq_link_rise(struct sq_link *l, enum sq_bad *bad);
 void sq_link_events(struct sq_link *l, int events);
+/* Ask the kernel to say when bytes come: not for TLS, datagrams and Unix sockets. */
+void sq_link_stamp(struct sq_link *l);
+/* Of a stamped link: as sq_link_read, and when the last of them came, CLOCK_REALTIME; 0: it did not say. */
+ssize_t sq_link_read_stamped(struct sq_link *l, char *buf, size_t len, int64_t *stamp);
 /* The socket is closed at once, the memory is CLOSED's when libuv has let go of it. */
 void sq_link_close(struct sq_link *l, uv_close_cb closed);
 /* Nobody listens there, or something else is wrong. */

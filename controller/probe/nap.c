@@ -1,0 +1,53 @@
+/* A loop that sleeps in poll wakes twice for each request: when it is due, and when its answer comes. Sleep and wake
+ * cost as much as the reading does. Where the kernel says when an answer came (SO_TIMESTAMPNS, socket(7)), it need not
+ * be read at once: the loop sleeps until the next request is due, reads what came meanwhile without waiting, and counts
+ * it by the kernel's time. Only while nothing depends on an answer but its own figures. */
+#include "probe/nap.h"
+
+#include <time.h>
+
+#include "squall/clock.h"
+#include "squall/units.h"
+
+#define NAP_MAX (500 * SQ_US) /* longer pauses are slept in poll: their wake-ups are few */
+
+/* Does anything wait for an answer of this endpoint? */
+static bool awaited(const struct sq_engine *p, const struct sq_endpoint *ep)
+{
+    return ep->head && (ep->wait_head || ep->closed || ep->is_session || ep->driver != &sq_driver_conn ||
+                        p->now < ep->pieces_until);
+}
+
+bool sq_nap(struct sq_engine *p)
+{
+    struct timespec t;
+    int64_t until;
+
+    p->nap.on = false;
+    if (p->prompt > 0 || !p->nap.stamps)
+        return false;
+    for (size_t i = 0; i < p->n_endpoints; i++)
+        if (awaited(p, &p->endpoint[i]))
+            return false;
+    until = sq_engine_next_wake(p);
+    p->now = sq_mono_ns();
+    if (until > p->now + NAP_MAX)
+        return false;
+    p->nap.on = true;
+    if (until > p->now) {
+        t.tv_sec = until / SQ_S;
+        t.tv_nsec = until % SQ_S;
+        (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+    }
+    return true;
+}
+
+int64_t sq_arrived(struct sq_engine *p, const struct sq_request *r, int64_t stamp)
+{
+    /* By its age, so that the two clocks need agree only as long as a nap lasts; a step of the wall clock in just that
+     * time is caught by what is certain: it came after the poll before, and after its request. */
+    int64_t at = p->now - (sq_wall_ns() - stamp), from = p->nap.since > r->sent ? p->nap.since : r->sent;
+
+    at = at > from ? at : from;
+    return at < p->now ? at : p->now;
+}

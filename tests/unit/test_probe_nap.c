@@ -1,0 +1,133 @@
+/* Answers that are read late and counted by the kernel's time of them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "probe/engine.h"
+#include "probe/nap.h"
+#include "unit/probe_run.h"
+#include "unit/probe_server.h"
+
+/* The wall clock may be stepped while an answer waits: what is certain bounds what it says. */
+static void test_bounds(void **state)
+{
+    struct sq_engine p = {.now = sq_mono_ns()};
+    struct sq_request r = {.sent = p.now - 400 * SQ_US};
+    int64_t wall = sq_wall_ns(), at;
+
+    (void)state;
+    p.nap.since = p.now - 300 * SQ_US;
+    /* Both clocks go on between the lines: by less than that. */
+    at = sq_arrived(&p, &r, wall - 100 * SQ_US);
+    assert_true(at <= p.now - 100 * SQ_US && at >= p.now - 300 * SQ_US);
+    assert_int_equal(sq_arrived(&p, &r, wall - SQ_S), p.nap.since); /* stepped forward */
+    assert_int_equal(sq_arrived(&p, &r, wall + SQ_S), p.now);       /* stepped back */
+    r.sent = p.now - 200 * SQ_US;
+    assert_int_equal(sq_arrived(&p, &r, wall - SQ_S), r.sent); /* never before its request */
+}
+
+static void late(struct srv *s, struct srv_conn *c, const char *request, struct srv_reply *r)
+{
+    (void)s;
+    (void)c;
+    (void)request;
+    r->text = SRV_OK;
+    r->delay = 5 * SQ_MS;
+}
+
+/* 4,000/s: a request is due every 250 us, so that the loop sleeps between them while answers come. The kernel begins to
+ * stamp when its own worker gets round to that: STAMPS is whether it did within so long. */
+static void run_with(struct run *r, const char *url, int64_t ns, bool *stamps)
+{
+    int64_t begin;
+
+    begin_run(r, load_of(4000, url, 3 * SQ_S, 200, NULL), NULL, NULL);
+    begin = sq_probe_begin_ns(r->probe);
+    *stamps = false;
+    for (int64_t at = 0; at < 500 * SQ_MS || (at < ns && !*stamps); at += 10 * SQ_MS) {
+        sleep_until(begin + at);
+        *stamps = *stamps || __atomic_load_n(&sq_probe_engine(r->probe, 0)->nap.stamps, __ATOMIC_RELAXED);
+    }
+    end_run(r, -1);
+}
+
+static void test_tcp(void **state)
+{
+    static struct srv s = {.answer = late, .real_time = true};
+    struct sq_hist *h;
+    struct run r;
+    char url[64];
+    bool stamps;
+
+    (void)state;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    (void)snprintf(url, sizeof url, "http://127.0.0.1:%u/", s.port);
+    run_with(&r, url, 8 * SQ_S, &stamps);
+    srv_stop(&s);
+    assert_true(stamps);
+    h = merged(&r, "hs");
+    assert_true(sq_hist_min(h) >= 4995 * SQ_US); /* the histogram's resolution is 0.1 % */
+    assert_int_equal(sq_hist_count(h), (uint64_t)end_int(&r, "planned"));
+    sq_hist_free(h);
+    assert_all_good(&r);
+}
+
+/* Nobody says when the answers came: they are read when they come. */
+static void test_unix(void **state)
+{
+    static struct srv s = {.answer = late};
+    struct run r;
+    char path[64], url[128];
+    bool stamps;
+
+    (void)state;
+    (void)snprintf(path, sizeof path, "/tmp/squall-test-nap-%d.sock", (int)getpid());
+    (void)snprintf(url, sizeof url, "unix:%s:/", path);
+    assert_int_equal(srv_start(&s, path), 0);
+    run_with(&r, url, SQ_S / 2, &stamps);
+    srv_stop(&s);
+    assert_false(stamps);
+    assert_all_good(&r);
+}
+
+/* An answer in pieces, each of them later than a nap: whole, and not before its last piece came. */
+static void pieces(struct srv *s, struct srv_conn *c, const char *request, struct srv_reply *r)
+{
+    late(s, c, request, r);
+    r->piece = 20;
+}
+
+static void test_pieces(void **state)
+{
+    static struct srv s = {.answer = pieces};
+    struct sq_hist *h;
+    struct run r;
+    char url[64];
+    bool stamps;
+
+    (void)state;
+    assert_int_equal(srv_start(&s, NULL), 0);
+    (void)snprintf(url, sizeof url, "http://127.0.0.1:%u/", s.port);
+    run_with(&r, url, SQ_S / 2, &stamps);
+    srv_stop(&s);
+    h = merged(&r, "hs");
+    assert_true(sq_hist_min(h) >= 5395 * SQ_US); /* 53 bytes: two pauses of 0.2 ms */
+    sq_hist_free(h);
+    assert_int_equal(total(&r, "bytes"), 13 * end_int(&r, "planned"));
+    assert_all_good(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_tcp),
+        cmocka_unit_test(test_unix),
+        cmocka_unit_test(test_pieces),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
