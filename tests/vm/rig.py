@@ -60,6 +60,8 @@ def wire(dev="sq-a", ns="sq-n", near=NEAR, far=FAR, options=""):
     """A veth from here to the namespace NS (made when it is not there)."""
     if ns not in sh("ip netns list").split():
         sh(f"ip netns add {ns}")
+        for at in ([], ["ip", "netns", "exec", ns]):  # link-local addresses come when they like
+            sh(*at, "sysctl", "-qw", "net.ipv6.conf.default.addr_gen_mode=1")
         batch("ip", ["link set lo up"], ns)
     sh(f"ip link add {dev} {options} type veth peer name {dev}p netns {ns}")
     batch("ip", [f"addr add {far}/24 dev {dev}p", f"link set {dev}p up"], ns)
@@ -115,7 +117,7 @@ def configured(*namespaces, routes=True):
         lines += batch("ip", ["link show"] + (["addr show", "route show table all", "rule show"] if routes else []), ns)
         lines += sh(*(["ip", "netns", "exec", ns] if ns else []), "nft", "list", "ruleset", ok=False).splitlines() if routes else []
         text += [f"{ns or 'here'}: {x.strip()}" for x in lines if x.strip()]
-    text = [re.sub(r"valid_lft \w+|preferred_lft \w+|expires \w+|packets \d+ bytes \d+|rule hit \d+ success \d+|"
+    text = [re.sub(r"direct_packets_stat \d+|refcnt \d+|valid_lft \w+|preferred_lft \w+|expires \w+|packets \d+ bytes \d+|rule hit \d+ success \d+|"
                    r"(used|installed|age) \d+ sec", "", x) for x in text]
     return "\n".join(re.sub(r" +", " ", x).strip() for x in text)
 
