@@ -2,6 +2,7 @@
 #   make                                  build/squall, build/squalld, build/shop
 #   make install DESTDIR= PREFIX=/usr/local
 #   make check | check-all | check-vm     the tests: all; all and the long ones; those that need a kernel with netem
+#   make check-mutants                    the kill matrix: the verifier against a shop broken in one way at a time
 #   make SANITIZE=address,undefined check
 #   make bench | fuzz | lint | format | compile_commands.json
 # Variables: WERROR=1 (CI), V=1 (show commands), FUZZ_SECONDS, DEMO_ARGS, BROKEN.
@@ -145,16 +146,23 @@ run-check: all $(UNIT) $(TOOLS)
 	@$(if $(SANITIZE),$(SAN_ENV)) tests/run -t $(if $(SANITIZE),400,200) $(UNIT) $(LIVE)
 check-unit: $(UNIT)
 	@$(if $(SANITIZE),$(SAN_ENV)) tests/run $(UNIT)
-# The long ones: the whole suite under the sanitizers, storms, the demo over and over, each broken switch, a kernel with
-# netem, the fuzzers for a while.
+# The long ones: the whole suite under the sanitizers, storms, the demo over and over, breakers that others wrote, the
+# kill matrix, a kernel with netem, the fuzzers for a while.
 check-all:
 	@./deps.sh all
 	@$(MAKE) --no-print-directory SANITIZE=address,undefined run-check
 	@$(MAKE) --no-print-directory run-long
+	@$(MAKE) --no-print-directory run-mutants
 	@$(MAKE) --no-print-directory check-vm
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),20)
 run-long: all $(TOOLS)
 	@tests/run -t 1500 $(LONG)
+# MATRIX=MATRIX.md writes the table, too.
+check-mutants:
+	@./deps.sh check
+	@$(MAKE) --no-print-directory run-mutants
+run-mutants: all
+	@tests/mutants/run.py
 check-vm:
 	@./deps.sh check
 	@$(MAKE) --no-print-directory run-vm
@@ -202,6 +210,6 @@ clean:
 	rm -rf build compile_commands.json
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all deps demo demo-network check run-check check-unit check-all run-long check-vm run-vm bench fuzz run-fuzz lint format check-format \
-    install clean
+.PHONY: all deps demo demo-network check run-check check-unit check-all run-long check-mutants run-mutants check-vm \
+    run-vm bench fuzz run-fuzz lint format check-format install clean
 .DEFAULT_GOAL := all
