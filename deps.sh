@@ -56,6 +56,8 @@ clang-tidy            cmd clang-tidy
 cppcheck              cmd cppcheck
 libclang-rt-14-dev    file /usr/lib/llvm-14/lib/clang/14.0.6/lib/linux/libclang_rt.fuzzer-x86_64.a
 chromium              cmd chromium
+haproxy               cmd haproxy
+python3-circuitbreaker file /usr/lib/python3/dist-packages/circuitbreaker.py
 '
 
 PATH=$PATH:/usr/sbin:/sbin
