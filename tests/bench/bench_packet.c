@@ -28,13 +28,6 @@ static void percentiles(const char *what, int64_t *t, size_t n)
                  (double)t[n * 99 / 100] / 1e3, (double)t[n - 1] / 1e3);
 }
 
-/* Who measures must not be late itself. */
-static void exact(void)
-{
-    struct sched_param sp = {.sched_priority = 2};
-    (void)sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &sp);
-}
-
 /* ---- traffic ---- */
 
 static int udp(bool bound)
@@ -125,7 +118,7 @@ static void echo(void)
     struct sockaddr_in a;
     socklen_t len = sizeof a;
     ssize_t n;
-    exact();
+    rig_exact();
     for (int s = udp(true); (n = recvfrom(s, buf, sizeof buf, 0, (struct sockaddr *)&a, &len)) >= 0;)
         (void)sendto(s, buf, (size_t)n, 0, (struct sockaddr *)&a, len);
 }
@@ -136,7 +129,7 @@ static void rtt(const char *addr, size_t n)
     struct timeval tv = {.tv_sec = 2};
     int64_t *t = calloc(n, sizeof *t);
     size_t got = 0;
-    exact();
+    rig_exact();
     MUST(t && setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv) == 0);
     for (size_t i = 0; i < n; i++) {
         int64_t begin = sq_mono_ns();
@@ -156,7 +149,7 @@ static void exactness(struct rig *r, int64_t delay, size_t n)
     int64_t *t = calloc(n, sizeof *t);
     struct sched_param plain = {0};
     char what[64];
-    exact();
+    rig_exact();
     MUST(t && rig_set(r, 3, &im) == 0);
     for (size_t i = 0; i < n; i++) {
         rig_send(r, 1 << 3, i);
