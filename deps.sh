@@ -45,6 +45,8 @@ postgresql            file /usr/share/postgresql-common/pg_wrapper
 python3-grpcio        file /usr/lib/python3/dist-packages/grpc/__init__.py
 nodejs                cmd node
 strace                cmd strace
+openssh-server        cmd sshd
+openssh-client        cmd ssh
 user-mode-linux       cmd linux.uml
 '
 all="$check"'

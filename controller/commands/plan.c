@@ -314,17 +314,17 @@ static void print_hit(const struct sq_term *t, const json_t *hit)
                       sq_json_str_or(hit, "cmd", ""));
     else if (json_object_get(hit, "interface"))
         (void)fprintf(t->out, "%19s-> %s%s%s, %s, by %s: %s\n", "", sq_json_str_or(hit, "interface", ""),
-                      ns ? " in " : "", ns ? ns : "", sq_json_str_or(hit, "direction", ""),
+                      ns ? " of " : "", ns ? ns : "", sq_json_str_or(hit, "direction", ""),
                       sq_json_str_or(hit, "backend", ""), sq_json_str_or(hit, "match", ""));
     else if (json_object_get(hit, "addresses"))
-        (void)fprintf(t->out, "%19s-> %s, by nftables: %lld networks or addresses\n", "", ns ? ns : "this host",
+        (void)fprintf(t->out, "%19s-> %s, by nftables: %lld networks or addresses\n", "", ns ? ns : "",
                       (long long)sq_json_int_or(hit, "addresses", 0));
 }
 
 /* Whom a fault will meet, as far as it can be known before the services are there. */
 static void print_target(const struct planning *p, const json_t *stretch)
 {
-    const json_t *target = json_object_get(stretch, "target"), *hits = json_object_get(stretch, "hit"), *hit, *note;
+    const json_t *target = json_object_get(stretch, "target"), *hits = json_object_get(stretch, "hit"), *hit, *note, *notes;
     const struct sq_fault_spec *spec = sq_fault_spec_find(sq_json_str_or(stretch, "uses", ""));
     const struct sq_term *t = p->t;
     size_t i, chosen = 0;
@@ -345,9 +345,15 @@ static void print_target(const struct planning *p, const json_t *stretch)
     {
         print_hit(t, hit);
     }
-    json_array_foreach(json_object_get(stretch, "notes"), i, note)
+    notes = json_object_get(stretch, "notes");
+    json_array_foreach(notes, i, note)
     {
-        (void)fprintf(t->out, "%19s%s\n", "", json_string_value(note) ? json_string_value(note) : "");
+        bool said = false;
+
+        for (size_t k = 0; k < i; k++)
+            said |= json_equal(json_array_get(notes, k), note); /* one for each direction */
+        if (json_is_string(note) && !said)
+            (void)fprintf(t->out, "%19s%s\n", "", json_string_value(note));
     }
 }
 

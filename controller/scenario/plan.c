@@ -94,6 +94,26 @@ json_t *sq_plan_make(const json_t *normalized, struct sq_err *e)
     return plan;
 }
 
+/* A list as people write one; what does not fit is "..." */
+static void join(const json_t *list, char *buf, size_t len)
+{
+    size_t used = 0, i;
+    const json_t *v;
+
+    buf[0] = '\0';
+    json_array_foreach(list, i, v)
+    {
+        const char *s = json_string_value(v);
+        size_t n = s ? strlen(s) : 0;
+
+        if (used + n + 6 > len) {
+            (void)snprintf(buf + used, len - used, " ...");
+            return;
+        }
+        used += (size_t)snprintf(buf + used, len - used, "%s%s", used ? " " : "", s ? s : "?");
+    }
+}
+
 static char *one_value(const struct sq_param *p, const json_t *v, char *buf, size_t len)
 {
     char *dump;
@@ -112,6 +132,8 @@ static char *one_value(const struct sq_param *p, const json_t *v, char *buf, siz
         (void)snprintf(buf, len, "%s", sq_signal_name((int)json_integer_value(v)));
     else if (json_is_string(v))
         (void)snprintf(buf, len, "%s", json_string_value(v));
+    else if (p->type == SQ_P_STRINGS && json_is_array(v))
+        join(v, buf, len);
     else {
         dump = json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
         (void)snprintf(buf, len, "%s", dump ? dump : "?");

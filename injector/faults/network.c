@@ -147,6 +147,7 @@ static int choose_backend(struct sq_fault *f, json_t *notes, struct sq_err *e)
 {
     struct network *n = f->priv;
     const char *asked = sq_json_str_or(f->with, "backend", "auto");
+    size_t before = json_array_size(notes);
     struct sq_err a = {0}, b = {0};
 
     if (strcmp(asked, "auto") != 0) {
@@ -159,7 +160,8 @@ static int choose_backend(struct sq_fault *f, json_t *notes, struct sq_err *e)
         (void)snprintf(n->why, sizeof n->why, "the kernel has it");
         return 0;
     }
-    json_array_clear(notes);
+    while (json_array_size(notes) > before) /* netem's own; what is spared stays said */
+        json_array_remove(notes, json_array_size(notes) - 1);
     if (a.cls != SQ_C_INPUT && a.cls != SQ_C_NOTFOUND && try_backend(f, &sq_shaper_packet, notes, &b) == 0) {
         (void)snprintf(n->why, sizeof n->why, "netem: %.300s", a.msg);
         json_array_append_new(notes, json_sprintf("by the packet backend (%s)", n->why));

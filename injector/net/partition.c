@@ -89,20 +89,23 @@ static const struct {
 
 static void spare_group(json_t *rules, const struct sq_group *g, size_t view, const struct sq_spans *hosts)
 {
+    /* Ports of one protocol imply it: libnftables lists `meta l4proto tcp th sport 22` as `tcp sport 22`. */
+    const char *header = g->protocol ? sq_protocol_name(g->protocol) : "th";
+    bool ports = g->n_port || g->n_local_port;
     json_t *expr = json_array();
 
     if (hosts)
         json_array_append_new(expr,
                               field_is(ip_names[hosts->v6], views[view].other, "==", set_of(sq_spans_json(hosts))));
-    if (g->protocol)
+    if (g->protocol && !ports)
         json_array_append_new(expr, l4proto("==", json_integer(g->protocol)));
-    else if (g->n_port || g->n_local_port)
+    else if (!g->protocol && ports)
         json_array_append_new(expr, l4proto("==", with_ports()));
     if (g->n_port)
-        json_array_append_new(expr, field_is("th", views[view].other_port, "==", ports_json(g->port, g->n_port)));
+        json_array_append_new(expr, field_is(header, views[view].other_port, "==", ports_json(g->port, g->n_port)));
     if (g->n_local_port)
-        json_array_append_new(expr,
-                              field_is("th", views[view].local_port, "==", ports_json(g->local_port, g->n_local_port)));
+        json_array_append_new(
+            expr, field_is(header, views[view].local_port, "==", ports_json(g->local_port, g->n_local_port)));
     if (json_array_size(expr) == 0) { /* it would spare everything */
         json_decref(expr);
         return;

@@ -206,8 +206,9 @@ def shapes(w, f, b, slack):
         fault = f.on({"delay": "60ms", "jitter": "15ms", "distribution": name})
         t = w.rtt(300, gap=0.008)
         f.off(fault)
-        got = ks([(x - base - 60 - slack / 4) / 15 for x in t], cdf)
-        say(b, f"distribution {name}, KS", "< 2.0", round(got, 3), len(t) == 300 and got < 2.0)
+        late = sorted(t)[len(t) // 2] - base - 60  # the machine's own, judged by itself: the shape is another matter
+        got = ks([(x - base - 60 - late) / 15 for x in t], cdf)
+        say(b, f"distribution {name}, KS", "< 2.0", round(got, 3), len(t) == 300 and got < 2.0 and abs(late) < 2 + 2 * slack)
 
 
 def losses(w, f, b):
