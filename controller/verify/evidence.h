@@ -147,7 +147,8 @@ struct sq_evidence {
     const json_t *end;            /* the record; NULL */
     const json_t *before, *after; /* snapshot states; NULL when not taken */
     const json_t *before_rec, *after_rec;
-    bool torn;                    /* the last line was cut off (and left out) */
+    bool torn;                    /* the last line was cut off (and left out): */
+    size_t torn_line;             /* its number */
     size_t damaged, damaged_line; /* lines within that could not be read; the first one's number */
 
     struct sq_ev_private *priv;

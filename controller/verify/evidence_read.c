@@ -510,6 +510,7 @@ int sq_ev_line(struct sq_evidence *ev, const char *text, size_t len, bool last, 
         rc = on_record(ev, rec, &line, e);
     else if (last && ev->run) {
         ev->torn = true;
+        ev->torn_line = ev->priv->lines;
         return 0;
     }
     if (rc < 0)

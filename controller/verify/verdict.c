@@ -125,7 +125,11 @@ static bool by_end(const struct sq_evidence *ev, const struct tally *t, struct c
     } else if (t->unclean) {
         conclude_as(c, "unclean", SQ_UNCLEAN, " ");
         say(c, t->unclean, 0);
-    } else if (!ev->ended)
+    } else if (ev->torn)
+        conclude_as(c, "aborted", SQ_ABORTED,
+                    "the evidence is cut off within line %zu: the run died there, or something cut its log",
+                    ev->torn_line);
+    else if (!ev->ended)
         conclude_as(c, "aborted", SQ_ABORTED, "the evidence has no end: the run died");
     else if (strcmp(ev->end_reason, "aborted") == 0)
         conclude_as(c, "aborted", SQ_ABORTED, "the run was aborted: %s", ev->end_why);

@@ -120,6 +120,75 @@ static void torn_anywhere(void **state)
     rig_close(&r);
 }
 
+/* What a second's histograms add up to, by COUNT each; they are set aside unparsed when a line is read. */
+static uint64_t cells_of(const struct sq_evidence *ev, const char *which)
+{
+    const struct sq_ev_endpoint *ep = sq_ev_endpoint(ev, "cart");
+    struct sq_hist *h = sq_hist_new();
+    uint64_t n = 0;
+
+    assert_non_null(h);
+    if (ep) {
+        assert_int_equal(sq_ev_hist(ev, ep, 0, 100, which, h, NULL), 0);
+        n = sq_hist_count(h);
+    }
+    sq_hist_free(h);
+    return n;
+}
+
+/* The same with all three histograms and matchers, byte by byte: as many requests as there are whole lines, the same in
+ * each histogram, a verdict that is none of pass and fail, and nothing read behind the cut (the copy ends there). */
+static void torn_samples(void **state)
+{
+    char more[2048] = "\"hs\":[";
+    size_t used = strlen(more);
+    struct rig r;
+
+    (void)state;
+    rig_open(&r, SPEC ",\"verify\":[{\"check\":\"slo\",\"step\":\"slow\",\"thresholds\":[{\"metric\":\"p\",\"p\":95,"
+                      "\"op\":\"<\",\"value\":1000000000}]}]");
+    rig_steady(&r, 0, 1, true);
+    rig_fault(&r, "f1", "slow", "call/latency", 1, 4, "");
+    for (unsigned i = 0; i < 60; i++) /* long enough to be set aside */
+        used += (size_t)snprintf(more + used, sizeof more - used, "%s%u,%u", i ? "," : "", 1500 + 3 * i, 1 + i % 2);
+    (void)snprintf(more + used, sizeof more - used, "],\"hok\":[1500,2,2100,7],\"m\":{\"0\":{\"n\":10,\"match\":4}}");
+    (void)fflush(r.f);
+    size_t head = r.len;
+    for (int sec = 1; sec < 4; sec++)
+        rig_second(&r, "cart", sec, 9, 5, 1, 300, more);
+    rig_end(&r, 9);
+    (void)fclose(r.f);
+    r.f = NULL;
+    for (size_t len = head; len <= r.len; len++) {
+        char *copy = malloc(len); /* so that a sanitizer sees who reads on */
+        struct sq_evidence *ev = NULL;
+        json_t *verdict = NULL;
+        uint64_t lines = 0;
+
+        assert_non_null(copy);
+        memcpy(copy, r.text, len);
+        for (size_t i = head; i < len; i++)
+            lines += copy[i] == '\n' || (i == len - 1 && r.text[len] == '\n');
+        lines = lines > 3 ? 3 : lines;
+        assert_int_equal(sq_evidence_parse(copy, len, &ev, NULL), 0);
+        assert_int_equal(ev->damaged, 0);
+        assert_int_equal(ev->torn, !(r.text[len - 1] == '\n' || r.text[len] == '\n'));
+        assert_int_equal(cells_of(ev, "h"), 10 * lines);
+        assert_int_equal(cells_of(ev, "hs"), 90 * lines);
+        assert_int_equal(cells_of(ev, "hok"), 9 * lines);
+        assert_int_equal(sq_verify(ev, &verdict, NULL), 0);
+        if (!ev->ended) {
+            assert_string_equal(sq_json_str_or(verdict, "verdict", ""), "aborted");
+            if (ev->torn)
+                assert_non_null(strstr(sq_json_str_or(verdict, "why", ""), "cut off within line"));
+        }
+        json_decref(verdict);
+        sq_evidence_free(ev);
+        free(copy);
+    }
+    rig_close(&r);
+}
+
 static void damage_is_counted(void **state)
 {
     static const char *const bad[] = {
@@ -225,8 +294,9 @@ static void from_a_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_log),         cmocka_unit_test(windows), cmocka_unit_test(torn_anywhere),
-        cmocka_unit_test(damage_is_counted), cmocka_unit_test(refused), cmocka_unit_test(from_a_file),
+        cmocka_unit_test(whole_log),    cmocka_unit_test(windows),           cmocka_unit_test(torn_anywhere),
+        cmocka_unit_test(torn_samples), cmocka_unit_test(damage_is_counted), cmocka_unit_test(refused),
+        cmocka_unit_test(from_a_file),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
