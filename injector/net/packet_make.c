@@ -29,6 +29,7 @@
 /* What waits for the process to come by; what it holds is its own. */
 #define TAP_QUEUE 8192
 #define VOUCH_NS (2 * SQ_S)
+#define SQ_PACKET_ALIAS "squall " /* of a TAP; then its owner */
 #define JOIN_STEP_NS (100 * SQ_MS)
 #define JOIN_NS (10 * SQ_S)
 
@@ -39,7 +40,7 @@ void sq_packet_process_name(char *buf, size_t len, const char *owner, uint64_t c
 
 void sq_packet_alias(char *buf, size_t len, const char *owner)
 {
-    (void)snprintf(buf, len, "squall %s", owner);
+    (void)snprintf(buf, len, SQ_PACKET_ALIAS "%s", owner);
 }
 
 void sq_packet_tap_name(char *buf, size_t len, int ifindex, bool ingress, unsigned n)
@@ -83,24 +84,29 @@ static int look_at(void *arg, struct sq_err *e)
 /* TAPs of another injector there: two on one interface would send each other's packets in circles. */
 static int look_for_others(int ifindex, const char *ifname, const char *owner, struct sq_err *e)
 {
-    char name[16], alias[128];
+    char name[16], ours[128], theirs[256];
+    int pid = 0;
 
-    sq_packet_alias(alias, sizeof alias, owner);
+    sq_packet_alias(ours, sizeof ours, owner);
     for (unsigned i = 0; i < 2 * SQ_PACKET_TAPS; i++) {
-        int any, ours;
+        int rc;
 
         sq_packet_tap_name(name, sizeof name, ifindex, i & 1, i / 2);
-        any = sq_tap_there(name, NULL, e);
-        ours = any > 0 ? sq_tap_there(name, alias, e) : 0;
-        if (any < 0 || ours < 0)
-            return any < 0 ? any : ours;
-        if (any > ours) {
-            sq_err_cls(e, SQ_C_CONFLICT, -EEXIST, "%s has packet faults of another injector (interface %s)", ifname,
+        rc = sq_tap_whose(name, theirs, sizeof theirs, e);
+        if (rc < 0)
+            return rc;
+        if (rc == 0 || strcmp(theirs, ours) == 0)
+            continue;
+        if (sscanf(theirs, SQ_PACKET_ALIAS "%d.", &pid) == 1)
+            sq_err_cls(e, SQ_C_CONFLICT, -EEXIST,
+                       "%s has packet faults of another injector: squalld with pid %d (interface %s)", ifname, pid,
                        name);
-            sq_err_hint(
-                e, "end that run, or use the same squalld for both; `squalld sweep` takes back what a dead one left");
-            return -EEXIST;
-        }
+        else
+            sq_err_cls(e, SQ_C_CONFLICT, -EEXIST, "%s: there is an interface %s already, and it is not ours", ifname,
+                       name);
+        sq_err_hint(e,
+                    "end that run, or use the same squalld for both; `squalld sweep` takes back what a dead one left");
+        return -EEXIST;
     }
     return 0;
 }

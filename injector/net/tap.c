@@ -171,8 +171,8 @@ int sq_tap_new(const struct sq_tap_opts *o, int *fd, int *ifindex, struct sq_err
 /* ---- by name ---- */
 
 struct look {
-    const char *alias;
-    bool there, ours;
+    bool there;
+    char alias[256]; /* IFALIASZ */
 };
 
 static int on_link(struct nl_msg *msg, void *arg)
@@ -183,7 +183,8 @@ static int on_link(struct nl_msg *msg, void *arg)
     if (nlmsg_parse(nlmsg_hdr(msg), sizeof(struct ifinfomsg), tb, IFLA_MAX, NULL) < 0)
         return NL_OK;
     l->there = true;
-    l->ours = !l->alias || (tb[IFLA_IFALIAS] && nla_strcmp(tb[IFLA_IFALIAS], l->alias) == 0);
+    if (tb[IFLA_IFALIAS])
+        (void)nla_strlcpy(l->alias, tb[IFLA_IFALIAS], sizeof l->alias);
     return NL_OK;
 }
 
@@ -199,15 +200,26 @@ static struct nl_msg *about(int type, const char *name)
     return msg;
 }
 
-int sq_tap_there(const char *name, const char *alias, struct sq_err *e)
+int sq_tap_whose(const char *name, char *alias, size_t len, struct sq_err *e)
 {
-    struct look l = {.alias = alias};
+    struct look l = {0};
     struct nl_msg *msg = about(RTM_GETLINK, name);
     int rc = msg ? sq_rtnl_ask(msg, on_link, &l) : -ENOMEM;
 
     if (rc == -ENODEV || rc == -ENOENT)
         return 0;
-    return rc < 0 ? sq_err_sys(e, rc, "cannot look for the interface %s", name) : l.there && l.ours;
+    if (rc < 0)
+        return sq_err_sys(e, rc, "cannot look for the interface %s", name);
+    (void)snprintf(alias, len, "%s", l.alias);
+    return l.there;
+}
+
+int sq_tap_there(const char *name, const char *alias, struct sq_err *e)
+{
+    char theirs[256];
+    int rc = sq_tap_whose(name, theirs, sizeof theirs, e);
+
+    return rc > 0 ? strcmp(theirs, alias) == 0 : rc;
 }
 
 int sq_tap_del(const char *name, const char *alias, struct sq_err *e)

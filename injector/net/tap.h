@@ -23,8 +23,10 @@ struct sq_tap_opts {
 int sq_tap_new(const struct sq_tap_opts *o, int *fd, int *ifindex, struct sq_err *e);
 /* Delete the interface NAME of the calling thread's namespace if it has this alias. Success when there is none. */
 int sq_tap_del(const char *name, const char *alias, struct sq_err *e);
-/* 1: there is an interface NAME with this alias here (NULL: with any); 0: there is not. */
+/* 1: there is an interface NAME with this alias here; 0: there is not. */
 int sq_tap_there(const char *name, const char *alias, struct sq_err *e);
+/* 1: there is an interface NAME here, with any alias, which is put in ALIAS ("": none); 0: there is not. */
+int sq_tap_whose(const char *name, char *alias, size_t len, struct sq_err *e);
 /* Does it take GSO packets and partial checksums, as the kernel says? In the calling thread's namespace. */
 int sq_tap_offload(const char *name, bool *on, struct sq_err *e);
 

@@ -100,7 +100,7 @@ def both_killed(run_dir):
             stream.end()
             inj.proc.wait(20)
             until("the process has left", lambda: not packet_processes(run_dir))
-            sweep(run_dir)
+            sweep(run_dir, inj)
             gone_clean(w, before, inj)
 
 
@@ -118,7 +118,7 @@ def all_killed(run_dir):
             flows_after(stream, time.monotonic())
             stream.end()
             inj.proc.wait(20)
-            sweep(run_dir)
+            sweep(run_dir, inj)
             gone_clean(w, before, inj)
 
 

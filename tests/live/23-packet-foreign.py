@@ -70,7 +70,9 @@ def two_injectors(run_dir):
         status, body = two.call("POST", f"runs/{run2}/faults", {
             "uses": "network/impair", "with": {"delay": "10ms", "backend": "packet"},
             "target": {"interface": "v0", "namespace": w.a, "direction": "egress"}})
-        assert status == 409 and "another injector" in body["error"]["message"], (status, body)
+        said = body["error"]["message"]
+        assert status == 409 and f"another injector: squalld with pid {one.pid} " in said, (status, body)
+        takes(w.a, V4[1], 10)  # the refused one changed nothing
         faults(two, run2, w.b, {"delay": "10ms"})  # the other end of the wire is another device
         takes(w.a, V4[1], 20)
         one.post("quit")

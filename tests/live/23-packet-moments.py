@@ -57,7 +57,7 @@ def death(w, run_dir, i, rng):
     inj.proc.wait(30)
     work.join(30)
     until("packet processes are gone", lambda: not packet_processes(run_dir))
-    sweep(run_dir)
+    sweep(run_dir, inj)
     return took, work.count
 
 

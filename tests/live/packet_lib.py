@@ -218,8 +218,9 @@ def flows_after(stream, killed, limit=0.1, straight=True):
     return first()
 
 
-def sweep(run_dir):
-    """The next start of any Squall program."""
+def sweep(run_dir, inj):
+    """The next start of any Squall program, when INJ is dead: a process that was killed takes its time to end."""
+    until("squalld is gone", lambda: not injector_lib.alive(inj.pid))
     r = subprocess.run([injector_lib.SQUALLD, "sweep"], env=dict(os.environ, SQUALL_RUN_DIR=run_dir), capture_output=True,
                        text=True, timeout=60)
     assert r.returncode == 0, r
