@@ -10,8 +10,6 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <net/if.h>
-#include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +20,7 @@
 /* after what it is made of */
 #include "classid.skel.h"
 #include "net/netem.h"
+#include "net/netem_load.h"
 #include "net/tc.h"
 #include "net/tree.h"
 #include "squall/cleanup.h"
@@ -65,100 +64,6 @@ static uint32_t classid_of(const struct device *d, int bit)
 static void filter_name(char *buf, size_t len)
 {
     (void)snprintf(buf, len, "squall-%d", (int)getpid());
-}
-
-/* ---- can it be done? ---- */
-
-static int quiet(enum libbpf_print_level level, const char *fmt, va_list args)
-{
-    (void)level, (void)fmt, (void)args;
-    return 0;
-}
-
-/* Only the programs of the direction: the verifier takes its time. */
-static int load(uint32_t base, bool ingress, struct classid **out, struct sq_err *e)
-{
-    struct classid *skel;
-    int r;
-
-    libbpf_set_print(quiet);
-    skel = classid__open();
-    if (!skel)
-        return sq_err_sys(e, -errno, "cannot open the classifier's program");
-    *(uint32_t *)(void *)(uintptr_t)(const void *)&skel->rodata->sq_classid_base = base;
-    SQ_CLASSIFY_LOOK(skel->rodata);
-    (void)bpf_program__set_autoload(skel->progs.sq_classid_egress, !ingress);
-    (void)bpf_program__set_autoload(skel->progs.sq_classid_ingress, ingress);
-    (void)bpf_program__set_autoload(skel->progs.sq_match_ingress, ingress);
-    r = classid__load(skel);
-    if (r < 0) {
-        classid__destroy(skel);
-        sq_err_cls(e, r == -EPERM ? SQ_C_DENIED : SQ_C_UNSUPPORTED, r,
-                   "the kernel does not take the classifier's program: %s", strerror(-r));
-        sq_err_hint(e, "it needs CONFIG_BPF_SYSCALL, and root (CAP_BPF and CAP_NET_ADMIN)");
-        return r;
-    }
-    *out = skel;
-    return 0;
-}
-
-struct trial {
-    struct sq_err *e;
-    int result;
-};
-
-/* All of it, on the loopback of a namespace that ends with the thread. */
-static int try_all(struct sq_err *e)
-{
-    static const struct sq_impair some = {.delay = 1000000};
-    uint32_t classid = SQ_TREE_HANDLE | sq_tree_minor(1, 0);
-    struct classid *skel = NULL;
-    int r = sq_tree_root_add(1, "", e); /* lo is always interface 1 */
-
-    if (r == -ENOENT || r == -EOPNOTSUPP) {
-        struct sq_err why = e ? *e : (struct sq_err){0};
-        sq_err_clear(e);
-        sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP, "this kernel has no sch_htb: %s", why.msg);
-        return -EOPNOTSUPP;
-    }
-    if (r == 0)
-        r = sq_tree_class_add(1, classid, e);
-    if (r == 0)
-        r = sq_tree_netem_put(1, classid, sq_tree_leaf(1, 0), &some, false, e);
-    if (r == 0)
-        r = load(classid, false, &skel, e);
-    if (r < 0)
-        return r;
-    struct sq_err why = {0};
-    r = sq_tree_filter_add(1, SQ_TREE_HANDLE, 1, bpf_program__fd(skel->progs.sq_classid_egress), "squall-try", 0, &why);
-    classid__destroy(skel);
-    return r < 0 ? sq_err_cls(e, SQ_C_UNSUPPORTED, r, "this kernel has no cls_bpf: %s", why.msg) : 0;
-}
-
-static void *trial(void *arg)
-{
-    struct trial *t = arg;
-
-    if (unshare(CLONE_NEWNET) < 0) {
-        t->result = sq_err_cls(t->e, SQ_C_DENIED, -errno, "changing qdiscs needs root (CAP_NET_ADMIN)");
-        sq_err_hint(t->e, "run as root");
-        return NULL;
-    }
-    t->result = try_all(t->e);
-    return NULL;
-}
-
-static int netem_check(struct sq_engine *eng, struct sq_err *e)
-{
-    struct trial t = {.e = e};
-    pthread_t thread;
-
-    (void)eng;
-    /* A namespace belongs to a thread: this one takes it away when it ends. */
-    if (pthread_create(&thread, NULL, trial, &t) != 0)
-        return sq_err(e, -EAGAIN, "cannot start a thread");
-    (void)pthread_join(thread, NULL);
-    return t.result;
 }
 
 /* ---- is something in the way? ---- */
@@ -292,7 +197,7 @@ static int new_device(const struct sq_shape *s, struct device **out, struct sq_e
         r = find_slot(s, d, e);
     }
     if (r == 0)
-        r = load(classid_of(d, 0), d->ingress, &d->skel, e);
+        r = sq_netem_load(s->engine, classid_of(d, 0), d->ingress, &d->skel, e);
     if (r == 0) {
         struct sq_classify_maps m = {
             .rules = bpf_map__fd(d->skel->maps.rules),
@@ -674,7 +579,7 @@ static void netem_free(struct sq_shape *s)
 
 const struct sq_shaper_ops sq_shaper_netem = {
     .name = "netem",
-    .check = netem_check,
+    .check = sq_netem_check,
     .plan = netem_plan,
     .undo = netem_undo,
     .apply = netem_apply,
