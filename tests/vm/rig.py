@@ -23,6 +23,7 @@ while True:
         except OSError:
             pass
 """
+LEASE = "900s"  # a private injector leaves when its last one is over
 NEAR, FAR = "10.99.0.1", "10.99.0.2"
 
 
@@ -131,16 +132,27 @@ def same(what, before, now):
     want(what, before == now, difference(before, now))
 
 
+class Asking:
+    """An Api that asks by a new connection each time: one that is idle for long is closed by squalld."""
+
+    def __init__(self, api):
+        self.api = api
+
+    def call(self, *args, **kw):
+        self.api.close()
+        return self.api.call(*args, **kw)
+
+
 class Squall:
     """An injector with a run; faults by netem."""
 
-    def __init__(self, host=None, lease="120s", name=None):
+    def __init__(self, host=None, lease=LEASE, name=None):
         self.host = host or Host()
         self.inj = Injector(self.host, name)
-        self.api = self.inj.api
+        self.api = Asking(self.inj.api)
         self.run = self.new_run(lease)
 
-    def new_run(self, lease="120s"):
+    def new_run(self, lease=LEASE):
         return self.api.call("POST", "/v1/runs", {"name": "vm", "lease": lease}, 201)["run"]
 
     def ask(self, with_, run=None, uses="network/impair", **target):
@@ -170,4 +182,5 @@ class Squall:
         return [e for e in self.api.call("GET", f"/v1/runs/{run or self.run}/events?after=0", expect=200)["events"] if e["type"] == kind]
 
     def quit(self):
-        return self.inj.quit()
+        self.api.call("POST", "/v1/quit", {})
+        return self.inj.proc.wait(30)
