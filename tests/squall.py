@@ -189,6 +189,33 @@ class Api(http.client.HTTPConnection):
         return got if expect is not None else (answer.status, got)
 
 
+class Stalls:
+    """A watch beside runs whose times matter: sleeps for 10 ms again and again, and notes when that took so much longer
+    (seconds) that a run at that time says more about the host than about what it tried."""
+
+    def __init__(self, over=0.1):
+        self.over, self.seen = over, []
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self):
+        while True:
+            begin = time.monotonic()
+            time.sleep(0.01)
+            end = time.monotonic()
+            if end - begin > 0.01 + self.over:
+                self.seen.append((end, end - begin))
+
+    def since(self, begin):
+        """The longest one since then, in seconds; 0: there was none."""
+        return max((length for end, length in self.seen if end > begin), default=0)
+
+    def wait_quiet(self, seconds):
+        """Until there was none for 5 s, at most for so many seconds."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.since(time.monotonic() - 5):
+            time.sleep(0.5)
+
+
 class Injector:
     """A private squalld of a test's own."""
 

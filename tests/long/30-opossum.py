@@ -11,15 +11,33 @@ got = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"
 if got.returncode:
     die(f"npm ci: {got.stdout}{got.stderr}")
 
-for var, code, failed in (("breaker=on", 0, []), ("breaker=off", 1, ["circuit_breaker"]), ("rate=1/s", 3, [])):
+stalls = Stalls()
+
+
+def once(var):
     host = Host()
-    got = host.run("run", "tests/node/opossum.yaml", "--var", var, "--out", os.path.join(host.out, "run"))
     path = os.path.join(host.out, "run")
+    got = host.run("run", "tests/node/opossum.yaml", "--var", var, "--out", path)
     v = verdict(path) if os.path.exists(os.path.join(path, "verdict.json")) else {"checks": []}
     left = wait_clean(host, 5)
     host.close()
-    if got.returncode != code or failed_checks(v) != failed or left:
+    return got, v, left
+
+
+for var, code, failed in (("breaker=on", 0, []), ("breaker=off", 1, ["circuit_breaker"]), ("rate=1/s", 3, [])):
+    for attempt in range(5):
+        begin = time.monotonic()
+        got, v, left = once(var)
+        breaker = [c["verdict"] for c in v["checks"] if c["check"] == "circuit_breaker"]
+        unwell = "steady state was not met" in got.stdout
+        wrong = got.returncode != code or failed_checks(v) != failed or left or unwell
+        # Its timeout is 300 ms: a host that stood still, or was not well before any fault, says nothing of a breaker.
+        if not wrong or not (stalls.since(begin) or unwell or "missed its own schedule" in got.stdout):
+            break
+        print(f"{var}: again, the host disturbed the run", flush=True)
+        stalls.wait_quiet(30)
+    if wrong:
         die(f"{var}: exit {got.returncode} not {code}, failed {failed_checks(v)} not {failed}, left {left}\n{got.stdout}{got.stderr}")
-    if code == 3 and "inconclusive" not in [c["verdict"] for c in v["checks"] if c["check"] == "circuit_breaker"]:
+    if code == 3 and "inconclusive" not in breaker:
         die(f"{var}: the breaker check decided on too little load\n{got.stdout}")
     print(f"{var}: exit {code}, failed {failed}", flush=True)

@@ -63,30 +63,7 @@ for slot in range(JOBS):
     slots.put(BASE + slot)
 
 
-class Watch:
-    """Sleeps for 10 ms again and again, and notes when that took a tenth of a second more."""
-
-    def __init__(self):
-        self.stalls, self.last = [], time.monotonic()
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self):
-        while True:
-            begin = time.monotonic()
-            time.sleep(0.01)
-            if time.monotonic() - begin > 0.01 + STALL:
-                self.stalls.append((time.monotonic(), time.monotonic() - begin))
-
-    def since(self, begin):
-        return max((length for end, length in self.stalls if end > begin), default=0)
-
-    def wait_quiet(self, seconds):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and self.since(time.monotonic() - 5):
-            time.sleep(0.5)
-
-
-watch = Watch()
+watch = Stalls(STALL)
 
 
 class Run:
@@ -128,8 +105,8 @@ class Run:
         stall = watch.since(begin)
         if stall:
             return f"the host stood still for {stall * 1000:.0f} ms"
-        for text in ("missed its own schedule", "steady state was not met", "its keeper"):
-            if text in self.text:
+        for text in ("missed its own schedule", "steady state was not met", "keeper takes everything back"):
+            if text in " ".join(self.text.split()):
                 return text
         return ""
 
@@ -149,6 +126,8 @@ class Run:
 def judge(run, check, allowed):
     """What is wrong with a run; empty: nothing."""
     wrong = [f"left behind: {run.left}"] if run.left else []
+    if "steady state was not met" in " ".join(run.text.split()):
+        wrong.append("nothing was injected")
     failed = run.failed()
     if run.low and run.broken == "none":
         if run.code != 3:
@@ -231,7 +210,7 @@ def main():
             table(done["mutant"], done["healthy"], done["low"], f)
     again = sum(len(r.disturbed) for k in done.values() for r, *_ in k)
     print(f"{len(jobs)} runs, {bad} wrong, {again} done again, {time.monotonic() - begin:.0f} s; "
-          f"the host stood still {len(watch.stalls)} times, for {watch.since(0) * 1000:.0f} ms at most")
+          f"the host stood still {len(watch.seen)} times, for {watch.since(0) * 1000:.0f} ms at most")
     sys.exit(bad > 0)
 
 
