@@ -52,6 +52,21 @@ static void tell(struct sq_norm *c, struct sq_pos at, const struct sq_diags *d)
         sq_diag_error(c->d, at, NULL, "%s: can't be read", d->file);
 }
 
+/* Places are told with the file as the scenario names it, not with the folder that it was found in. */
+static void rename_places(json_t *list, const char *path, const char *given)
+{
+    const char *name;
+    json_t *v;
+
+    json_object_foreach(list, name, v)
+    {
+        const char *at = sq_json_str_or(v, "at", "");
+
+        if (strncmp(at, path, strlen(path)) == 0)
+            (void)json_object_set_new(v, "at", json_sprintf("%s%s", given, at + strlen(path)));
+    }
+}
+
 static void merge(struct resolver *r, struct sq_pos at, const char *what, json_t *into, const json_t *from)
 {
     const char *name;
@@ -81,8 +96,11 @@ static void read_file(struct resolver *r, struct sq_pos at, const char *given)
     }
     sq_diags_init(&d, path);
     (void)sq_slo_check(&doc, &d);
+    d.file = given;
     tell(r->c, at, &d);
     sq_diags_free(&d);
+    rename_places(json_object_get(doc, "slos"), path, given);
+    rename_places(json_object_get(doc, "budgets"), path, given);
     merge(r, at, "SLO", r->slos, json_object_get(doc, "slos"));
     merge(r, at, "the budget of", r->budgets, json_object_get(doc, "budgets"));
 }
