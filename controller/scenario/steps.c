@@ -113,6 +113,33 @@ static void partition_target(struct sq_norm *c, const char *label, const struct 
         sq_diag_error(c->d, at_path(sq_node_get(n, "target"), where), e.hint, "%s: %s", label, e.msg);
 }
 
+/* Paths of recordings are relative to the scenario's file. */
+static void absolute_distribution(const struct sq_norm *c, json_t *o)
+{
+    const char *s = sq_json_str_or(o, "distribution", "");
+    size_t at = sq_distribution_path(s);
+    cleanup_free char *path = at ? sq_norm_path(c->folder, s + at) : NULL;
+
+    if (path)
+        (void)json_object_set_new(o, "distribution", json_sprintf("%.*s%s", (int)at, s, path));
+}
+
+static void network_with(struct sq_norm *c, const char *label, const struct sq_node *n, enum sq_target kind,
+                         json_t *with)
+{
+    const struct sq_node *node = sq_node_get(n, "with");
+    struct sq_err e = {0};
+    char where[64];
+
+    if ((kind == SQ_T_PARTITION ? sq_partition_with_check(with, where, sizeof where, &e)
+                                : sq_network_with_check(with, where, sizeof where, &e)) < 0) {
+        sq_diag_error(c->d, node ? at_path(node, where) : n->pos, e.hint, "%s: %s", label, e.msg);
+        return;
+    }
+    absolute_distribution(c, with);
+    absolute_distribution(c, json_object_get(with, "slot"));
+}
+
 static void fault_step(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o, const char *uses)
 {
     const struct sq_fault_spec *spec = sq_fault_spec_find(uses);
@@ -144,7 +171,11 @@ static void fault_step(struct sq_norm *c, const char *label, const struct sq_nod
         partition_target(c, label, n, t);
     (void)json_object_set_new(o, "target", t);
     (void)snprintf(what, sizeof what, "%s: %s", label, uses);
-    (void)json_object_set_new(o, "with", sq_norm_params(c, what, spec->with, with, with ? with->pos : n->pos, NULL));
+    errors = c->d->errors;
+    t = sq_norm_params(c, what, spec->with, with, with ? with->pos : n->pos, NULL);
+    if (c->d->errors == errors && (spec->target == SQ_T_NETWORK || spec->target == SQ_T_PARTITION))
+        network_with(c, what, n, spec->target, t);
+    (void)json_object_set_new(o, "with", t);
 }
 
 void sq_finish_step(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o)

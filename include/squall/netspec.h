@@ -27,4 +27,14 @@ int sq_network_check(const json_t *target, char *where, size_t len, struct sq_er
 /* The same for the target of a partition (SQ_T_PARTITION): "between/0", "and/1". */
 int sq_partition_check(const json_t *target, char *where, size_t len, struct sq_err *e);
 
+/* "10mbit", "125kbps" as tc writes them: bytes a second. */
+int sq_parse_bandwidth(const char *s, uint64_t *bytes, struct sq_err *e);
+/* The name of a distribution, or file:PATH, hlog:PATH, run:DIR#ENDPOINT; whether the file is there is another matter. */
+int sq_distribution_check(const char *s, struct sq_err *e);
+size_t sq_distribution_path(const char *s); /* where its path begins; 0: it has none */
+int sq_preset_check(const char *name, struct sq_err *e);
+/* The same as for targets for a normalized `with` of network/latency, loss, impair; and of network/partition. */
+int sq_network_with_check(const json_t *with, char *where, size_t len, struct sq_err *e);
+int sq_partition_with_check(const json_t *with, char *where, size_t len, struct sq_err *e);
+
 #endif

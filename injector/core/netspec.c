@@ -321,7 +321,9 @@ static int check_namespace(const json_t *target, const struct at *at, struct sq_
 
     point(at, "namespace");
     if (!ns || (*ns && strlen(ns) < 200 && !strpbrk(ns, " \n") && strcmp(ns, "pid:") != 0 &&
-                strcmp(ns, "container:") != 0 && (*ns == '/' || !strchr(ns, '/'))))
+                strcmp(ns, "container:") != 0 && (*ns == '/' || !strchr(ns, '/')) &&
+                (strncmp(ns, "pid:", 4) != 0 || strspn(ns + 4, "0123456789") == strlen(ns + 4)) &&
+                (strncmp(ns, "container:", 10) != 0 || strspn(ns + 10, "0123456789abcdef") == strlen(ns + 10))))
         return 0;
     sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"%.60s\" can't be a network namespace", ns);
     sq_err_hint(e, "a name (ip netns list), pid:1234, container:0a1b2c3d, or a path");

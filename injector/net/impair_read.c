@@ -1,66 +1,23 @@
 /* From JSON to struct sq_impair: presets, loss models, slots, rates and distributions. */
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "net/dist.h"
 #include "net/impair.h"
 #include "net/recorded.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
+#include "squall/netspec.h"
 
 #define FILE_MAX ((size_t)1 << 20) /* of a .dist: 16384 numbers need 7 bytes each */
 
 static const struct sq_param all_params[] = {SQ_IMPAIR_DELAY(0), SQ_IMPAIR_LOSS(0), SQ_IMPAIR_REST, SQ_PARAM_END};
 
-/* Units as tc's, case ignored (iproute2 lib/utils_math.c): bit is 1, bps is 8 bits, a bare number is bits. */
-static const struct {
-    const char *name;
-    double bits;
-} units[] = {
-    {"", 1},
-    {"bit", 1},
-    {"kibit", 1024},
-    {"kbit", 1e3},
-    {"mibit", 1024. * 1024},
-    {"mbit", 1e6},
-    {"gibit", 1024. * 1024 * 1024},
-    {"gbit", 1e9},
-    {"tibit", 1024. * 1024 * 1024 * 1024},
-    {"tbit", 1e12},
-    {"bps", 8},
-    {"kibps", 8. * 1024},
-    {"kbps", 8e3},
-    {"mibps", 8. * 1024 * 1024},
-    {"mbps", 8e6},
-    {"gibps", 8. * 1024 * 1024 * 1024},
-    {"gbps", 8e9},
-    {"tibps", 8. * 1024 * 1024 * 1024 * 1024},
-    {"tbps", 8e12},
-};
-
 int sq_impair_rate(const char *s, uint64_t *rate, struct sq_err *e)
 {
-    size_t digits = strspn(s, "0123456789.");
-    char *end = NULL;
-    double v = digits > 0 && digits <= 18 ? strtod(s, &end) : NAN;
-
-    /* strtod would also take an exponent, and stop at a second point. */
-    if (end == s + digits)
-        for (size_t i = 0; i < SQ_COUNT(units); i++)
-            if (strcasecmp(end, units[i].name) == 0) {
-                v = v * units[i].bits / 8;
-                if (v < 1 || v > 1e15)
-                    return sq_err_cls(e, SQ_C_INPUT, -ERANGE, "\"rate\" must be 8bit to 8000tbit, not \"%.60s\"", s);
-                *rate = (uint64_t)v;
-                return 0;
-            }
-    sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"rate\": \"%.60s\" is not a bandwidth", s);
-    sq_err_hint(e, "write bits as 10mbit, 1.5gbit, 64kbit, or bytes as 125kbps, per second");
-    return -EINVAL;
+    return sq_parse_bandwidth(s, rate, e);
 }
 
 static int read_int(const json_t *with, const char *key, int64_t min, int64_t max, int64_t *v, struct sq_err *e)
@@ -152,19 +109,6 @@ static int read_recording(const char *what, bool run, struct sq_dist_table **tab
     return r;
 }
 
-static int unknown_dist(const char *s, struct sq_err *e)
-{
-    static const char *const known[] = {"uniform", "normal", "pareto", "paretonormal"};
-    const char *near = sq_nearest(s, known, SQ_COUNT(known));
-
-    sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"distribution\" can't be \"%.60s\"", s);
-    if (near)
-        sq_err_hint(e, "did you mean \"%s\"?", near);
-    else
-        sq_err_hint(e, "uniform, normal, pareto, paretonormal, file:PATH, hlog:PATH or run:DIR#ENDPOINT");
-    return -EINVAL;
-}
-
 /* Mean and jitter that are 0 are the recording's own, where there is one. */
 static int read_dist(const char *s, enum sq_dist *d, struct sq_dist_table **table, int64_t *mean, int64_t *jitter,
                      struct sq_err *e)
@@ -177,7 +121,7 @@ static int read_dist(const char *s, enum sq_dist *d, struct sq_dist_table **tabl
             return *jitter > 0 ? sq_dist_named(*d, table, e) : 0;
     *d = SQ_DIST_UNIFORM;
     if (!file && !hlog && !run)
-        return unknown_dist(s, e);
+        return sq_distribution_check(s, e);
     r = file ? read_file(file, table, e) : read_recording(run ? run : hlog, run != NULL, table, mean, jitter, e);
     /* A recording of one value only has no distribution. */
     *d = r == 0 && *table ? SQ_DIST_TABLE : SQ_DIST_UNIFORM;
@@ -310,18 +254,14 @@ static int read_parts(const json_t *with, struct sq_impair *im, struct sq_err *e
 static int with_preset(const json_t *with, json_t **out, struct sq_err *e)
 {
     static const char *const losses[] = {"loss", "loss_state", "loss_gemodel", "loss_correlation"};
-    const char *name = sq_json_str_or(with, "preset", NULL), *near;
+    const char *name = sq_json_str_or(with, "preset", NULL);
     cleanup_json json_t *preset = name ? sq_preset_find(name) : json_object();
     cleanup_json json_t *o = NULL;
     bool loss = false;
     int r;
 
-    if (!preset) {
-        near = sq_preset_nearest(name);
-        sq_err_cls(e, SQ_C_INPUT, -EINVAL, "there is no preset \"%.60s\"", name);
-        sq_err_hint(e, near ? "did you mean \"%s\"?" : "squall explain presets lists them", near);
-        return -EINVAL;
-    }
+    if (!preset)
+        return name && sq_preset_check(name, e) < 0 ? -EINVAL : sq_err(e, -ENOMEM, "out of memory");
     r = sq_spec_normalize("preset", all_params, preset, &o, e);
     if (r < 0)
         return r;

@@ -29,7 +29,7 @@ def ask(path, method, what, body=None):
 
 def peer(sock, wants):
     """Asks for each of WANTS: [plan, fault, its end]."""
-    run = ask(sock, "POST", "runs", {"name": "x"})[1]["run"]
+    run = ask(sock, "POST", "runs", {"name": "x", "lease": "60s"})[1]["run"]
     said = []
     for want in wants:
         plan = ask(sock, "POST", f"runs/{run}/plan", want)

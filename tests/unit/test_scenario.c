@@ -296,6 +296,40 @@ static char *messages(const char *path)
     return text;
 }
 
+/* From the scenario's file, wherever squall runs; the unit behind the path stays. */
+static void recordings_are_beside_the_file(void **state)
+{
+    static const struct {
+        const char *with, *path, *want;
+    } cases[] = {
+        {"delay: 1ms, jitter: 1ms, distribution: \"file:t/own.dist\"", "distribution", "\"file:/usr/lib/t/own.dist\""},
+        {"delay: 1ms, jitter: 1ms, distribution: \"file:/own.dist\"", "distribution", "\"file:/own.dist\""},
+        {"distribution: \"hlog:../own.hlog#us\"", "distribution", "\"hlog:/usr/lib/../own.hlog#us\""},
+        {"distribution: \"run:last#home\"", "distribution", "\"run:/usr/lib/last#home\""},
+        {"slot: {distribution: \"file:own.dist\", delay: 1ms}", "slot/distribution", "\"file:/usr/lib/own.dist\""},
+        {"delay: 1ms, jitter: 1ms, distribution: normal", "distribution", "\"normal\""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sq_diags d;
+        json_t *doc = NULL;
+        char *text = NULL, path[64];
+
+        assert_true(asprintf(&text,
+                             "%sspec:\n  steps: [{id: a, uses: network/impair, target: {interface: eth0}, "
+                             "with: {%s}, duration: 1s}]\n",
+                             head, cases[i].with) > 0);
+        sq_diags_init(&d, "/usr/lib/day.yaml");
+        assert_int_equal(sq_scenario_check_text(text, strlen(text), NULL, &doc, &d), 0);
+        (void)snprintf(path, sizeof path, "spec/steps/0/with/%s", cases[i].path);
+        assert_json(doc, path, cases[i].want);
+        sq_diags_free(&d);
+        json_decref(doc);
+        free(text);
+    }
+}
+
 static char *slurp(const char *path)
 {
     FILE *f = fopen(path, "r");
@@ -352,8 +386,13 @@ static void golden(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults),  cmocka_unit_test(services_and_edges), cmocka_unit_test(targets_and_checks),
-        cmocka_unit_test(instances), cmocka_unit_test(variables),          cmocka_unit_test(regular_expressions),
+        cmocka_unit_test(defaults),
+        cmocka_unit_test(services_and_edges),
+        cmocka_unit_test(targets_and_checks),
+        cmocka_unit_test(instances),
+        cmocka_unit_test(variables),
+        cmocka_unit_test(regular_expressions),
+        cmocka_unit_test(recordings_are_beside_the_file),
         cmocka_unit_test(golden),
     };
 
