@@ -1,6 +1,7 @@
 #include "doctor.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -26,7 +27,18 @@ static void add(json_t *checks, const struct check *c, int rc, struct sq_err *e)
     json_array_append_new(checks, o);
 }
 
-static const char *how_of(enum sq_target t, bool bpf)
+/* Which backend `auto` takes here, and why not the kernel's own. */
+static void say_network(struct sq_engine *eng, char *text, size_t len)
+{
+    struct sq_err e = {0};
+
+    if (sq_netfault_backend_check(eng, "netem", &e) == 0)
+        (void)snprintf(text, len, "the kernel's netem");
+    else
+        (void)snprintf(text, len, "the packet backend, in user space (netem: %.200s)", e.msg);
+}
+
+static const char *how_of(enum sq_target t, bool bpf, const char *how_network)
 {
     switch (t) {
     case SQ_T_PROCESS:
@@ -34,7 +46,7 @@ static const char *how_of(enum sq_target t, bool bpf)
     case SQ_T_EDGE:
         return bpf ? "cgroup-BPF" : "seccomp notification";
     case SQ_T_NETWORK:
-        return "by a backend that works here: netem, else packet";
+        return how_network;
     case SQ_T_PARTITION:
         return "nftables";
     }
@@ -67,13 +79,15 @@ static int add_kinds(struct sq_engine *eng, bool bpf, json_t *checks)
     size_t n, n_said = 0;
     const struct sq_fault_entry *k = sq_fault_kinds(&n);
     cleanup_free struct said *said = calloc(n, sizeof *said);
+    char how_network[256];
 
     if (!said)
         return -ENOMEM;
+    say_network(eng, how_network, sizeof how_network);
     for (size_t i = 0; i < n; i++) {
         enum sq_target t = k[i].spec->target;
         struct said *s = ask(eng, said, &n_said, k[i].ops->check);
-        struct check c = {k[i].spec->name, how_of(t, bpf), t == SQ_T_PROCESS || (t == SQ_T_EDGE && seccomp)};
+        struct check c = {k[i].spec->name, how_of(t, bpf, how_network), t == SQ_T_PROCESS || (t == SQ_T_EDGE && seccomp)};
         add(checks, &c, s->rc, &s->e);
     }
     return 0;
