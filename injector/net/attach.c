@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "net/clsact.h"
+#include "packet/wire.h"
 #include "squall/cleanup.h"
 
 #include "redirect.skel.h"
@@ -134,7 +135,7 @@ static int load(struct sq_attach *a, struct sq_err *e)
 int sq_attach_heartbeat(struct sq_err *e)
 {
     LIBBPF_OPTS(bpf_map_create_opts, o, .map_flags = BPF_F_MMAPABLE);
-    int fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "heartbeat", sizeof(uint32_t), sizeof(uint64_t), 1, &o);
+    int fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "heartbeat", sizeof(uint32_t), sizeof(struct sq_packet_beat), 1, &o);
 
     return fd < 0 ? refuse(e, fd, "cannot make the heartbeat of the packet process") : fd;
 }

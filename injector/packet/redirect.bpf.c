@@ -23,7 +23,7 @@ struct {
     __uint(map_flags, BPF_F_MMAPABLE);
     __uint(max_entries, 1);
     __type(key, __u32);
-    __type(value, __u64);
+    __type(value, struct sq_packet_beat);
 } heartbeat SEC(".maps");
 
 /* The kernel takes a device out of here as it goes (or moves to another namespace). */
@@ -70,9 +70,9 @@ static __always_inline struct sq_redirect_counts *outcome(void)
 static __always_inline int alive(void)
 {
     __u32 zero = 0;
-    const volatile __u64 *until = bpf_map_lookup_elem(&heartbeat, &zero);
+    const volatile struct sq_packet_beat *beat = bpf_map_lookup_elem(&heartbeat, &zero);
 
-    return until && bpf_ktime_get_ns() <= *until;
+    return beat && !(beat->owner & SQ_PACKET_DIED) && bpf_ktime_get_ns() <= beat->until;
 }
 
 /* The faults of MASK that are random loss and nothing else are carried out here and leave the mask. Returns whether the

@@ -112,9 +112,17 @@ struct sq_packet_stats {
     uint64_t late_ns_max; /* of this device: how late a packet was sent on at most since the last time asked */
 };
 
-/* The heartbeat: an array map, BPF_F_MMAPABLE, one uint64: CLOCK_MONOTONIC ns until which the process vouches for
- * itself. It moves it on by SQ_PACKET_ALIVE_NS at each turn of its loop (at least every 50 ms). */
+/* The heartbeat: an array map, BPF_F_MMAPABLE, of one of these. `until`: CLOCK_MONOTONIC ns until which the process
+ * vouches for itself. It moves it on by SQ_PACKET_ALIVE_NS at each turn of its loop (at least every 50 ms). `owner` is
+ * a robust futex (set_robust_list(2)) with its thread id: when it dies, the kernel sets SQ_PACKET_DIED in it before
+ * anything else, while its TAPs may wait for long until somebody else is done with the network's lock. */
+struct sq_packet_beat {
+    __u64 until;
+    __u32 owner;
+    __u32 zero;
+};
 #define SQ_PACKET_ALIVE_NS 300000000ull
+#define SQ_PACKET_DIED 0x40000000u /* FUTEX_OWNER_DIED */
 
 /* Main of the process: `squalld packet`, control socket on descriptor 3. */
 int sq_packet_main(void);

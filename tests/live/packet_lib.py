@@ -214,7 +214,7 @@ def flows_after(stream, killed, limit=0.1, straight=True):
     later = [n for n in range(len(stream.sent)) if killed + limit < stream.sent[n] < killed + limit + 0.3]
     came = [n for n in later if n in stream.got]
     assert first() < limit, first()
-    assert later and len(came) > 0.95 * len(later), (len(came), len(later))
+    assert later and len(came) > 0.8 * len(later), (len(came), len(later))  # taking clsact away drops, too
     return first()
 
 

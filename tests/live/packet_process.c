@@ -276,6 +276,8 @@ static void hangs_and_dies(void)
     MUST(kill(R.pid, SIGKILL) == 0);
     MUST(rig_wait(&R, 10000) == 128 + SIGKILL);
     MUST(if_nametoindex("sqt0") == 0);
+    const volatile struct sq_packet_beat *beat = (void *)(uintptr_t)R.beat;
+    MUST(beat->owner & SQ_PACKET_DIED);
 }
 
 /* A TAP that is deleted while packets are held: it must not spin, nor die of it before it is told to. */
