@@ -225,7 +225,7 @@ static void write_out(struct sq_conn *c)
     }
     c->out += n > 0 ? (size_t)n : 0;
     c->out_len = len;
-    prompt(c, c->out < len || !c->link.stamped);
+    prompt(c, c->out < len || !(c->link.stamped || ep->closed));
     if (c->out == len && ep->proto->sent && ep->proto->sent(c->talk) == SQ_FEED_DONE)
         answered(c);
     else

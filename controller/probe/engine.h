@@ -145,6 +145,8 @@ struct sq_engine {
     struct {               /* nap.c */
         bool on;           /* this turn does not wait in poll */
         bool stamps;       /* the kernel does say when answers come */
+        bool answered;     /* answers came in the last turn */
+        uint64_t done;     /* requests until then */
         int64_t since, at; /* when the turn before this one began, and this one: what is read now came after `since` */
     } nap;
     unsigned prompt; /* connections whose next event must be seen at once */
