@@ -262,6 +262,20 @@ static void delete_service(struct request *q)
         sq_service_stop(q->eng->services, q->run->id, q->name, SQ_GRACE_NS, later_json, l);
 }
 
+static void post_probe(struct request *q)
+{
+    struct later *l = later(q, 201);
+    if (l)
+        sq_service_probe(q->eng->services, q->run, q->peer, q->body, later_json, l);
+}
+
+static void post_probe_stop(struct request *q)
+{
+    struct sq_err e = {0};
+    int rc = sq_service_probe_stop(q->eng->services, q->run->id, sq_json_bool_or(q->body, "now", false), &e);
+    result(q, rc, 200, rc < 0 ? NULL : json_object(), &e);
+}
+
 static void post_exec(struct request *q)
 {
     struct sq_err e = {0};
@@ -333,6 +347,8 @@ static const struct route routes[] = {
     {"POST", "v1/runs/R/services", LIVE_RUN, post_services},
     {"GET", "v1/runs/R/services", ANY_RUN, get_services},
     {"DELETE", "v1/runs/R/services/N", LIVE_RUN, delete_service},
+    {"POST", "v1/runs/R/probe", LIVE_RUN, post_probe},
+    {"POST", "v1/runs/R/probe/stop", LIVE_RUN, post_probe_stop},
     {"POST", "v1/runs/R/exec", LIVE_RUN, post_exec},
     {"POST", "v1/runs/R/plan", LIVE_RUN, post_plan},
     {"POST", "v1/runs/R/faults", LIVE_RUN, post_faults},

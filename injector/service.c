@@ -86,6 +86,7 @@ void svc_drop(struct svc *i)
     watch_end(&i->exit);
     watch_end(&i->again);
     svc_output_end(i, true);
+    svc_lines_end(i);
     free(i->arming.filter);
     svc_def_unref(i->def);
     free(i);
@@ -158,6 +159,7 @@ struct start {
     size_t pending;
     struct sq_err err;
     struct watch *soon;
+    bool probe;
     sq_service_done *done;
     void *arg;
 };
@@ -235,7 +237,8 @@ static int start_all(struct start *st, const struct sq_peer *peer)
             i->def = st->def;
             st->def->refs++;
             i->launched_arg = st;
-            r = svc_launch(i, start_one_done, &st->err);
+            r = st->probe && svc_lines_begin(i) < 0 ? sq_err(&st->err, -ENOMEM, "out of memory")
+                                                    : svc_launch(i, start_one_done, &st->err);
         }
         if (r < 0)
             st->pending--;
@@ -245,8 +248,8 @@ static int start_all(struct start *st, const struct sq_peer *peer)
     return 0;
 }
 
-void sq_service_start(struct sq_services *s, struct sq_run *run, const struct sq_peer *peer, const json_t *def,
-                      sq_service_done *done, void *arg)
+void svc_start(struct sq_services *s, struct sq_run *run, const struct sq_peer *peer, const json_t *def, bool probe,
+               sq_service_done *done, void *arg)
 {
     struct start *st = calloc(1, sizeof *st);
     if (!st) {
@@ -256,11 +259,18 @@ void sq_service_start(struct sq_services *s, struct sq_run *run, const struct sq
         return;
     }
     st->s = s;
+    st->probe = probe;
     st->done = done;
     st->arg = arg;
     (void)snprintf(st->run, sizeof st->run, "%s", sq_run_id(run));
     if (svc_def_parse(def, &st->def, &st->err) < 0 || start_all(st, peer) < 0)
         start_refused(st);
+}
+
+void sq_service_start(struct sq_services *s, struct sq_run *run, const struct sq_peer *peer, const json_t *def,
+                      sq_service_done *done, void *arg)
+{
+    svc_start(s, run, peer, def, false, done, arg);
 }
 
 /* ---- questions ---- */

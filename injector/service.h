@@ -33,6 +33,12 @@ void sq_service_start(struct sq_services *s, struct sq_run *run, const struct sq
 /* `exec`: a place where a launcher of the caller's own may report ({"token","socket"}). */
 int sq_service_exec(struct sq_services *s, struct sq_run *run, const struct sq_peer *peer, const json_t *def,
                     json_t **answer, struct sq_err *e);
+/* A probe that sends from here (API.md), with the rights of PEER, root's as nobody. ORDER is the agent's (run/agent.h of
+ * the controller), and passed on as it is. */
+void sq_service_probe(struct sq_services *s, struct sq_run *run, const struct sq_peer *peer, const json_t *order,
+                      sq_service_done *done, void *arg);
+/* It plans no more; NOW: nor does it wait long for answers. */
+int sq_service_probe_stop(struct sq_services *s, const char *run_id, bool now, struct sq_err *e);
 json_t *sq_service_list(struct sq_services *s, const char *run_id);
 /* End one service (name) or all of the run (NULL): TERM, `grace_ns`, KILL. done() gets {"clean","left"}. */
 void sq_service_stop(struct sq_services *s, const char *run_id, const char *name, int64_t grace_ns, sq_service_done *done,

@@ -111,6 +111,7 @@ struct svc {
     size_t logged;
     char tail[SVC_TAIL];
     size_t tail_len; /* bytes ever written; the ring holds the last SVC_TAIL of them */
+    struct svc_lines *lines; /* a probe's: its output is records; NULL: not a probe */
 };
 
 struct svc_stop;
@@ -136,6 +137,9 @@ void svc_drop(struct svc *i); /* unlink, close all of its handles, free; its rec
 void svc_event(const struct svc *i, const char *state, json_t *more); /* takes MORE, may be NULL */
 int svc_record(struct svc *i, struct sq_err *e);                      /* hold or update its undo record */
 void svc_disarm(struct svc *i);
+/* sq_service_start; PROBE: what it prints is records. */
+void svc_start(struct sq_services *s, struct sq_run *run, const struct sq_peer *peer, const json_t *def, bool probe,
+               sq_service_done *done, void *arg);
 /* No instance of it is left: out of the list, disarmed, cgroup removed, record released. -errno: something is left. */
 int svc_retire(struct svc *i, struct sq_err *e);
 
@@ -157,6 +161,11 @@ int svc_output(struct svc *i, int *fd, struct sq_err *e); /* a new pipe for its 
 void svc_output_drain(struct svc *i);                     /* what is there now, without waiting */
 void svc_output_end(struct svc *i, bool forget);          /* forget: the log file too */
 json_t *svc_tail(const struct svc *i);                    /* its last lines; new reference */
+
+/* service_probe.c */
+int svc_lines_begin(struct svc *i); /* I is a probe; -ENOMEM */
+void svc_lines_end(struct svc *i);
+bool svc_lines_take(struct svc *i, const char *data, size_t n); /* true: it was records, not text for people */
 
 /* service_exec.c */
 void svc_exec_forget_run(struct sq_services *s, const char *run);

@@ -60,7 +60,8 @@ static void on_output(void *owner)
             watch_end(&i->out);
             return;
         }
-        keep(i, buf, (size_t)n);
+        if (!svc_lines_take(i, buf, (size_t)n))
+            keep(i, buf, (size_t)n);
     }
 }
 

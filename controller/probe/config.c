@@ -92,17 +92,24 @@ static int read_limits(struct sq_endpoint *ep, const json_t *o, struct sq_err *e
     const json_t *request = json_object_get(o, "request");
     int64_t n = sq_json_int_or(o, "connections", 100), threads = sq_json_int_or(o, "threads", 1);
     int64_t streams = sq_json_int_or(o, "streams", 100);
+    const json_t *share = json_object_get(o, "share");
+    int64_t host = json_integer_value(json_array_get(share, 0)), hosts = json_integer_value(json_array_get(share, 1));
 
     ep->timeout = sq_json_int_or(request, "timeout", 5 * SQ_S);
     ep->keep_alive = sq_json_bool_or(request, "keep_alive", true);
     ep->closed = strcmp(sq_json_str_or(o, "executor", ""), "constant-connections") == 0;
-    ep->parts = sq_endpoint_threads(o);
     if (n < 1 || n > SQ_CONNECTIONS_MAX)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "connections: 1 to %d", SQ_CONNECTIONS_MAX);
     if (threads < 1 || threads > SQ_THREADS_MAX || threads > n)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "threads: 1 to %d, and each needs a connection", SQ_THREADS_MAX);
     if (streams < 1 || streams > 1000)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "streams: 1 to 1000 on a connection");
+    if (share && (hosts < 1 || hosts > SQ_HOSTS_MAX || host < 0 || host >= hosts || threads * hosts > n))
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "from: at most %d hosts, and each thread of each needs a connection",
+                          SQ_HOSTS_MAX);
+    /* Every thread of every host has its turn in one schedule: together they send it exactly. */
+    ep->part += share ? (size_t)(host * threads) : 0;
+    ep->parts = (size_t)(threads * (share ? hosts : 1));
     if (ep->timeout < SQ_MS || ep->timeout > TIMEOUT_MAX)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "timeout: 1ms to 1h");
     ep->limit = part_of(n, ep->part, ep->parts);
@@ -272,7 +279,7 @@ int sq_endpoint_init(struct sq_endpoint *ep, const char *name, const json_t *o, 
         (ep->proto->flow != SQ_FLOW_COMMAND && (rc = resolve(&ep->place, e)) < 0) || (rc = read_tls(ep, o, e)) < 0)
         return rc;
     sq_schedule_seed(&ep->schedule, mixed(seed, name));
-    sq_rng_seed(&ep->rng, mixed(seed + 1 + part, name));
+    sq_rng_seed(&ep->rng, mixed(seed + 1 + ep->part, name));
     return 0;
 }
 

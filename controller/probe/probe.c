@@ -425,6 +425,27 @@ json_t *sq_probe_end(struct sq_probe *p)
     return list;
 }
 
+void sq_probe_window_add(struct sq_probe *p, const char *endpoint, int64_t from, int64_t to, struct sq_window_slot *sum)
+{
+    for (size_t k = 0; k < p->n; k++)
+        for (size_t i = 0; i < p->engine[k].n_endpoints; i++)
+            if (!endpoint || strcmp(endpoint, p->engine[k].endpoint[i].name) == 0)
+                sq_window_sum(p->engine[k].endpoint[i].window, from, to, sum);
+}
+
+void sq_probe_window_of(const struct sq_window_slot *sum, unsigned seconds, struct sq_probe_window *w)
+{
+    w->seconds = seconds;
+    w->n = sum->n;
+    w->bad = sum->bad < sum->n ? sum->bad : sum->n;
+    w->rate = w->seconds > 0 ? (double)w->n / w->seconds : 0;
+    w->error_percent = w->n > 0 ? 100 * (double)w->bad / (double)w->n : 0;
+    w->p50 = sq_window_percentile(sum, 50);
+    w->p95 = sq_window_percentile(sum, 95);
+    w->p99 = sq_window_percentile(sum, 99);
+    w->max = sum->max;
+}
+
 int sq_probe_window(struct sq_probe *p, const char *endpoint, unsigned seconds, struct sq_probe_window *w)
 {
     int64_t to = p->started ? (sq_mono_ns() - p->begin) / SQ_S : 0, from;
@@ -437,19 +458,8 @@ int sq_probe_window(struct sq_probe *p, const char *endpoint, unsigned seconds, 
         seconds = p->engine[0].window_s;
     to = to > 0 ? to : 0;
     from = to > (int64_t)seconds ? to - (int64_t)seconds : 0;
-    for (size_t k = 0; k < p->n; k++)
-        for (size_t i = 0; i < p->engine[k].n_endpoints; i++)
-            if (!endpoint || strcmp(endpoint, p->engine[k].endpoint[i].name) == 0)
-                sq_window_sum(p->engine[k].endpoint[i].window, from, to, sum);
-    w->seconds = (unsigned)(to - from);
-    w->n = sum->n;
-    w->bad = sum->bad < sum->n ? sum->bad : sum->n;
-    w->rate = w->seconds > 0 ? (double)w->n / w->seconds : 0;
-    w->error_percent = w->n > 0 ? 100 * (double)w->bad / (double)w->n : 0;
-    w->p50 = sq_window_percentile(sum, 50);
-    w->p95 = sq_window_percentile(sum, 95);
-    w->p99 = sq_window_percentile(sum, 99);
-    w->max = sum->max;
+    sq_probe_window_add(p, endpoint, from, to, sum);
+    sq_probe_window_of(sum, (unsigned)(to - from), w);
     free(sum);
     return 0;
 }

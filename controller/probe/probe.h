@@ -17,8 +17,13 @@
 
 struct sq_probe;
 
+#define SQ_HOSTS_MAX 16 /* that an endpoint is sent from */
+
 struct sq_probe_opts {
-    const json_t *load;     /* the normalized scenario's spec.load: object, endpoint -> what it does (SCENARIO.md) */
+    /* The normalized scenario's spec.load: object, endpoint -> what it does (SCENARIO.md). Beyond that an endpoint may
+     * have `share`: [k, n], then this probe sends the k-th (from 0) of each n requests of its schedule; n probes with
+     * the same seed, begun at the same moment, send all of it. */
+    const json_t *load;
     const json_t *lateness; /* spec.lateness: {"over": ns, "share": percent}; NULL: 5 ms, 1 % */
     /* What `fallback` checks count: [{"id": "...", "endpoint": "browse" (absent: every endpoint),
      *   "match": {"status": S, "header": "name" or "name: value", "body": "..."},
@@ -80,6 +85,13 @@ struct sq_probe_live {
     bool lag_void;
 };
 void sq_probe_live(struct sq_probe *p, struct sq_probe_live *l);
+/* The same window of all endpoints, not yet summed up: seconds [from, to) since the first planned request, added to
+ * *SUM (probe/window.h). For windows over several probes. */
+struct sq_window_slot;
+void sq_probe_window_add(struct sq_probe *p, const char *endpoint, int64_t from, int64_t to,
+                         struct sq_window_slot *sum);
+/* The window's figures; SECONDS: how many it covers. */
+void sq_probe_window_of(const struct sq_window_slot *sum, unsigned seconds, struct sq_probe_window *w);
 
 /* Ends the thread at once, whatever it was doing. NULL is fine. */
 void sq_probe_free(struct sq_probe *p);

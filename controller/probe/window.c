@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "squall/json.h"
+
 #define SUB_BITS 6
 #define SUB (1 << SUB_BITS)
 
@@ -52,10 +54,9 @@ static int64_t high_of(unsigned cell)
     return ((int64_t)(cell - (shift << SUB_BITS) + 1) << shift) - 1;
 }
 
-void sq_window_add(struct sq_window_ring *w, int64_t sec, int64_t latency, bool bad)
+static struct sq_window_slot *slot_of(struct sq_window_ring *w, int64_t sec)
 {
     struct sq_window_slot *s = &w->slot[(uint64_t)sec % w->seconds];
-    uint32_t *cell = &s->cell[cell_of(latency)];
 
     if (s->sec != sec) {
         STORE(s->sec, -1);
@@ -65,6 +66,14 @@ void sq_window_add(struct sq_window_ring *w, int64_t sec, int64_t latency, bool 
         STORE(s->max, 0);
         __atomic_store_n(&s->sec, sec, __ATOMIC_RELEASE);
     }
+    return s;
+}
+
+void sq_window_add(struct sq_window_ring *w, int64_t sec, int64_t latency, bool bad)
+{
+    struct sq_window_slot *s = slot_of(w, sec);
+    uint32_t *cell = &s->cell[cell_of(latency)];
+
     STORE(s->n, s->n + 1);
     if (bad)
         STORE(s->bad, s->bad + 1);
@@ -91,6 +100,41 @@ void sq_window_sum(const struct sq_window_ring *w, int64_t from, int64_t to, str
             sum->n += n;
         }
     }
+}
+
+json_t *sq_window_slot_json(const struct sq_window_slot *s)
+{
+    json_t *cells = json_array();
+
+    for (unsigned i = 0; cells && i < SQ_WINDOW_CELLS; i++)
+        if (s->cell[i] > 0) {
+            (void)json_array_append_new(cells, json_integer(i));
+            (void)json_array_append_new(cells, json_integer(s->cell[i]));
+        }
+    return json_pack("{s:I,s:I,s:I,s:o}", "n", (json_int_t)s->n, "bad", (json_int_t)s->bad, "max", (json_int_t)s->max,
+                     "c", cells);
+}
+
+void sq_window_put(struct sq_window_ring *w, int64_t sec, const json_t *slot)
+{
+    const json_t *cells = json_object_get(slot, "c");
+    int64_t bad = sq_json_int_or(slot, "bad", 0), max = sq_json_int_or(slot, "max", 0);
+    struct sq_window_slot *s;
+
+    if (sec < 0)
+        return;
+    s = slot_of(w, sec);
+    for (size_t i = 0; i + 1 < json_array_size(cells); i += 2) {
+        int64_t cell = json_integer_value(json_array_get(cells, i)),
+                n = json_integer_value(json_array_get(cells, i + 1));
+
+        if (cell < 0 || cell >= SQ_WINDOW_CELLS || n < 0 || n > UINT32_MAX - s->cell[cell])
+            continue;
+        s->cell[cell] += (uint32_t)n;
+        s->n += (uint64_t)n;
+    }
+    s->bad += bad > 0 ? (uint64_t)bad : 0;
+    s->max = max > s->max ? max : s->max;
 }
 
 int64_t sq_window_percentile(const struct sq_window_slot *sum, double p)

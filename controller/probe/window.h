@@ -3,6 +3,7 @@
 #ifndef SQUALL_PROBE_WINDOW_H
 #define SQUALL_PROBE_WINDOW_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -22,6 +23,10 @@ void sq_window_free(struct sq_window_ring *w);
 void sq_window_add(struct sq_window_ring *w, int64_t sec, int64_t latency, bool bad);
 /* Add the seconds [from, to) that are still there to *sum (zeroed by the caller at first). */
 void sq_window_sum(const struct sq_window_ring *w, int64_t from, int64_t to, struct sq_window_slot *sum);
+/* {"n","bad","max","c":[cell,count,...]}; new reference, NULL: no memory. */
+json_t *sq_window_slot_json(const struct sq_window_slot *s);
+/* What another probe finished in second SEC, by such an object (from outside: what does not fit is left out). */
+void sq_window_put(struct sq_window_ring *w, int64_t sec, const json_t *slot);
 int64_t sq_window_percentile(const struct sq_window_slot *sum, double p); /* 0 when empty */
 
 #endif

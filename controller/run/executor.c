@@ -221,7 +221,7 @@ static void on_renew(uv_timer_t *t)
 static int look(void *arg, unsigned seconds, struct sq_probe_window *w)
 {
     struct run *r = arg;
-    return sq_probe_window(r->probe, NULL, seconds, w);
+    return sq_farm_window(r->farm, seconds, w);
 }
 
 static void check_conditions(struct run *r)
@@ -502,7 +502,7 @@ static void wind_up(struct run *r)
 {
     for (size_t i = 0; i < r->n_ready; i++)
         sq_ready_cancel(SQ_TAKE(r->ready[i].check));
-    sq_probe_free(r->probe);
+    sq_farm_close(SQ_TAKE(r->farm));
     if (r->log) {
         sq_run_phase_end(r, NULL);
         sq_run_log(

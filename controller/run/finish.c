@@ -14,6 +14,7 @@
 
 #define POLL_NS (20 * SQ_MS)
 #define ABORT_GRACE SQ_S
+#define HOSTS_WITHIN (10 * SQ_S) /* what other hosts may take to end their part of the load */
 #define DRAIN_WITHIN (3 * SQ_S)
 #define DEAD_WITHIN (5 * SQ_S)
 #define QUIT_WITHIN (8 * SQ_S)
@@ -46,8 +47,9 @@ void sq_run_out(struct run *r)
     bool well = went_well(r);
     sq_run_stage(r, 0, "%s", well ? "finishing" : "taking everything back");
     if (r->probe_on) {
-        sq_probe_stop(r->probe, well ? r->longest_timeout_ns + SQ_S : ABORT_GRACE);
-        r->out_deadline = sq_mono_ns() + (well ? r->longest_timeout_ns + 2 * SQ_S : 2 * ABORT_GRACE);
+        sq_farm_stop(r->farm, well ? r->longest_timeout_ns + SQ_S : ABORT_GRACE);
+        r->out_deadline = sq_mono_ns() + (well ? r->longest_timeout_ns + 2 * SQ_S : 2 * ABORT_GRACE) +
+                          (sq_farm_remote(r->farm) ? HOSTS_WITHIN : 0);
     }
     if (well)
         out_load(r);
@@ -65,8 +67,8 @@ static void load_tick(uv_timer_t *t)
 static void end_of_probe(struct run *r)
 {
     sq_run_drain_probe(r);
-    if (sq_probe_done(r->probe)) {
-        cleanup_json json_t *ends = sq_probe_end(r->probe);
+    if (sq_farm_done(r->farm)) {
+        cleanup_json json_t *ends = sq_farm_end(r->farm);
         size_t i;
         json_t *rec;
         json_array_foreach(ends, i, rec)
@@ -76,6 +78,9 @@ static void end_of_probe(struct run *r)
             sq_run_log(r, "probe", copy);
         }
     }
+    cleanup_json json_t *left = sq_farm_left(r->farm);
+    if (json_array_size(left))
+        sq_run_left(r, left);
     r->load_over = true;
 }
 
@@ -83,7 +88,7 @@ static void out_load(struct run *r)
 {
     if (r->probe_on && !r->load_over) {
         sq_run_drain_probe(r);
-        if (!sq_probe_done(r->probe) && sq_mono_ns() < r->out_deadline) {
+        if (!sq_farm_done(r->farm) && sq_mono_ns() < r->out_deadline) {
             sq_run_timer(r, sq_mono_ns() + POLL_NS, load_tick);
             return;
         }

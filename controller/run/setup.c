@@ -147,8 +147,8 @@ void sq_stage_create(struct run *r)
 {
     json_t *body =
         json_pack("{s:s, s:I, s:I}", "name", r->res->id, "lease", (json_int_t)r->lease_ns, "seed", (json_int_t)r->seed);
-    if (body && r->probe) /* what network faults leave alone */
-        json_object_set_new(body, "probe", sq_probe_places(r->probe));
+    if (body && r->farm) /* what network faults leave alone */
+        json_object_set_new(body, "probe", sq_farm_places(r->farm));
     sq_client_call(r->client, "POST", "/v1/runs", body, SQ_CALL_NS, created, r);
 }
 

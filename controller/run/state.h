@@ -14,6 +14,7 @@
 #include "run/client.h"
 #include "run/evlog.h"
 #include "run/executor.h"
+#include "run/farm.h"
 #include "run/live.h"
 #include "run/private.h"
 #include "run/ready.h"
@@ -73,7 +74,7 @@ struct run {
     size_t item; /* which edge, service or step the stage is at */
     struct run_ready ready[SQ_MAX_READY];
     size_t n_ready, ready_left;
-    struct sq_probe *probe;
+    struct sq_farm *farm; /* all of the load; NULL: there is none */
     bool probe_on, load_over;
     int64_t longest_timeout_ns;
     struct run_fault faults[SQ_MAX_FAULTS];

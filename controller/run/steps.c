@@ -42,6 +42,16 @@ static void wake(void *arg)
     uv_async_send(&r->wake);
 }
 
+static void load_lost(void *arg, const char *why)
+{
+    sq_run_end(arg, "infrastructure", NULL, "%s", why);
+}
+
+static void load_tells(void *arg, const char *type, json_t *rec)
+{
+    sq_run_log(arg, type, rec);
+}
+
 int sq_run_probe_create(struct run *r, struct sq_err *e)
 {
     json_t *load = json_object_get(r->spec, "load");
@@ -61,7 +71,7 @@ int sq_run_probe_create(struct run *r, struct sq_err *e)
     if (!r->steady_seen || !m)
         return sq_err(e, -ENOMEM, "no memory");
     unsigned window = sq_abort_longest(json_object_get(json_object_get(r->spec, "safety"), "abort_when"));
-    struct sq_probe_opts o = {
+    struct sq_probe_opts opt = {
         .load = load,
         .lateness = json_object_get(r->spec, "lateness"),
         .matchers = m,
@@ -71,22 +81,38 @@ int sq_run_probe_create(struct run *r, struct sq_err *e)
         .wake = wake,
         .wake_arg = r,
     };
-    return sq_probe_create(&o, &r->probe, e);
+    struct sq_farm_opts o = {
+        .loop = &r->loop,
+        .hosts = json_object_get(r->spec, "hosts"),
+        .opt = opt,
+        .lease_ns = sq_json_int_or(json_object_get(r->spec, "safety"), "lease", 10 * SQ_S),
+        .failed = load_lost,
+        .log = load_tells,
+        .arg = r,
+    };
+    /* Also of one that could not be made something may be open. */
+    return sq_farm_new(&o, &r->farm, e);
+}
+
+static void load_begun(void *arg)
+{
+    sq_run_next(arg);
 }
 
 void sq_stage_probe(struct run *r)
 {
     struct sq_err e = {0};
-    if (!r->probe) {
+    if (!r->farm) {
         sq_run_next(r);
         return;
     }
-    if (sq_probe_start(r->probe, r->start_ns, 0, &e)) {
-        sq_run_end(r, "infrastructure", NULL, "the probe does not start: %s", e.msg);
-        return;
-    }
+    if (sq_farm_remote(r->farm))
+        sq_run_stage(r, 0, "starting the probes of other hosts");
     r->probe_on = true;
-    sq_run_next(r);
+    if (sq_farm_start(r->farm, r->start_ns, load_begun, &e)) {
+        r->probe_on = false;
+        sq_run_end(r, "infrastructure", NULL, "the probe does not start: %s", e.msg);
+    }
 }
 
 /* ---- steady state ---- */
@@ -181,11 +207,11 @@ void sq_stage_steady(struct run *r)
 {
     const json_t *steady = json_object_get(r->spec, "steady_state");
     int64_t length = sq_json_int_or(steady, "for", 0);
-    if (!r->probe || length <= 0) {
+    if (!r->farm || length <= 0) {
         sq_run_next(r);
         return;
     }
-    int64_t begin = sq_probe_begin_ns(r->probe) - r->start_ns;
+    int64_t begin = sq_farm_begin_ns(r->farm) - r->start_ns;
     r->steady_from = (begin + SQ_S - 1) / SQ_S;
     r->steady_to = r->steady_from + (length + SQ_S - 1) / SQ_S;
     int64_t to_ns = r->start_ns + r->steady_to * SQ_S;
@@ -232,7 +258,7 @@ static void steady_take(struct run *r, const json_t *sample)
 void sq_run_drain_probe(struct run *r)
 {
     json_t *sample;
-    while (r->probe && (sample = sq_probe_next(r->probe))) {
+    while (r->farm && (sample = sq_farm_next(r->farm))) {
         steady_take(r, sample);
         sq_slos_sample(r->slos, sample);
         json_object_del(sample, "type");
@@ -455,7 +481,7 @@ void sq_stage_tail(struct run *r)
 {
     const struct run_fault *last = r->n_faults ? &r->faults[r->n_faults - 1] : NULL;
     int64_t to = last ? last->reverted_ns + wanted_after(r, last->step) : 0;
-    if (!r->probe || to <= sq_mono_ns()) {
+    if (!r->farm || to <= sq_mono_ns()) {
         sq_run_next(r);
         return;
     }

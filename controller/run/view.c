@@ -16,7 +16,7 @@ static void remember(struct run *r, int64_t now)
 {
     struct sq_probe_window w;
     int64_t sec = (now - r->start_ns) / SQ_S;
-    if (sec == r->spark_sec || sq_probe_window(r->probe, NULL, 1, &w) || w.seconds == 0)
+    if (sec == r->spark_sec || sq_farm_window(r->farm, 1, &w) || w.seconds == 0)
         return;
     r->spark_sec = sec;
     if (r->spark_n == SQ_PROGRESS_SPARK) {
@@ -33,14 +33,14 @@ static void view_load(struct run *r, struct sq_progress_view *v, int64_t now)
     struct sq_probe_window w;
     struct sq_probe_live l;
     remember(r, now);
-    if (sq_probe_window(r->probe, NULL, 3, &w) == 0) {
+    if (sq_farm_window(r->farm, 3, &w) == 0) {
         v->rate = w.rate;
         v->error_percent = w.error_percent;
         v->p50 = w.p50;
         v->p99 = w.p99;
         v->load = true;
     }
-    sq_probe_live(r->probe, &l);
+    sq_farm_live(r->farm, &l);
     v->late = l.lag_late;
     memcpy(v->spark, r->spark, sizeof(v->spark));
     memcpy(v->spark_fault, r->spark_fault, sizeof(v->spark_fault));

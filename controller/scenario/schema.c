@@ -208,6 +208,8 @@ static const struct sq_field endpoint_fields[] = {
            "threads of the probe that share the requests and connections (default 1)"),
     VALUE("data", SQ_P_STRING, 0, NULL,
           "a CSV or JSON Lines file, row by row: ${data.COLUMN} in path, headers and body"),
+    OTHER("from", SQ_F_TEXTS, 0, 16,
+          "which hosts send it, each an equal part of the schedule: names of hosts, and self for this one (default)"),
     NESTED("request", SQ_F_SECTION, SQ_REQUIRED, &request, 0, "what to send"),
     NESTED("mix", SQ_F_LIST, 0, &mix, 64, "several requests, drawn by weight"),
     NESTED("session", SQ_F_LIST, 0, &session, 64, "several requests, one after the other"),
@@ -217,6 +219,14 @@ static const struct sq_field endpoint_fields[] = {
 static const struct sq_section endpoint = {
     "load", "What the probe does, by the name of the endpoint; from before the steady state until after the last step.",
     endpoint_fields, sq_finish_endpoint};
+
+static const struct sq_field host_fields[] = {
+    VALUE("injector", SQ_P_STRING, SQ_REQUIRED, NULL,
+          "the socket of its squalld, here (over ssh: -L LOCAL.sock:/run/squall/squalld/api.sock)"),
+    END,
+};
+static const struct sq_section host = {"hosts", "Another host that load is sent from, by its injector.", host_fields,
+                                       NULL};
 
 static const struct sq_field lateness_fields[] = {
     DURATION("over", 0, "5ms", 1e5, 10e9, "a send that the probe itself made later than this is late"),
@@ -334,6 +344,7 @@ static const struct sq_field spec_fields[] = {
     NESTED("services", SQ_F_NAMED, 0, &service, 100, "services to start or to find, by name"),
     NESTED("edges", SQ_F_NAMED, 0, &edge, 100, "calls to intercept, by name"),
     NESTED("load", SQ_F_NAMED, 0, &endpoint, 64, "what the probe sends, by endpoint"),
+    NESTED("hosts", SQ_F_NAMED, 0, &host, 16, "hosts that load may be sent from"),
     NESTED("lateness", SQ_F_SECTION, 0, &lateness, 0, "how late the probe itself may be"),
     NESTED("steady_state", SQ_F_SECTION, 0, &steady, 0, "what must hold before the first fault"),
     NESTED("steps", SQ_F_LIST, SQ_REQUIRED, &step, 200, "faults and waits, one after the other"),
@@ -379,6 +390,7 @@ const struct sq_section *const *sq_sections(size_t *n)
         &mix,
         &session,
         &capture,
+        &host,
         &lateness,
         &steady,
         &step,

@@ -92,6 +92,38 @@ static void check_edges(struct sq_norm *c, const struct sq_node *nodes, const js
     }
 }
 
+/* Hosts that send: each is declared, and named once. */
+static void check_from(struct sq_norm *c, const struct sq_node *nodes, const json_t *hosts, const json_t *load)
+{
+    const char *name;
+    json_t *ep;
+
+    json_object_foreach((json_t *)(uintptr_t)load, name, ep)
+    {
+        const json_t *from = json_object_get(ep, "from"), *host;
+        const struct sq_node *node = sq_node_get(sq_node_get(nodes, name), "from");
+        size_t i, n = json_array_size(from);
+
+        if (node && n == 0)
+            sq_diag_error(c->d, node->pos, "from: [self]", "load %s: \"from\" is empty", name);
+        if ((int64_t)n * sq_json_int_or(ep, "threads", 1) > sq_json_int_or(ep, "connections", 100))
+            sq_diag_error(c->d, node ? node->pos : nodes->pos, NULL, "load %s: each host needs a connection", name);
+        json_array_foreach(from, i, host)
+        {
+            const char *s = json_string_value(host);
+            struct sq_pos at = node->kind == SQ_N_LIST ? node->items[i]->pos : node->pos;
+
+            if (strcmp(s, "self") != 0 && !json_object_get(hosts, s))
+                sq_norm_no_such(c, at, "host", s, hosts);
+            for (size_t k = 0; k < i; k++)
+                if (strcmp(json_string_value(json_array_get(from, k)), s) == 0)
+                    sq_diag_error(c->d, at, NULL, "load %s: host %s is here twice", name, s);
+        }
+    }
+    if (json_object_get(hosts, "self"))
+        sq_diag_error(c->d, nodes ? nodes->pos : (struct sq_pos){1, 1}, NULL, "hosts: \"self\" is the one that runs this");
+}
+
 static void check_ids(struct sq_norm *c, const struct sq_node *nodes, const json_t *steps)
 {
     cleanup_json json_t *seen = json_object();
@@ -245,6 +277,7 @@ void sq_semantic_check(struct sq_norm *c, const struct sq_node *root, json_t *do
         (void)sq_norm_name(c, "metadata", name, false);
     check_ports(c, sq_node_get(node, "services"), json_object_get(spec, "services"));
     check_edges(c, sq_node_get(node, "edges"), json_object_get(spec, "services"), json_object_get(spec, "edges"));
+    check_from(c, sq_node_get(node, "load"), json_object_get(spec, "hosts"), json_object_get(spec, "load"));
     if (steps->n == 0)
         sq_diag_error(c->d, steps->pos, "squall explain step", "there are no steps");
     check_ids(c, steps, json_object_get(spec, "steps"));
