@@ -17,7 +17,7 @@ beside the runs notes such stalls. A run that is not as expected, and that the h
 state was not met, the probe missed its own schedule, squalld's keeper took it for hanging), is no result: it is done
 again when the host is quiet, at most MUTANT_AGAIN (4) times, and counted. What is wrong on a quiet host is wrong.
 """
-import concurrent.futures, queue, re
+import concurrent.futures, queue, random, re
 
 import os, sys
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -33,7 +33,6 @@ FACTS = {"clean", "fault_felt", "alert"}
 CHECKS = ["fault_felt", "slo", "timeout", "retries", "circuit_breaker", "fallback", "recovered", "clean", "budget",
           "retry_storm", "fuse", "fail_fast", "bulkhead", "failover", "alert", "canary"]
 BLIND = {"circuit_breaker", "fuse", "retry_storm", "retries", "timeout", "fail_fast"}  # what no calls can't prove
-BASE = 2100  # ports BASE0 to BASE9, and so on for each job
 
 
 def read_matrix():
@@ -58,9 +57,20 @@ def scenario_vars(scenario):
     return {k: float(v) for k, v in re.findall(r"(rate|other): ([0-9.]+)/s", line)}
 
 
-slots = queue.Queue()
-for slot in range(JOBS):
-    slots.put(BASE + slot)
+def free(port):
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+slots = queue.Queue()  # of ports but for their last digit, below those that the kernel gives to whoever connects
+for ports in random.sample(range(2000, 3200), 1200):
+    if slots.qsize() < JOBS and all(free(10 * ports + i) for i in range(10)):
+        slots.put(ports)
 
 
 watch = Stalls(STALL)

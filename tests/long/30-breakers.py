@@ -1,17 +1,23 @@
 #!/usr/bin/env python3
-"""Breakers that nobody here wrote, of other families than opossum's: HAProxy (its checks try again, not its users), nginx
-(passive, by the second), and the package circuitbreaker of Python. With the breaker the scenario passes; without it it
-fails on exactly the breaker check; with too little load that check is inconclusive.
+"""Breakers that nobody here wrote: opossum on Node.js, HAProxy (its checks try again, not its users), nginx (passive, by
+the second), and the package circuitbreaker of Python. With the breaker the scenario passes; without it it fails on
+exactly the breaker check; with too little load that check is inconclusive.
 
-    tests/long/31-breakers.py [haproxy|nginx|python]"""
+    tests/long/30-breakers.py [opossum|haproxy|nginx|python]"""
 import os, sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from squall import *
 
+NODE = os.path.join(ROOT, "tests", "node")
 HERE = os.path.join(ROOT, "tests", "breakers")
 BREAKERS = {
     # what it takes to start it, what its configuration says with and without a breaker, what is promised of it
+    "opossum": {
+        "command": ["node", NODE + "/service.js", "@FRONT@", "@DEPENDENCY@"],
+        "on": "", "off": "",
+        "expect": {"probes": "2", "open_for": "2s"},
+    },
     "haproxy": {
         "command": ["haproxy", "-db", "-f", "@DIR@/haproxy.cfg"],
         "on": "check inter 2s fall 1 rise 1 observe layer7 error-limit 5 on-error mark-down",
@@ -91,6 +97,10 @@ def judge(name, what, breaker, rate, code, failed):
 
 stalls = Stalls()
 for name in sys.argv[1:] or BREAKERS:
+    if name == "opossum":
+        got = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=NODE, capture_output=True, text=True)
+        if got.returncode:
+            die(f"npm ci: {got.stdout}{got.stderr}")
     judge(name, "with its breaker", "on", "40/s", 0, [])
     judge(name, "without it", "off", "40/s", 1, ["circuit_breaker"])
     judge(name, "at too little load", "on", "1/s", 3, [])
