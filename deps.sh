@@ -53,6 +53,7 @@ all="$check"'
 npm                   cmd npm
 prometheus-alertmanager cmd prometheus-alertmanager
 wrk                   cmd wrk
+nghttp2-client        cmd h2load
 clang-format          cmd clang-format
 clang-tidy            cmd clang-tidy
 cppcheck              cmd cppcheck

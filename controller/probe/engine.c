@@ -121,6 +121,7 @@ void sq_engine_finish(struct sq_endpoint *ep, struct sq_request *r, enum sq_bad 
 
 static void note_lag(struct sq_endpoint *ep, int64_t lag)
 {
+    sq_hist_record(ep->lag, lag);
     if (lag > ep->max_lag)
         ep->max_lag = lag;
     if (lag > ep->probe->lag_over) {
@@ -531,6 +532,9 @@ int sq_engine_init(struct sq_engine *p, struct sq_err *e)
     p->buffer = malloc(SQ_READ_BUFFER);
     if (!p->buffer)
         return sq_err(e, -ENOMEM, "no memory");
+    for (size_t i = 0; i < p->n_endpoints; i++)
+        if (!(p->endpoint[i].lag = sq_hist_new()))
+            return sq_err(e, -ENOMEM, "no memory");
     if ((rc = uv_loop_init(&p->loop)) < 0)
         return sq_err_sys(e, rc, "the probe's event loop");
     p->loop_ready = true;
@@ -614,6 +618,8 @@ void sq_engine_clear(struct sq_engine *p)
         if (p->endpoint[i].driver)
             p->endpoint[i].driver->free_spare(&p->endpoint[i]);
         free_seconds(p->endpoint[i].first);
+        sq_hist_free(p->endpoint[i].lag);
+        p->endpoint[i].lag = NULL;
         p->endpoint[i].first = p->endpoint[i].current = NULL;
     }
     free_seconds(p->queue_head);

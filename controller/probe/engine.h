@@ -113,7 +113,8 @@ struct sq_endpoint {
 
     uint64_t planned, sent, done, waiting, lag_late;
     int64_t max_lag;
-    const char *broken; /* why its figures can't be used, apart from lag */
+    struct sq_hist *lag; /* from planned until the loop got to it */
+    const char *broken;  /* why its figures can't be used, apart from lag */
 };
 
 /* One thread of the probe. */

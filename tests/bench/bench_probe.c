@@ -1,65 +1,37 @@
-/* The probe's cost: requests per second with 64 connections and more load than the server can take, and CPU time at a
- * constant 10,000/s, against `wrk` in the same minutes (its closed loop has no rate). Server on one core, client on
- * another. Compare only figures of one run: on shared machines absolute values move by a quarter within minutes. */
-#include <fcntl.h>
+/* The probe as a load generator on the command line, for probe.py, which compares it with others:
+ *   bench_probe URL RATE CONNECTIONS SECONDS      RATE 0: a closed loop
+ *   bench_probe floor PORT RATE CONNECTIONS SECONDS
+ * Prints one line of JSON: requests, what they cost (CPU seconds of the whole process, and from half a second after the
+ * first request to half a second before the last, for which `counted` requests were done), percentiles in us.
+ * The floor is the least that sends each request of an even schedule at its time and reads its answer: one sleep, one
+ * send, one poll, one read; nothing is parsed, checked or recorded. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
-#include <signal.h>
-#include <sys/prctl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
 
+#include "probe/engine.h"
 #include "probe/probe.h"
+#include "squall/cleanup.h"
+#include "squall/clock.h"
 #include "squall/hist.h"
 #include "squall/json.h"
-#include "unit/probe_server.h"
+#include "squall/units.h"
 
-#define ROUNDS 3
-
-struct result {
-    double per_s, cpu_100k; /* CPU seconds per 100,000 requests */
-    int64_t p50, p99;
-    double lag_share;
-};
-
-static void pin(size_t cpu)
+static double cpu(void)
 {
-    cpu_set_t set;
+    struct rusage u;
 
-    if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
-        return;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    (void)sched_setaffinity(0, sizeof set, &set);
-}
-
-static double seconds(const struct rusage *u)
-{
-    return (double)(u->ru_utime.tv_sec + u->ru_stime.tv_sec) +
-           (double)(u->ru_utime.tv_usec + u->ru_stime.tv_usec) / 1e6;
-}
-
-static pid_t serve(unsigned *port)
-{
-    static struct srv s;
-    int fd[2];
-    pid_t pid;
-
-    if (pipe(fd) < 0 || (pid = fork()) < 0)
-        exit(1);
-    if (pid == 0) {
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        pin(0);
-        if (srv_start(&s, NULL) != 0)
-            _exit(1);
-        (void)!write(fd[1], &s.port, sizeof s.port);
-        for (;;)
-            (void)pause();
-    }
-    (void)close(fd[1]);
-    if (read(fd[0], port, sizeof *port) != sizeof *port)
-        exit(1);
-    (void)close(fd[0]);
-    return pid;
+    (void)getrusage(RUSAGE_SELF, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
 static void nap(int64_t until)
@@ -69,158 +41,179 @@ static void nap(int64_t until)
     (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
 }
 
-static void percentiles(struct sq_probe *p, struct result *out)
+/* VmHWM: ru_maxrss is inherited over exec (getrusage(2)). */
+static long peak_kib(void)
 {
-    struct sq_hist *h = sq_hist_new();
-    json_t *s, *end = sq_probe_end(p);
+    FILE *f = fopen("/proc/self/status", "re");
+    char line[256];
+    long kib = 0;
+
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, "VmHWM:", 6) == 0)
+            kib = strtol(line + 6, NULL, 10);
+    if (f)
+        (void)fclose(f);
+    return kib;
+}
+
+static json_t *percentiles(const struct sq_hist *h)
+{
+    static const char *const which[] = {"50", "90", "95", "99", "99.9", "100"};
+    json_t *o = json_object();
+
+    for (size_t i = 0; i < SQ_COUNT(which); i++)
+        (void)json_object_set_new(o, which[i], json_real((double)sq_hist_percentile(h, strtod(which[i], NULL)) / 1e3));
+    return o;
+}
+
+static json_t *load_of(const char *url, double rate, int connections)
+{
+    json_t *load = json_pack("{s:{s:s, s:i, s:{s:s, s:s, s:I}}}", "bench", "executor",
+                             rate > 0 ? "constant-arrival-rate" : "constant-connections", "connections", connections,
+                             "request", "method", "GET", "url", url, "timeout", (json_int_t)(60 * SQ_S));
+
+    if (rate > 0)
+        (void)json_object_set_new(json_object_get(load, "bench"), "rate", json_real(rate));
+    return load;
+}
+
+static void report(struct sq_probe *p, double total, double steady, uint64_t counted, double seconds)
+{
+    struct sq_hist *h = sq_hist_new(), *hs = sq_hist_new();
+    const struct sq_hist *lag = sq_probe_engine(p, 0)->endpoint[0].lag;
+    json_t *s, *end = sq_probe_end(p), *o;
+    int64_t ok = 0;
 
     while ((s = sq_probe_next(p))) {
         (void)sq_hist_add_json(h, json_object_get(s, "h"), NULL);
+        (void)sq_hist_add_json(hs, json_object_get(s, "hs"), NULL);
+        ok += sq_json_int_or(s, "ok", 0);
         json_decref(s);
     }
-    out->p50 = sq_hist_percentile(h, 50);
-    out->p99 = sq_hist_percentile(h, 99);
-    out->lag_share = sq_json_num_or(json_array_get(end, 0), "lag_share", 0);
+    o = json_pack("{s:I, s:I, s:f, s:f, s:f, s:I, s:f, s:I, s:o, s:o, s:o, s:O}", "requests",
+                  (json_int_t)sq_hist_count(h), "ok", (json_int_t)ok, "per_s", (double)counted / seconds, "cpu_s",
+                  total, "steady_cpu_s", steady, "counted", (json_int_t)counted, "steady_s", seconds, "hwm_kib",
+                  (json_int_t)peak_kib(), "latency", percentiles(h), "service", percentiles(hs), "lag",
+                  percentiles(lag), "end", json_array_get(end, 0));
+    (void)json_dumpf(o, stdout, JSON_COMPACT);
+    (void)putchar('\n');
+    json_decref(o);
     json_decref(end);
     sq_hist_free(h);
+    sq_hist_free(hs);
 }
 
-/* In a child of its own, so that its CPU time is nobody else's. */
-static struct result probe(unsigned port, double rate, int connections, int64_t ns)
+static int run(const char *url, double rate, int connections, double seconds)
 {
-    char url[64];
-    struct sq_err e = {0};
+    json_t *load = load_of(url, rate, connections);
+    struct sq_probe_opts o = {.load = load, .run_id = "bench"};
     struct sq_probe *p = NULL;
     struct sq_probe_live a, b;
-    struct rusage before, after;
-    struct result r = {0};
-    json_t *load;
-
-    (void)snprintf(url, sizeof url, "http://127.0.0.1:%u/", port);
-    load = json_pack("{s:{s:s, s:f, s:i, s:{s:s, s:s, s:I}}}", "bench", "executor", "constant-arrival-rate", "rate",
-                     rate, "connections", connections, "request", "method", "GET", "url", url, "timeout",
-                     (json_int_t)(60 * SQ_S));
-    struct sq_probe_opts o = {.load = load, .run_id = "bench"};
+    struct sq_err e = {0};
+    int64_t begin, end;
+    double from, to;
 
     if (sq_probe_create(&o, &p, &e) < 0 || sq_probe_start(p, sq_mono_ns(), 0, &e) < 0) {
         (void)fprintf(stderr, "%s\n", e.msg);
-        exit(1);
+        return 2;
     }
-    nap(sq_probe_begin_ns(p) + SQ_S / 2);
+    begin = sq_probe_begin_ns(p) + SQ_S / 2;
+    end = sq_probe_begin_ns(p) + (int64_t)(seconds * 1e9) - SQ_S / 2;
+    nap(begin);
     sq_probe_live(p, &a);
-    (void)getrusage(RUSAGE_SELF, &before);
-    nap(sq_probe_begin_ns(p) + SQ_S / 2 + ns);
+    from = cpu();
+    begin = sq_mono_ns();
+    nap(end);
     sq_probe_live(p, &b);
-    (void)getrusage(RUSAGE_SELF, &after);
-    sq_probe_stop(p, 0);
+    to = cpu();
+    end = sq_mono_ns();
+    nap(end + SQ_S / 2);
+    sq_probe_stop(p, -1);
     while (!sq_probe_done(p))
         (void)usleep(1000);
-    r.per_s = (double)(b.done - a.done) / ((double)ns / 1e9);
-    r.cpu_100k = (seconds(&after) - seconds(&before)) / (double)(b.done - a.done) * 1e5;
-    percentiles(p, &r);
+    report(p, cpu(), to - from, b.done - a.done, (double)(end - begin) / 1e9);
     sq_probe_free(p);
     json_decref(load);
-    return r;
-}
-
-static struct result probe_child(unsigned port, double rate, int connections, int64_t ns)
-{
-    struct result r = {0};
-    int fd[2];
-    pid_t pid;
-
-    if (pipe(fd) < 0 || (pid = fork()) < 0)
-        exit(1);
-    if (pid == 0) {
-        pin(1);
-        r = probe(port, rate, connections, ns);
-        (void)!write(fd[1], &r, sizeof r);
-        _exit(0);
-    }
-    (void)close(fd[1]);
-    if (read(fd[0], &r, sizeof r) != sizeof r)
-        (void)fprintf(stderr, "the probe failed\n");
-    (void)close(fd[0]);
-    (void)waitpid(pid, NULL, 0);
-    return r;
-}
-
-static struct result wrk(unsigned port, int secs)
-{
-    struct result r = {0};
-    struct rusage u;
-    char url[64], duration[16], text[4096], *at;
-    int fd[2], status;
-    size_t len = 0;
-    ssize_t n;
-    pid_t pid;
-
-    (void)snprintf(url, sizeof url, "http://127.0.0.1:%u/", port);
-    (void)snprintf(duration, sizeof duration, "-d%ds", secs);
-    if (pipe(fd) < 0 || (pid = fork()) < 0)
-        exit(1);
-    if (pid == 0) {
-        pin(1);
-        (void)dup2(fd[1], 1);
-        execlp("wrk", "wrk", "-t1", "-c64", duration, url, (char *)NULL);
-        _exit(127);
-    }
-    (void)close(fd[1]);
-    while (len < sizeof text - 1 && (n = read(fd[0], text + len, sizeof text - 1 - len)) > 0)
-        len += (size_t)n;
-    (void)close(fd[0]);
-    text[len] = 0;
-    if (wait4(pid, &status, 0, &u) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0 &&
-        (at = strstr(text, "Requests/sec:"))) {
-        r.per_s = strtod(at + 13, NULL);
-        at = strstr(text, " requests in ");
-        while (at && at > text && at[-1] != ' ' && at[-1] != '\n')
-            at--;
-        r.cpu_100k = at ? seconds(&u) / strtod(at, NULL) * 1e5 : 0;
-    }
-    return r;
-}
-
-static int by_rate(const void *a, const void *b)
-{
-    double x = ((const struct result *)a)->per_s, y = ((const struct result *)b)->per_s;
-
-    return x < y ? -1 : x > y;
-}
-
-static int by_cpu(const void *a, const void *b)
-{
-    double x = ((const struct result *)a)->cpu_100k, y = ((const struct result *)b)->cpu_100k;
-
-    return x < y ? -1 : x > y;
-}
-
-int main(void)
-{
-    struct result w[ROUNDS], full[ROUNDS], paced[ROUNDS];
-    unsigned port = 0;
-    pid_t server = serve(&port);
-
-    for (int i = 0; i < ROUNDS; i++) {
-        w[i] = wrk(port, 3);
-        full[i] = probe_child(port, 250000, 64, 2 * SQ_S);
-        paced[i] = probe_child(port, 10000, 50, 5 * SQ_S);
-    }
-    (void)kill(server, SIGKILL);
-    (void)waitpid(server, NULL, 0);
-    qsort(w, ROUNDS, sizeof *w, by_rate);
-    qsort(full, ROUNDS, sizeof *full, by_rate);
-    qsort(paced, ROUNDS, sizeof *paced, by_cpu);
-    (void)printf("probe, as fast as the server answers, 64 connections: %.0f requests/s, %.2f CPU s per 100,000\n",
-                 full[ROUNDS / 2].per_s, full[ROUNDS / 2].cpu_100k);
-    if (w[ROUNDS / 2].per_s > 0)
-        (void)printf("wrk -t1 -c64 (closed loop), same minutes:             %.0f requests/s, %.2f CPU s per 100,000\n",
-                     w[ROUNDS / 2].per_s, w[ROUNDS / 2].cpu_100k);
-    else
-        (void)printf("wrk: not installed, nothing to compare with\n");
-    (void)printf("probe, 10,000/s, 50 connections: %.0f requests/s, %.2f CPU s per 100,000, p50 %.0f us, p99 %.0f us, "
-                 "late by its own fault %.3f %%\n",
-                 paced[ROUNDS / 2].per_s, paced[ROUNDS / 2].cpu_100k, (double)paced[ROUNDS / 2].p50 / 1e3,
-                 (double)paced[ROUNDS / 2].p99 / 1e3, paced[ROUNDS / 2].lag_share);
     return 0;
+}
+
+#define FLOOR_CONNECTIONS 1024
+
+struct floor {
+    int epfd, n, idle[FLOOR_CONNECTIONS], n_idle;
+    uint64_t sent, done;
+};
+
+static int floor_connect(struct floor *f, unsigned port, int connections)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    int one = 1;
+
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    f->epfd = epoll_create1(EPOLL_CLOEXEC);
+    while (f->n < connections) {
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd};
+
+        if (fd < 0 || connect(fd, (const struct sockaddr *)&to, sizeof to) < 0)
+            return -1;
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        (void)epoll_ctl(f->epfd, EPOLL_CTL_ADD, fd, &ev);
+        f->idle[f->n++] = fd;
+    }
+    f->n_idle = f->n;
+    return 0;
+}
+
+static void floor_turn(struct floor *f)
+{
+    static const char request[] =
+        "GET / HTTP/1.1\r\ntraceparent: 00-0123456789abcdef0123456789abcdef-0123456789abcdef-01\r\n"
+        "host: 127.0.0.1\r\nuser-agent: squall/floor\r\n\r\n";
+    static char answer[65536];
+    struct epoll_event ev[64];
+    int n;
+
+    if (f->n_idle > 0 && send(f->idle[--f->n_idle], request, sizeof request - 1, MSG_NOSIGNAL) > 0)
+        f->sent++;
+    n = epoll_wait(f->epfd, ev, 64, 0);
+    for (int i = 0; i < n; i++)
+        if (recv(ev[i].data.fd, answer, sizeof answer, MSG_DONTWAIT) > 0) {
+            f->done++;
+            f->idle[f->n_idle++] = ev[i].data.fd;
+        }
+}
+
+static int run_floor(unsigned port, double rate, int connections, double seconds)
+{
+    struct floor f = {0};
+    struct sched_param param = {.sched_priority = 1};
+    int64_t begin;
+    double from;
+
+    if (connections > FLOOR_CONNECTIONS || floor_connect(&f, port, connections) < 0)
+        return 2;
+    (void)sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &param); /* as the probe does */
+    from = cpu();
+    begin = sq_mono_ns() + SQ_MS;
+    for (uint64_t i = 0; (double)i < rate * seconds; i++) {
+        nap(begin + (int64_t)((double)i / rate * 1e9));
+        floor_turn(&f);
+    }
+    (void)printf("{\"requests\":%llu,\"done\":%llu,\"cpu_s\":%f}\n", (unsigned long long)f.sent,
+                 (unsigned long long)f.done, cpu() - from);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 6 && strcmp(argv[1], "floor") == 0)
+        return run_floor((unsigned)atoi(argv[2]), strtod(argv[3], NULL), atoi(argv[4]), strtod(argv[5], NULL));
+    if (argc == 1) {
+        (void)printf("bench_probe is probe.sh's\n");
+        return 0;
+    }
+    if (argc != 5 || strtod(argv[4], NULL) < 1.5)
+        return 2;
+    return run(argv[1], strtod(argv[2], NULL), atoi(argv[3]), strtod(argv[4], NULL));
 }
