@@ -51,6 +51,7 @@ user-mode-linux       cmd linux.uml
 '
 all="$check"'
 npm                   cmd npm
+prometheus            cmd prometheus
 prometheus-alertmanager cmd prometheus-alertmanager
 wrk                   cmd wrk
 nghttp2-client        cmd h2load

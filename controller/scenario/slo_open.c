@@ -455,6 +455,11 @@ static void read_slo(struct reader *r, const struct sq_node *doc)
     if (!sq_norm_name(r->c, "SLO", name, false))
         return;
     (void)snprintf(r->label, sizeof r->label, "SLO %.63s", name->text);
+    if (!spec || spec->kind != SQ_N_MAP) {
+        sq_diag_error(r->c->d, doc->pos, "spec: {indicatorRef: good, timeWindow: [...], objectives: [...]}",
+                      "%s: \"spec\" is missing", r->label);
+        return;
+    }
     if (!read_method(r, spec, &slices) || !(window = read_window(r, spec)))
         return;
     if (sq_node_get(spec, "alertPolicies"))

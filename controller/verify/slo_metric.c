@@ -100,7 +100,7 @@ static const char *wrong(const json_t *indicator, enum mode m, const struct poin
         return b->error;
     if (!isfinite(b->part) || (m < RAW && !isfinite(b->total)))
         return "a value is not a number";
-    if (m == RAW && (b->part < -1e-9 || b->part > 1 + 1e-9))
+    if (m == RAW && (b->part < -1e-9 || b->part > 1.001)) /* rates are extrapolated: never to the last digit */
         return "a ratio is not between 0 and 1";
     if (m < RAW && (b->part < 0 || b->total < 0))
         return "a value is negative";
@@ -120,6 +120,7 @@ static void value_of(const json_t *indicator, enum mode m, const struct point *a
     if (m == RAW) {
         bool failure = strcmp(sq_json_str_or(indicator, "raw_type", ""), "failure") == 0;
 
+        part = part > 1 ? 1 : part < 0 ? 0 : part;
         *total = 1;
         *good = failure ? 1 - part : part;
         return;
