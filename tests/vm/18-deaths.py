@@ -54,11 +54,11 @@ def moment(rng, s, c, seconds):
     elif how == 1:
         while os.stat(journal).st_mtime_ns == written and time.monotonic() < end:
             time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.1))
+        time.sleep(rng.uniform(0, 0.04))
     else:
         while c.phase in ("before", "apply", "hold") and time.monotonic() < end:
             time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.1))
+        time.sleep(rng.uniform(0, 0.04))
 
 
 def one(host, before, rng, both, cycle):
