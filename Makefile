@@ -205,7 +205,7 @@ install: all
 	    install -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$n/; done; done
 	$(BUILD)/squall completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/squall
 	install -m 644 scenarios/*.yaml $(DESTDIR)$(PREFIX)/share/doc/squall/scenarios/
-	install -m 644 README.md ARCHITECTURE.md API.md EVIDENCE.md SCENARIO.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/squall/
+	install -m 644 README.md ARCHITECTURE.md API.md EVIDENCE.md SCENARIO.md MATRIX.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/squall/
 clean:
 	rm -rf build compile_commands.json
 
