@@ -248,7 +248,7 @@ int sq_daemon_run(const struct sq_daemon_opts *o)
     (void)prctl(PR_SET_NAME, "squalld");
     if (start(d, &e) < 0) {
         (void)fprintf(stderr, "squalld: %s%s%s\n", e.msg, e.hint[0] ? "; " : "", e.hint);
-        return sq_exit_of(&e); /* half started parts end with the process */
+        _exit((int)sq_exit_of(&e)); /* half started parts end with the process */
     }
     start_watching(d);
     uv_run(&d->loop, UV_RUN_DEFAULT);
