@@ -108,25 +108,37 @@ def certificates(d):
     return {name: pem(name) for name in ("ca.pem", "server.pem", "server.key", "client.pem", "client.key")}
 
 
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as s:
+            s.bind(("::1", 0))
+            return True
+    except OSError:
+        return False
+
+
 def nginx(d, pems, ports):
     conf = os.path.join(d, "nginx.conf")
+    with open(d + "/chunked", "w") as f:  # server-side includes: its length is not known before it is sent
+        f.write("<!--# echo var='request_method' -->, hello\n" + "x" * 20000 + "\nthe end\n")
     with open(conf, "w") as f:
         f.write("""
 worker_processes 1; pid %(d)s/nginx.pid; error_log %(d)s/error.log; daemon off;
 events {}
 http {
-  log_format c '$connection|$connection_requests|$ssl_session_reused|$http2|$ssl_server_name|$request_uri';
+  log_format c '$connection|$sent_http_transfer_encoding|$ssl_session_reused|$http2|$ssl_server_name|$request_uri';
   access_log %(d)s/access.log c; keepalive_requests 100000;
   client_body_temp_path %(d)s/b; proxy_temp_path %(d)s/p; fastcgi_temp_path %(d)s/f; uwsgi_temp_path %(d)s/u;
   scgi_temp_path %(d)s/s; ssl_certificate %(server.pem)s; ssl_certificate_key %(server.key)s;
   ssl_session_cache shared:s:1m; ssl_protocols TLSv1.2 TLSv1.3;
-  server { listen 127.0.0.1:%(http)d; listen unix:%(d)s/http.sock; location / { return 200 "hello\\n"; } }
+  server { listen 127.0.0.1:%(http)d; %(six)s listen unix:%(d)s/http.sock; location / { return 200 "hello\\n"; }
+           location /chunked { root %(d)s; ssi on; ssi_types *; } }
   server { listen 127.0.0.1:%(h2c)d http2; http2_max_concurrent_streams 8; location / { return 200 "hello\\n"; } }
   server { listen 127.0.0.1:%(https)d ssl http2; server_name shop.test; location / { return 200 "hello\\n"; } }
   server { listen 127.0.0.1:%(mtls)d ssl; ssl_client_certificate %(ca.pem)s; ssl_verify_client on;
            location / { return 200 "hello\\n"; } }
 }
-""" % {"d": d, **pems, **ports})
+""" % {"d": d, **pems, **ports, "six": "listen [::1]:%d;" % ports["http"] if has_ipv6() else ""})
     start("nginx", "-c", conf, "-e", d + "/error.log")
     wait_for("nginx", lambda: listens(ports["mtls"]))
 
@@ -149,6 +161,9 @@ def test_http(d, pems, ports):
     o = probe({
         "plain": ({"url": "http://127.0.0.1:%d/plain" % ports["http"]}, {"expect": {"body": "hello"}}),
         "close": ({"url": "http://127.0.0.1:%d/close" % ports["http"], "keep_alive": False}, {}),
+        "chunked": ({"url": "http://127.0.0.1:%d/chunked" % ports["http"]}, {"expect": {"body": "the end"}}),
+        "chunkwrong": ({"url": "http://127.0.0.1:%d/chunked?no" % ports["http"]}, {"expect": {"body": "the start"}}),
+        **({"six": ({"url": "http://[::1]:%d/six" % ports["http"]}, {"expect": {"body": "hello"}})} if has_ipv6() else {}),
         "unix": ({"url": "unix:%s/http.sock:/unix" % d}, {}),
         "tls": ({"url": https + "/tls", "tls": tls}, {}),
         "sni": ({"url": https + "/sni", "tls": {**tls, "server_name": "shop.test"}}, {}),
@@ -165,9 +180,13 @@ def test_http(d, pems, ports):
         "other": ({"url": https + "/other", "tls": {**tls, "server_name": "other.test"}}, {}),
         "unverified": ({"url": https + "/unverified", "tls": {"verify": False}}, {}),
     })
-    for name in ("plain", "close", "unix", "tls", "sni", "resumed", "full", "client", "h2", "h2post", "h2c",
+    for name in ("plain", "close", "chunked", *(["six"] if has_ipv6() else []), "unix", "tls", "sni", "resumed", "full", "client", "h2", "h2post", "h2c",
                  "unverified"):
         good(name, o[name], "200")
+    bad("chunks without the text", o["chunkwrong"], "body")
+    with open(d + "/access.log") as f:
+        if any(x.split("|")[1] != "chunked" for x in f if x.rstrip().endswith("|/chunked")):
+            die("nginx did not send chunks: the test tests nothing")
     bad("no client certificate", o["nocert"], "status")
     bad("unknown authority", o["unknown"], "tls")
     bad("certificate of another", o["other"], "tls")
@@ -197,6 +216,29 @@ class Echo(socketserver.BaseRequestHandler):
             if not data:
                 return
             self.request.sendall(data)
+
+
+class Slow(socketserver.BaseRequestHandler):
+    """HTTP by hand, an answer each 30 ms; what comes before its turn is pipelined."""
+    early = 0
+    served = 0
+
+    def handle(self):
+        while True:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                more = self.request.recv(4096)
+                if not more:
+                    return
+                head += more
+            time.sleep(0.03)
+            try:
+                rest = head.split(b"\r\n\r\n", 1)[1] + self.request.recv(4096, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                rest = b""
+            Slow.early += bool(rest)
+            Slow.served += 1
+            self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
 class EchoUdp(socketserver.BaseRequestHandler):
@@ -241,6 +283,18 @@ def test_bytes(ports):
         die("slow: %s" % o["slow"])
     tcp.shutdown()
     udp.shutdown()
+
+
+def test_no_pipelining():
+    """More requests than the connections can carry one after the other: they wait, none is sent before its turn."""
+    server = Server(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    o = probe({"p": ({"url": "http://127.0.0.1:%d/" % server.server_address[1], "timeout": 20_000_000_000},
+                     {"connections": 2})}, 1.5)
+    good("no pipelining", o["p"], "200")
+    if Slow.early or Slow.served != o["p"]["planned"]:
+        die("%d requests came before the answer of the one before, of %d" % (Slow.early, Slow.served))
+    server.shutdown()
 
 
 def test_dns(d):
@@ -384,6 +438,7 @@ def main():
         test_http(d, pems, ports)
         test_streams(ports)
         test_bytes(ports)
+        test_no_pipelining()
         test_dns(d)
         test_redis(d)
         test_postgres(d)
