@@ -143,7 +143,7 @@ static void a_million(void **state)
     for (int how = 0; how < 3; how++) {
         double small = ns_each(20000, how), large = ns_each(1000000, how);
         print_message("spread %d: %.0f ns each of 20,000, %.0f of 1,000,000\n", how, small, large);
-        assert_true(large < 3000); /* quadratic would be a thousand times that */
+        assert_true(large < 100000); /* a busy machine takes some microseconds; quadratic would be 500 */
     }
 }
 
