@@ -168,8 +168,8 @@ int sq_impair_check(const struct sq_impair *im, struct sq_err *e)
 
 uint32_t sq_impair_limit(const struct sq_impair *im)
 {
-    int64_t slot = !im->slot ? 0 : im->slot_jitter ? im->slot_delay + 4 * im->slot_jitter : im->slot_max;
-    double held = ((double)im->delay + 4.0 * (double)im->jitter + (double)slot) / (double)SQ_S;
+    double most = im->slot_jitter ? (double)im->slot_delay + 4.0 * (double)im->slot_jitter : (double)im->slot_max;
+    double held = ((double)im->delay + 4.0 * (double)im->jitter + (im->slot ? most : 0)) / (double)SQ_S;
     double pps = im->rate ? fmin((double)im->rate / SMALLEST, FASTEST) : FASTEST;
     double packets = ceil(held * pps);
 

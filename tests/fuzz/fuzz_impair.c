@@ -1,6 +1,7 @@
 /* Parameters of network faults, from text to netem's bytes and back. First byte, modulo 8: 0 a .dist file, 1 an
  * HdrHistogram log, 2 a run's evidence, 3 a histogram in netlink, else JSON parameters. Whatever is accepted must
- * encode (or be refused as more than netem can), parse back and be the same; what is encoded must be what was given. */
+ * encode (or be refused as more than netem can), parse back and be the same; what is encoded must be what was given.
+ * The same for what a packet process is told, and says that it carries out. */
 #include <errno.h>
 #include <linux/rtnetlink.h>
 #include <stdio.h>
@@ -9,6 +10,8 @@
 
 #include "net/netem.h"
 #include "net/recorded.h"
+#include "packet/control.h"
+#include "packet/stage.h"
 #include "squall/json.h"
 #include "squall/spec.h"
 
@@ -80,6 +83,32 @@ static void there_and_back(const struct sq_impair *im, bool change)
     nlmsg_free(msg);
 }
 
+/* To a packet process, and what it would say that it carries out. */
+static void there_and_back_packet(const struct sq_impair *im)
+{
+    const struct sq_packet_set h = {.op = SQ_PK_SET, .bit = 7, .ingress = 1, .seq = 1, .seed = im->seed};
+    struct sq_packet_set head;
+    struct sq_packet_got got = {0};
+    struct sq_pstage *s = calloc(1, sizeof *s);
+    struct sq_impair told;
+    struct sq_err e = {0};
+    size_t len = 0;
+    void *m = sq_packet_set_write(&h, im, &len);
+
+    MUST(s && m && len <= SQ_PACKET_MESSAGE_MAX);
+    MUST(sq_packet_set_read(m, len, &head, &told, &e) == 0 && head.bit == 7 && head.ingress == 1);
+    sq_pstage_init(s, &told, head.seed);
+    sq_packet_got_fill(&got, &s->im, s->limit);
+    const char *what = sq_packet_differs(&got, im);
+    if (what) {
+        (void)fprintf(stderr, "the packet process has another %s\n", what);
+        abort();
+    }
+    sq_pstage_clear(s);
+    free(s);
+    free(m);
+}
+
 static void parameters(const char *text, size_t len)
 {
     json_t *in = NULL, *with = NULL;
@@ -93,6 +122,7 @@ static void parameters(const char *text, size_t len)
             as_given(with, &im);
             there_and_back(&im, false);
             there_and_back(&im, true);
+            there_and_back_packet(&im);
         } else {
             MUST(e.code < 0 && e.msg[0]);
         }
