@@ -71,7 +71,7 @@ class Wire:
     """A's and B's interface is called v0 on both sides."""
 
     def __init__(self, name, mtu=1500):
-        self.a, self.b = f"sqt-pk-{name}-a", f"sqt-pk-{name}-b"
+        self.a, self.b = (f"sqt-pk-{name}-{os.getpid()}-{end}" for end in "ab")
         self.delete()
         for n in (self.a, self.b):
             sh("ip", "netns", "add", n)
