@@ -37,13 +37,28 @@ bad=tests/golden/scenario/key-misspelt-with.yaml
 warn=tests/golden/scenario/decide-small-sample.yaml
 
 # What is shipped is right.
-for f in scenarios/*.yaml; do
+for f in scenarios/*.yaml scenarios/slo/*.yaml; do
     expect "shipped $f" 0 "$squall" check "$f"
 done
 sed -n '/^```yaml$/,/^```$/p' SCENARIO.md | sed '/^```$/q' | grep -v '^```' >"$tmp/reference.yaml"
 expect "the example of SCENARIO.md" 0 "$squall" check "$tmp/reference.yaml"
+sed -n '/^## SLO files/,/^## What/p' SCENARIO.md | sed -n '/^```yaml$/,/^```$/p' | grep -v '^```' >"$tmp/slos.yaml"
+expect "the SLO file of SCENARIO.md" 0 "$squall" check --strict "$tmp/slos.yaml"
 "$squall" explain scenario | sed -n '/^apiVersion/,$p' >"$tmp/explained.yaml"
 expect "the example of explain" 0 "$squall" check --strict "$tmp/explained.yaml"
+
+# SLO files, by what is in them
+expect "an SLO file as JSON" 0 "$squall" check --json tests/golden/slo/openslo.yaml
+has out '"source": "prometheus"'
+empty err
+expect "a bad SLO file" 2 "$squall" check tests/golden/slo/short-errors.yaml
+has err "tests/golden/slo/short-errors.yaml:15:10: objective typo: unknown key \"traget\""
+empty out
+expect "one that is passed over" 0 "$squall" check tests/golden/slo/openslo-passed-over.yaml
+has err "SLO ratio-slices is passed over"
+expect "strict" 2 "$squall" check --strict tests/golden/slo/openslo-passed-over.yaml
+expect "--approve alone" 2 "$squall" run $good --approve ana
+has err "--approve and --reason go together"
 
 # check
 expect good 0 "$squall" check $good
@@ -149,9 +164,16 @@ same() { # WANT GOT
 }
 same check "$(offers che)"
 same --strict "$(offers check --st)"
+same --approve "$(offers run --app)"
+same compare "$(offers comp | grep -v completion)"
+same baseline "$(offers base)"
+same probe "$(offers pro)"
+same --min-runs "$(offers compare --min)"
+same --threshold "$(offers probe --thr)"
+same performance_budget "$(offers explain performance_)"
 same circuit_breaker "$(offers explain circ)"
 same bash "$(offers completion b)"
-same scenarios/demo.yaml "$(offers check scenarios/dem)"
+same scenarios/network-partition.yaml "$(offers check scenarios/network-p)"
 same "" "$(offers check --var x)"
 
 [ $fails -eq 0 ] && echo "all right"
