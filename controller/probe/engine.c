@@ -130,14 +130,6 @@ static void note_lag(struct sq_endpoint *ep, int64_t lag)
     }
 }
 
-/* When the next request of the endpoint is planned: a new one, or one that goes on. */
-static int64_t next_at(const struct sq_endpoint *ep)
-{
-    int64_t follow = sq_follow_next(&ep->sessions);
-
-    return follow < ep->next_planned ? follow : ep->next_planned;
-}
-
 static const struct sq_variant *choose(struct sq_endpoint *ep)
 {
     double x;
@@ -225,86 +217,6 @@ static void issue_follow(struct sq_endpoint *ep)
         sq_session_end(&ep->sessions, f.session);
 }
 
-/* --- seconds --- */
-
-static int64_t second_end(const struct sq_engine *p, const struct sq_second *s)
-{
-    return p->zero + (s->sec + 1) * SQ_S;
-}
-
-static void second_open(struct sq_endpoint *ep, int64_t sec)
-{
-    struct sq_second *s = sq_second_new(ep->name, &ep->variant[0].rules, sec);
-
-    if (!s) {
-        /* Out of memory: keep what there is going, and say that it can't be used. */
-        ep->broken = "out of memory";
-        if (ep->current) {
-            ep->current->sec = sec;
-            ep->current->closed = false;
-        }
-        return;
-    }
-    if (ep->current)
-        ep->current->next = s;
-    else
-        ep->first = s;
-    ep->current = s;
-}
-
-/* Open the second that the next request belongs to. */
-static void roll(struct sq_endpoint *ep)
-{
-    struct sq_engine *p = ep->probe;
-
-    while (!ep->rolled) {
-        int64_t end = second_end(p, ep->current);
-
-        if (ep->ended && p->stop_at <= end) {
-            ep->current->closed = true;
-            ep->rolled = true;
-        } else if (p->now >= end && next_at(ep) >= end) {
-            ep->current->closed = true;
-            second_open(ep, ep->current->sec + 1);
-        } else {
-            return;
-        }
-    }
-}
-
-static void queue_push(struct sq_engine *p, struct sq_second *s)
-{
-    s->next = NULL;
-    (void)pthread_mutex_lock(&p->lock);
-    if (p->queue_tail)
-        p->queue_tail->next = s;
-    else
-        p->queue_head = s;
-    p->queue_tail = s;
-    (void)pthread_mutex_unlock(&p->lock);
-}
-
-/* Hand over the seconds that are complete, in order. */
-static bool emit(struct sq_endpoint *ep)
-{
-    bool any = false;
-
-    while (ep->first && ep->first->closed && ep->first->outstanding == 0) {
-        struct sq_second *s = ep->first;
-
-        ep->first = s->next;
-        if (ep->current == s)
-            ep->current = NULL;
-        if (s->planned == 0 && !ep->first && ep->rolled && ep->probe->stop_at <= ep->probe->zero + s->sec * SQ_S) {
-            sq_second_free(s); /* stopped exactly at its beginning: it was never part of the load */
-            continue;
-        }
-        queue_push(ep->probe, s);
-        any = true;
-    }
-    return any;
-}
-
 /* --- a turn --- */
 
 /* Step on to the next request of the schedule that is this thread's. */
@@ -320,12 +232,12 @@ static void step_on(struct sq_endpoint *ep)
 static void issue(struct sq_endpoint *ep)
 {
     struct sq_engine *p = ep->probe;
-    int64_t at = next_at(ep);
+    int64_t at = sq_next_at(ep);
 
     for (int i = 0; i < BURST && !ep->ended && at <= p->now && at < p->stop_at; i++) {
         if (i > 0)
             p->now = sq_mono_ns(); /* sending takes its time */
-        roll(ep);
+        sq_roll(ep);
         if (at < ep->next_planned) {
             issue_follow(ep);
         } else {
@@ -333,7 +245,7 @@ static void issue(struct sq_endpoint *ep)
             if (!ep->closed)
                 step_on(ep);
         }
-        at = next_at(ep);
+        at = sq_next_at(ep);
     }
     if (p->stop_at != SQ_NEVER && at >= p->stop_at)
         ep->ended = true;
@@ -350,7 +262,7 @@ void sq_engine_issue(struct sq_engine *p)
     }
     for (size_t i = 0; i < p->n_endpoints; i++)
         if (!p->endpoint[i].ended)
-            min_of(&due, next_at(&p->endpoint[i]));
+            min_of(&due, sq_next_at(&p->endpoint[i]));
     p->next_due = due;
 }
 
@@ -392,7 +304,7 @@ int64_t sq_engine_next_wake(const struct sq_engine *p)
         if (ep->head)
             min_of(&at, ep->head->planned + ep->timeout);
         if (!ep->rolled && ep->current)
-            min_of(&at, second_end(p, ep->current));
+            min_of(&at, sq_second_end(p, ep->current));
         min_of(&at, ep->retry_at);
     }
     if (p->stop_at != SQ_NEVER)
@@ -477,10 +389,10 @@ static void turn(uv_prepare_t *h)
         struct sq_endpoint *ep = &p->endpoint[i];
 
         if (ep->current)
-            roll(ep);
+            sq_roll(ep);
         if (p->now >= p->cut_at && ep->ended)
             cut(ep);
-        any = emit(ep) || any;
+        any = sq_emit(ep) || any;
     }
     publish(p);
     if (all_over(p)) {
@@ -575,7 +487,7 @@ void sq_engine_run(struct sq_engine *p)
                 (void)sq_schedule_next(&ep->schedule);
             first(ep);
         }
-        second_open(ep, (p->begin - p->zero) / SQ_S);
+        sq_second_open(ep, (p->begin - p->zero) / SQ_S);
         if (!ep->current)
             ep->ended = ep->rolled = true;
     }

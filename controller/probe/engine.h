@@ -191,6 +191,22 @@ void sq_engine_finish(struct sq_endpoint *ep, struct sq_request *r, enum sq_bad 
 int64_t sq_engine_next_wake(const struct sq_engine *p);
 bool sq_lag_void(const struct sq_engine *p, const struct sq_endpoint *ep);
 
+/* When the next request of the endpoint is planned: a new one, or one that goes on. */
+static inline int64_t sq_next_at(const struct sq_endpoint *ep)
+{
+    int64_t follow = sq_follow_next(&ep->sessions);
+
+    return follow < ep->next_planned ? follow : ep->next_planned;
+}
+
+/* seconds.c */
+void sq_second_open(struct sq_endpoint *ep, int64_t sec);
+int64_t sq_second_end(const struct sq_engine *p, const struct sq_second *s); /* CLOCK_MONOTONIC */
+/* Open the second that the next request belongs to. */
+void sq_roll(struct sq_endpoint *ep);
+/* Hand over the seconds that are complete, in order; true: there were some. */
+bool sq_emit(struct sq_endpoint *ep);
+
 /* dispatch.c */
 /* Send a request, or put it at the end of those that wait for a connection. */
 void sq_dispatch(struct sq_endpoint *ep, struct sq_request *r);
