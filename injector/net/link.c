@@ -9,8 +9,9 @@
 #include "net/tc.h"
 #include "net/tree.h"
 
-#define ALIAS "squall: ingress"
-#define ALIAS_CLSACT ", clsact"
+/* Ours from its birth on, whenever we are killed: a link's group is taken with its name, an alias only later. */
+#define GROUP 0x5c1a0000u
+#define GROUP_CLSACT 1u /* or'ed: the device's clsact is ours, too */
 #define QUEUE 1000u
 
 static void name_of(int ifindex, char *buf, size_t len)
@@ -31,10 +32,10 @@ static int see_link(const void *head, struct nlattr **tb, void *arg)
 
     if (!tb[IFLA_IFNAME] || strcmp(nla_get_string(tb[IFLA_IFNAME]), w->name) != 0)
         return 0;
-    const char *alias = tb[IFLA_IFALIAS] ? nla_get_string(tb[IFLA_IFALIAS]) : "";
+    uint32_t group = tb[IFLA_GROUP] ? nla_get_u32(tb[IFLA_GROUP]) : 0;
     w->ifindex = l->ifi_index;
-    w->ours = strncmp(alias, ALIAS, sizeof ALIAS - 1) == 0;
-    w->clsact = w->ours && strstr(alias, ALIAS_CLSACT) != NULL;
+    w->ours = (group & ~GROUP_CLSACT) == GROUP;
+    w->clsact = w->ours && (group & GROUP_CLSACT);
     return 1;
 }
 
@@ -56,7 +57,8 @@ int sq_ifb_find(int ifindex, bool *clsact, struct sq_err *e)
 
 struct new_ifb {
     char name[IF_NAMESIZE];
-    char alias[64];
+    char alias[64]; /* for people */
+    uint32_t group;
 };
 
 static int put_ifb(struct nl_msg *msg, void *arg, struct sq_err *e)
@@ -64,7 +66,7 @@ static int put_ifb(struct nl_msg *msg, void *arg, struct sq_err *e)
     const struct new_ifb *n = arg;
     struct nlattr *info;
 
-    if (nla_put_string(msg, IFLA_IFNAME, n->name) < 0 || nla_put_string(msg, IFLA_IFALIAS, n->alias) < 0 ||
+    if (nla_put_string(msg, IFLA_IFNAME, n->name) < 0 || nla_put_u32(msg, IFLA_GROUP, n->group) < 0 ||
         nla_put_u32(msg, IFLA_TXQLEN, QUEUE) < 0 || !(info = nla_nest_start(msg, IFLA_LINKINFO)) ||
         nla_put_string(msg, IFLA_INFO_KIND, "ifb") < 0)
         return sq_err(e, -EMSGSIZE, "the netlink message is too small");
@@ -87,7 +89,8 @@ int sq_ifb_add(int ifindex, bool clsact, struct sq_err *e)
     int r, ifb;
 
     name_of(ifindex, n.name, sizeof n.name);
-    (void)snprintf(n.alias, sizeof n.alias, ALIAS " of %d%s", ifindex, clsact ? ALIAS_CLSACT : "");
+    (void)snprintf(n.alias, sizeof n.alias, "squall: ingress of %d", ifindex);
+    n.group = GROUP | (clsact ? GROUP_CLSACT : 0);
     r = sq_tc_link_request(RTM_NEWLINK, SQ_TC_CREATE, 0, 0, put_ifb, &n, "make an ifb device", &why);
     if (r == -EOPNOTSUPP) {
         sq_err_cls(e, SQ_C_UNSUPPORTED, r, "this kernel has no ifb devices, which faults of incoming traffic need");
@@ -99,7 +102,6 @@ int sq_ifb_add(int ifindex, bool clsact, struct sq_err *e)
     ifb = (int)if_nametoindex(n.name);
     if (ifb <= 0)
         return sq_err(e, -ENODEV, "our device %s is gone again", n.name);
-    /* Some kernels take no alias at a link's birth. */
     r = sq_tc_link_request(RTM_NEWLINK, 0, ifb, 0, put_alias, &n, "name our ifb device", e);
     if (r == 0)
         r = sq_tc_link_request(RTM_NEWLINK, 0, ifb, IFF_UP, NULL, NULL, "set our ifb device up", e);

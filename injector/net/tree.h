@@ -82,7 +82,7 @@ int sq_tree_netem_put(int ifindex, uint32_t classid, uint32_t handle, const stru
                       struct sq_err *e);
 int sq_tree_netem_read(int ifindex, uint32_t classid, uint32_t handle, struct sq_tree_netem *n, struct sq_err *e);
 
-/* Our ifb for what comes in by IFINDEX: up, with an alias that says whose it is. Its index, or -errno. CLSACT: we made
+/* Our ifb for what comes in by IFINDEX: up, of a link group that says whose it is. Its index, or -errno. CLSACT: we made
  * the device's clsact and shall remove it. */
 int sq_ifb_add(int ifindex, bool clsact, struct sq_err *e);
 /* 0: none. */
