@@ -133,6 +133,7 @@ static bool our_program(uint32_t id, char *name, size_t len)
  * own affair, and one without a holder is no more. */
 struct held {
     const char *owner; /* in the command line of our processes */
+    json_t *packets;   /* sq_packet_snapshot(): a process that drains has no faults, and is told there */
     uint32_t id[256];
     size_t n;
 };
@@ -154,6 +155,13 @@ static int held_by(pid_t pid, void *arg)
     struct held *h = arg;
     char path[64], line[512];
     const struct dirent *de;
+    size_t i;
+    const json_t *p;
+    json_array_foreach(h->packets, i, p)
+    {
+        if (sq_json_int_or(p, "pid", 0) == pid && strcmp(sq_json_str_or(p, "state", ""), "draining") == 0)
+            return 0;
+    }
     if (sq_proc_cmdline(pid, line, sizeof(line)) < 0 || !strstr(line, h->owner))
         return 0;
     (void)snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)pid);
@@ -190,8 +198,10 @@ static json_t *bpf_links(const struct sq_engine *eng)
     }
     struct sq_packet_devices *packets = sq_engine_packets((struct sq_engine *)(uintptr_t)eng); /* only asked */
     held->owner = packets ? sq_packet_owner(packets) : NULL;
+    held->packets = sq_packet_snapshot(packets);
     if (held->owner)
         (void)sq_proc_each(held_by, held);
+    json_decref(held->packets);
     (void)sq_cgroup_root(root, sizeof(root), NULL);
     while ((rc = bpf_link_get_next_id(id, &id)) == 0 && n++ < MOST_LINKS) {
         struct bpf_link_info info;
@@ -312,6 +322,7 @@ json_t *sq_snapshot(struct sq_engine *eng, struct sq_run *run, uid_t uid)
     put(state, unread, "qdiscs", qdiscs());
     put(state, unread, "cgroups", cgroups(eng));
     put(state, unread, "bpf", bpf_links(eng));
+    put(state, unread, "packets", sq_packet_snapshot(sq_engine_packets(eng)));
     put(state, unread, "stopped", stopped(eng, run, uid));
     put(state, unread, "faults", faults(eng));
     put(state, unread, "journal", json_integer((json_int_t)sq_journal_held(eng->o.journal)));

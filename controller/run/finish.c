@@ -182,11 +182,35 @@ void sq_run_snapshot_record(struct run *r, const char *when, const json_t *answe
     sq_run_log(r, "snapshot", rec);
 }
 
+/* Packet processes that still send on what they hold leave by themselves soon. */
+static bool drains(const json_t *answer)
+{
+    const json_t *state = json_object_get(answer, "state"), *p;
+    size_t i;
+    json_array_foreach(json_object_get(state ? state : answer, "packets"), i, p)
+    {
+        if (strcmp(sq_json_str_or(p, "state", ""), "draining") == 0)
+            return true;
+    }
+    return false;
+}
+
+static void got_after(void *arg, int status, json_t *body, const struct sq_err *e);
+
+static void after_tick(uv_timer_t *t)
+{
+    sq_run_ask(t->data, "GET", "/snapshot", NULL, got_after);
+}
+
 static void got_after(void *arg, int status, json_t *body, const struct sq_err *e)
 {
     struct run *r = arg;
     if (e && e->code == -ECANCELED)
         return;
+    if (status == 200 && drains(body) && sq_mono_ns() < r->out_deadline) {
+        sq_run_timer(r, sq_mono_ns() + 2 * POLL_NS, after_tick);
+        return;
+    }
     if (status == 200)
         sq_run_snapshot_record(r, "after", body);
     else
@@ -196,6 +220,7 @@ static void got_after(void *arg, int status, json_t *body, const struct sq_err *
 
 static void out_after(struct run *r)
 {
+    r->out_deadline = sq_mono_ns() + DRAIN_WITHIN;
     if (!r->client || r->injector_dead || !r->id[0])
         out_quit(r);
     else

@@ -32,6 +32,9 @@ static void describe(const char *list, const json_t *item, char *buf, size_t len
     else if (strcmp(list, "bpf") == 0)
         (void)snprintf(buf, len, "BPF link %lld (%s)", (long long)sq_json_int_or(item, "link", 0),
                        sq_json_str_or(item, "program", "?"));
+    else if (strcmp(list, "packets") == 0)
+        (void)snprintf(buf, len, "packet process %lld on %s (%s)", (long long)sq_json_int_or(item, "pid", 0),
+                       sq_json_str_or(item, "interface", "?"), sq_json_str_or(item, "state", "?"));
     else if (strcmp(list, "faults") == 0)
         (void)snprintf(buf, len, "fault %s (%s)", sq_json_str_or(item, "fault", "?"),
                        sq_json_str_or(item, "uses", "?"));
@@ -102,6 +105,8 @@ static enum whose whose(const struct sq_evidence *ev, const char *list, const js
 
         return path && path[0] && !strchr(path + 1, '/') ? NOBODYS : squalls;
     }
+    if (strcmp(list, "packets") == 0) /* without faults it sends on what it holds, and leaves by itself */
+        return strcmp(sq_json_str_or(item, "state", ""), "draining") == 0 ? DOUBTFUL : squalls;
     return strcmp(list, "bpf") == 0 ? squalls : FOREIGN;
 }
 
@@ -203,7 +208,7 @@ static void judge(const struct sq_evidence *ev, struct diff *d, const char *unre
 
 static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, struct sq_err *e)
 {
-    static const char *const lists[] = {"qdiscs", "cgroups", "bpf", "stopped", "faults"};
+    static const char *const lists[] = {"qdiscs", "cgroups", "bpf", "packets", "stopped", "faults"};
     const size_t n = sizeof lists / sizeof lists[0];
     struct diff d = {0};
     struct sq_result r;

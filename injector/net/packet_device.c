@@ -99,6 +99,18 @@ void sq_packet_info(const struct sq_packet_device *d, struct sq_packet_info *out
     memcpy(out->tap, d->tap, sizeof out->tap);
 }
 
+json_t *sq_packet_snapshot(const struct sq_packet_devices *ds)
+{
+    static const char *const state[] = {[SQ_PD_LIVE] = "live", [SQ_PD_DRAINING] = "draining", [SQ_PD_DEAD] = "dead"};
+    json_t *list = json_array();
+
+    for (const struct sq_packet_device *d = ds ? ds->list : NULL; list && d; d = d->next)
+        (void)json_array_append_new(list, json_pack("{s:I,s:s,s:s,s:s,s:[s,s]}", "pid", (json_int_t)d->process.pid,
+                                                    "interface", d->ifname, "namespace", d->ns_name, "state",
+                                                    state[d->state], "taps", d->tap[EGRESS], d->tap[INGRESS]));
+    return list;
+}
+
 static int bit_of(const struct sq_packet_device *d, const char *fault, bool ingress)
 {
     for (int i = 0; i < SQ_CLASSIFY_FAULTS; i++)

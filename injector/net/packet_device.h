@@ -68,6 +68,9 @@ struct sq_packet_info {
     char tap[2][16];
 };
 void sq_packet_info(const struct sq_packet_device *d, struct sq_packet_info *out);
+/* All of them, for a snapshot: [{"pid", "interface", "namespace", "state", "taps"}]; state `draining`: without faults,
+ * its process leaves when it has sent on what it holds. NULL: no memory. */
+json_t *sq_packet_snapshot(const struct sq_packet_devices *ds);
 
 /* By record alone, in the interface's namespace (the calling thread's): for keeper and sweep, when squalld is dead. */
 struct sq_packet_left {

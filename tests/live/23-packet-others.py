@@ -72,6 +72,29 @@ def only_named(run_dir):
             quit_clean(inj, before, w)
 
 
+def draining(run_dir):
+    """A fault that has ended while its process still holds packets is told by the snapshot, and not as a fault's remains."""
+    with Wire("drain") as w:
+        before = configured(w.a, w.b)
+        inj = Injector(run_dir)
+        run = inj.run(lease="60s")
+        fault = faults(inj, run, w.a, {"delay": "3s"})
+        pid, = packet_processes(run_dir)
+        seen = lambda: inj.get("snapshot")  # noqa: E731
+        was, = seen()["packets"]
+        assert was["pid"] == pid and was["state"] == "live" and was["interface"] == "v0" and seen()["bpf"], was
+        stream = Stream(w, 100)
+        until("datagrams are held", lambda: len(stream.sent) > 50)
+        end_fault(inj, run, fault)
+        now = seen()
+        assert now["packets"] == [dict(was, state="draining")] and not now["bpf"], now
+        sent = len(stream.sent)
+        until("datagrams pass directly", lambda: any(n > sent for n in stream.got), 2)
+        until("it leaves", lambda: not seen()["packets"] and not packet_processes(run_dir))
+        assert stream.end() == []
+        quit_clean(inj, before, w)
+
+
 def offloads(ns, dev, on=None):
     """TCP segmentation offload of DEV, as ethtool says and sets it."""
     with inside(ns):
@@ -167,4 +190,4 @@ def device_changes(run_dir):
 
 
 if __name__ == "__main__":
-    main([composed, only_named, read_back, namespace_dies, device_changes])
+    main([composed, only_named, draining, read_back, namespace_dies, device_changes])

@@ -7,6 +7,7 @@
 #define STATE(qdiscs, cgroups, bpf, stopped, faults, journal)                                                          \
     "{\"qdiscs\":[" qdiscs "],\"cgroups\":[" cgroups "],\"bpf\":[" bpf "],\"stopped\":[" stopped                       \
     "],\"faults\":[" faults "],\"journal\":" journal ",\"unread\":[]}"
+#define CALM_WITH(packets) "{\"packets\":[" packets "],\"journal\":0}"
 #define CALM STATE(QDISC("eth0", "fq", "0:"), "\"/squall-p-1\"", "", "", "", "0")
 
 static const char *judge(struct rig *r, bool private_one, const char *before, const char *after, const char *end)
@@ -48,6 +49,10 @@ static void judged(void **state)
          true},
         {calm, STATE("", "", "", "", "{\"run\":\"r2\",\"fault\":\"f8\",\"uses\":\"x\"}", "0"), ok, "inconclusive",
          "fault f8", true},
+        {CALM_WITH(""), CALM_WITH("{\"pid\":9,\"interface\":\"eth9\",\"state\":\"live\"}"), ok, "fail",
+         "packet process 9 on eth9", false},
+        {CALM_WITH(""), CALM_WITH("{\"pid\":9,\"interface\":\"eth9\",\"state\":\"draining\"}"), ok, "inconclusive",
+         "packet process 9 on eth9 (draining)", false},
         {calm, STATE("", "", "", "", "", "2"), ok, "fail", "undo records", false},
         {calm, calm, "\"clean\":false,\"left\":[\"qdisc on eth1\"]", "fail", "qdisc on eth1", false},
         {calm, NULL, ok, "inconclusive", "no snapshot after", false},
