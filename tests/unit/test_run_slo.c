@@ -112,6 +112,19 @@ static void too_little(void **state)
     close_rig(&r);
 }
 
+/* Seconds long past, whose places are used again, count no more. */
+static void long_past(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    open_rig(&r, "\"failed\":\"bad\"");
+    for (int sec = 0; sec < 960; sec++)
+        assert_false(second(&r, "cart", sec, 100, 0, 0));
+    assert_true(second(&r, "cart", 962, 0, 0, 110));
+    close_rig(&r);
+}
+
 /* `below`: a late answer is a bad one. Of latency alone a failed request that came in time is a good one. */
 static void latency(void **state)
 {
@@ -124,6 +137,10 @@ static void latency(void **state)
     assert_false(second(&r, "cart", 5, 70, 15, 15));
     assert_true(second(&r, "cart", 6, 70, 15, 15));
     close_rig(&r);
+    open_rig(&r, "\"failed\":\"bad\",\"below\":1000000000"); /* in time, but no answer */
+    for (int sec = 0; sec < 3; sec++)
+        assert_int_equal(second(&r, "cart", sec, 50, 0, 50), sec == 2);
+    close_rig(&r);
     open_rig(&r, "\"failed\":\"ignored\",\"below\":1000000000");
     for (int sec = 0; sec < 5; sec++)
         assert_false(second(&r, "cart", sec, 0, 50, 50));
@@ -133,7 +150,7 @@ static void latency(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(burns), cmocka_unit_test(too_little),
-                                       cmocka_unit_test(latency)};
+                                       cmocka_unit_test(long_past), cmocka_unit_test(latency)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
