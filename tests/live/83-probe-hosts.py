@@ -129,6 +129,8 @@ def agents():
 
 def scenario(host, sockets, wait="4s", lease="10s", sender="[east, west]"):
     path = os.path.join(host.dir, "s.yaml")
+    with open(os.path.join(host.dir, "rows.csv"), "w") as f:
+        f.write("row\n" + "".join("%d\n" % i for i in range(20000)))
     with open(path, "w") as f:
         f.write("""
 apiVersion: squall/v1
@@ -138,7 +140,7 @@ spec:
   services: {idle: {command: [sleep, "600"]}}
   hosts: {east: {injector: "%s"}, west: {injector: "%s"}}
   load:
-    both: {executor: constant-arrival-rate, rate: 60/s, from: %s, connections: 20, threads: 2, request: {url: "http://10.77.9.9:8080/both",
+    both: {executor: constant-arrival-rate, rate: 60/s, from: %s, connections: 20, threads: 2, data: rows.csv, request: {url: "http://10.77.9.9:8080/both/${data.row}",
            headers: {x-tag: "%s"}, timeout: 20s}}
     one: {executor: constant-arrival-rate, rate: 10/s, from: [west], connections: 20, request: {url: "http://10.77.9.9:8080/one", timeout: 20s}}
   lateness: {over: 10s}
@@ -177,7 +179,14 @@ def whole(host, sockets):
     samples = [x for x in log if x["type"] == "sample"]
     probes = {x["endpoint"]: x for x in log if x["type"] == "probe"}
     # Everything was sent once, each host its half, by the count of the server itself.
-    got = ask_seen()
+    rows, got = collections.Counter(), collections.Counter()
+    for key, n in ask_seen().items():
+        got[key.rsplit("/", 1)[0] if "/both/" in key else key] += n
+        if "/both/" in key:
+            rows[int(key.rsplit("/", 1)[1])] += n
+    # The hosts' parts interleave: each row of the data is used once, by one of them.
+    if max(rows.values()) != 1 or len(set(range(300)) - set(rows)) > 0:
+        die("rows used several times: %s; not used: %s" % ({k: v for k, v in rows.items() if v > 1}, set(range(300)) - set(rows)))
     want = {"10.77.1.2 /both": sum(s["sent"] for s in samples if s["from"] == "east"),
             "10.77.2.2 /both": sum(s["sent"] for s in samples if s["from"] == "west" and s["endpoint"] == "both"),
             "10.77.2.2 /one": sum(s["sent"] for s in samples if s["endpoint"] == "one")}
