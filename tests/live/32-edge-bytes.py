@@ -226,13 +226,13 @@ def loss(run_dir):
     with Source() as src:
         rig = rig_of(run_dir, src)
         f = rig.fault("call/loss", {"loss": "30%"})
-        n = 400
+        n = 300
         lost = rig.ask(f"c = dial()\nlost = 0\n"
-                       f"for _ in range({n}):\n    lost += fetch(10, c, timeout=0.08)['err'] == 110\nresult = lost")
-        assert 60 <= lost <= 180, lost  # 30 % of 400; 5 standard deviations are 46
+                       f"for _ in range({n}):\n    lost += fetch(10, c, timeout=0.15)['err'] == 110\nresult = lost")
+        assert 50 <= lost <= 130, lost  # 30 % of 300; 5 standard deviations are 40
         rig.clear(f)
         acts = end_of(rig, f)["acts"]
-        assert 60 <= acts <= 180, acts
+        assert 50 <= acts <= 130, acts
         rig.end()
 
 
