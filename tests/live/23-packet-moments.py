@@ -41,7 +41,7 @@ def death(w, run_dir, i, rng):
     inj = Injector(run_dir, name=f"p-{i}", env=CLSACT if i % 2 else {})
     stream, work = Stream(w, 1000), Work(inj, w.a, random.Random(rng.random()))
     who = ("squalld", "both", "process")[i % 3]
-    time.sleep(rng.uniform(0.02, 1.2))
+    time.sleep(rng.uniform(0.02, 0.9))
     killed = time.monotonic()
     for pid in {"squalld": [inj.pid], "both": [inj.keeper, inj.pid], "process": packet_processes(run_dir)}[who]:
         try:
