@@ -120,6 +120,7 @@ def configured(*namespaces, routes=True):
         text += [f"{ns or 'here'}: {x.strip()}" for x in lines if x.strip()]
     text = [re.sub(r"direct_packets_stat \d+|refcnt \d+|valid_lft \w+|preferred_lft \w+|expires \w+|packets \d+ bytes \d+|rule hit \d+ success \d+|"
                    r"(used|installed|age) \d+ sec", "", x) for x in text]
+    text = [re.sub(r"filter (ingress|egress|parent \w+:\w*) ", "filter ", x) for x in text]  # said or not, as tc likes
     return "\n".join(re.sub(r" +", " ", x).strip() for x in text)
 
 
