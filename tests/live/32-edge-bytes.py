@@ -120,13 +120,13 @@ def end_of(rig, fault):
 
 
 def within(share, wanted, measure):
-    """A rate is never exceeded; that the machine had no time may make it late, but not three times."""
+    """A rate is never exceeded; a busy machine may wake us late once at the end, and all in all not three times."""
     seen = []
     for _ in range(3):
         s = measure()
         seen.append(s)
         assert s >= wanted * (1 - share), f"{s} s instead of {wanted}"
-        if s <= wanted * (1 + share):
+        if s <= wanted * (1 + share) + 0.2:
             return
     raise AssertionError(f"{seen} s instead of {wanted}")
 
