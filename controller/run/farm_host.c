@@ -14,7 +14,7 @@
 #define CALL_NS (10 * SQ_S)
 #define POLL_MS 200
 #define QUESTIONS 9
-#define PUNCTUAL (20 * SQ_MS) /* an agent begins at most so much later than it was told */
+#define PUNCTUAL (20 * SQ_MS) /* an agent begins at most so much later (or earlier) than it was told */
 
 static void ask(struct sq_farm_host *h, const char *method, const char *path, json_t *body, sq_client_done *done)
 {
@@ -125,9 +125,9 @@ static void take_begun(struct sq_farm_host *h, const json_t *o)
     int64_t late = sq_json_int_or(o, "begin_ns", 0) - h->offset_ns - sq_farm_begin_ns(h->farm);
     char text[32];
 
-    if (late > PUNCTUAL) {
-        lose(h, "it began %s late: what the hosts send would not be one load (is that host busy?)",
-             sq_fmt_duration(late, text, sizeof text));
+    if (late > PUNCTUAL || late < -PUNCTUAL) {
+        lose(h, "it began %s off: what the hosts send would not be one load (is that host busy?)",
+             sq_fmt_duration(late < 0 ? -late : late, text, sizeof text));
         return;
     }
     h->begun = true;
