@@ -8,6 +8,7 @@
 
 #include "squall/cleanup.h"
 #include "squall/json.h"
+#include "squall/netspec.h"
 #include "squall/units.h"
 
 static double ms_at(const struct sq_hist *h, double p)
@@ -166,16 +167,16 @@ static size_t victim(const json_t *hit, char *buf, size_t len)
 {
     const char *instance = sq_json_str_or(hit, "instance", "");
     const char *edge = sq_json_str_or(hit, "edge", NULL);
-    const char *interface = sq_json_str_or(hit, "interface", NULL);
     int64_t pid = sq_json_int_or(hit, "pid", 0);
+    char network[200];
     int n;
 
     if (!sq_json_bool_or(hit, "chosen", true))
         return 0;
     if (edge)
         n = snprintf(buf, len, " %s", edge);
-    else if (interface)
-        n = snprintf(buf, len, " %s", interface);
+    else if (sq_network_hit_text(hit, network, sizeof network))
+        n = snprintf(buf, len, "%s %s", buf[-1] == ':' ? "" : ",", network);
     else
         n = snprintf(buf, len, " %s%s%lld%s", instance[0] ? instance : sq_json_str_or(hit, "cmd", "process"),
                      instance[0] ? " (pid " : " (pid ", (long long)pid, ")");

@@ -8,6 +8,7 @@
 #include "squall/cleanup.h"
 #include "squall/clock.h"
 #include "squall/json.h"
+#include "squall/netspec.h"
 #include "squall/units.h"
 
 #define TIMEOUT_NS (5 * SQ_S) /* of a request that names none */
@@ -335,10 +336,11 @@ static void describe_hit(const json_t *body, char *buf, size_t len)
             continue;
         const char *instance = sq_json_str_or(h, "instance", ""), *edge = sq_json_str_or(h, "edge", "");
         int64_t pid = sq_json_int_or(h, "pid", 0);
-        if (pid)
+        bool network = sq_network_hit_text(h, one, sizeof(one));
+        if (!network && pid)
             snprintf(one, sizeof(one), "%.80s%spid %lld", instance, *instance ? " " : "", (long long)pid);
-        else
-            snprintf(one, sizeof(one), "%.100s", *edge ? edge : sq_json_str_or(h, "interface", instance));
+        else if (!network)
+            snprintf(one, sizeof(one), "%.100s", *edge ? edge : instance);
         if (used + strlen(one) + 24 >= len)
             more++;
         else

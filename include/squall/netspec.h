@@ -37,4 +37,8 @@ int sq_preset_check(const char *name, struct sq_err *e);
 int sq_network_with_check(const json_t *with, char *where, size_t len, struct sq_err *e);
 int sq_partition_with_check(const json_t *with, char *where, size_t len, struct sq_err *e);
 
+/* What a network fault hit, for people: "eth0 egress by packet", "between self and 10.0.0.0/8". False: HIT is of another
+ * kind of fault. Writes at most LEN bytes. */
+bool sq_network_hit_text(const json_t *hit, char *buf, size_t len);
+
 #endif

@@ -218,3 +218,44 @@ int sq_partition_with_check(const json_t *with, char *where, size_t len, struct 
     point(&at, "%s", "");
     return 0;
 }
+
+/* ---- for people ---- */
+
+#define NAMED 3 /* of a group of hosts */
+
+static size_t put_group(const char *word, const json_t *list, char *buf, size_t len)
+{
+    size_t used = 0, i;
+    const json_t *v;
+    int n = snprintf(buf, len, "%s", word);
+
+    used = n < 0 ? 0 : (size_t)n;
+    json_array_foreach(list, i, v)
+    {
+        if (used >= len)
+            return len - 1;
+        n = snprintf(buf + used, len - used, i < NAMED ? "%s%.60s" : "%s%.0s...", i && i < NAMED ? ", " : " ",
+                     json_string_value(v) ? json_string_value(v) : "?");
+        used += n < 0 ? 0 : (size_t)n;
+        if (i == NAMED)
+            break;
+    }
+    return used < len ? used : len - 1;
+}
+
+bool sq_network_hit_text(const json_t *hit, char *buf, size_t len)
+{
+    const char *interface = sq_json_str_or(hit, "interface", NULL), *backend = sq_json_str_or(hit, "backend", NULL);
+    const json_t *between = json_object_get(hit, "between"), *and = json_object_get(hit, "and");
+
+    if (interface) {
+        (void)snprintf(buf, len, "%s %s%s%s", interface, sq_json_str_or(hit, "direction", ""), backend ? " by " : "",
+                       backend ? backend : "");
+        return true;
+    }
+    if (!json_is_array(between) || !json_is_array(and))
+        return false;
+    size_t used = put_group("between", between, buf, len);
+    (void)put_group(" and", and, buf + used, len - used);
+    return true;
+}

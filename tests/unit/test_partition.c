@@ -190,12 +190,36 @@ static void what_is_wrong_is_said(void **state)
     }
 }
 
+static void what_was_hit_is_said(void **state)
+{
+    static const struct {
+        const char *hit, *want;
+    } cases[] = {
+        {"{\"interface\":\"eth0\",\"direction\":\"egress\",\"backend\":\"packet\"}", "eth0 egress by packet"},
+        {"{\"between\":[\"self\"],\"and\":[\"10.0.0.0/8\",\"db\"]}", "between self and 10.0.0.0/8, db"},
+        {"{\"between\":[\"a\",\"b\",\"c\",\"d\",\"e\"],\"and\":[]}", "between a, b, c ... and"},
+        {"{\"pid\":1}", NULL},
+        {"{\"between\":1,\"and\":2}", NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < SQ_COUNT(cases); i++) {
+        cleanup_json json_t *hit = json_loads(cases[i].hit, 0, NULL);
+        char text[200] = "", small[8];
+
+        assert_int_equal(sq_network_hit_text(hit, text, sizeof text), cases[i].want != NULL);
+        if (cases[i].want)
+            assert_string_equal(text, cases[i].want);
+        (void)sq_network_hit_text(hit, small, sizeof small);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(addresses_become_intervals), cmocka_unit_test(the_same_whatever_the_pieces),
         cmocka_unit_test(each_difference_is_seen),    cmocka_unit_test(only_what_moved_is_sent),
-        cmocka_unit_test(what_is_wrong_is_said),
+        cmocka_unit_test(what_is_wrong_is_said),      cmocka_unit_test(what_was_hit_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
