@@ -112,3 +112,16 @@ echo "deps: installing from the distribution: ${missing[*]}"
     echo "deps: the distribution could not install them (see above)" >&2
     exit 5
 }
+# Debian starts the daemons of what it installs; the tests start their own, and this machine wanted none.
+[ -d /run/systemd/system ] || exit 0
+for package in "${missing[@]}"; do
+    case "$package" in
+    nginx-light) unit=nginx ;;
+    openssh-server) unit=ssh ;;
+    haproxy | postgresql | prometheus | prometheus-alertmanager | redis-server) unit=$package ;;
+    *) continue ;;
+    esac
+    "${as_root[@]}" systemctl disable --now --quiet "$unit" &&
+        echo "deps: the service $unit came with its package and is switched off (systemctl enable --now $unit)"
+done
+exit 0
