@@ -140,6 +140,17 @@ static void network_with(struct sq_norm *c, const char *label, const struct sq_n
     absolute_distribution(c, json_object_get(with, "slot"));
 }
 
+/* call/bandwidth's */
+static void edge_with(struct sq_norm *c, const char *label, const struct sq_node *n, const json_t *with)
+{
+    const char *rate = sq_json_str_or(with, "rate", NULL);
+    struct sq_err e = {0};
+    uint64_t bytes;
+
+    if (rate && sq_parse_bandwidth(rate, &bytes, &e) < 0)
+        sq_diag_error(c->d, at_path(sq_node_get(n, "with"), "rate"), e.hint, "%s: %s", label, e.msg);
+}
+
 static void fault_step(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o, const char *uses)
 {
     const struct sq_fault_spec *spec = sq_fault_spec_find(uses);
@@ -175,6 +186,8 @@ static void fault_step(struct sq_norm *c, const char *label, const struct sq_nod
     t = sq_norm_params(c, what, spec->with, with, with ? with->pos : n->pos, NULL);
     if (c->d->errors == errors && (spec->target == SQ_T_NETWORK || spec->target == SQ_T_PARTITION))
         network_with(c, what, n, spec->target, t);
+    if (c->d->errors == errors && spec->target == SQ_T_EDGE)
+        edge_with(c, what, n, t);
     (void)json_object_set_new(o, "with", t);
 }
 
