@@ -120,6 +120,13 @@ static double epoch_of(const char *iso)
     return rest ? (double)timegm(&tm) + (*rest == '.' ? strtod(rest, NULL) : 0) : 0;
 }
 
+/* A line of the log is split at commas, and ends at its end. */
+static void plain(FILE *out, const char *text)
+{
+    for (; *text; text++)
+        (void)fputc((unsigned char)*text < 0x20 || strchr(",\"", *text) ? '_' : *text, out);
+}
+
 static int write_second(FILE *out, const struct sq_ev_endpoint *ep, const struct sq_ev_second *second, struct bytes *b,
                         struct sq_err *e)
 {
@@ -140,8 +147,11 @@ static int write_second(FILE *out, const struct sq_ev_endpoint *ep, const struct
             rc = sq_err(e, -ENOMEM, "out of memory");
     }
     sq_hist_free(h);
-    if (rc == 0 && text)
-        (void)fprintf(out, "Tag=%s,%.3f,1.000,%.6f,%s\n", ep->name, (double)second->sec, max, text);
+    if (rc == 0 && text) {
+        (void)fputs("Tag=", out);
+        plain(out, ep->name);
+        (void)fprintf(out, ",%.3f,1.000,%.6f,%s\n", (double)second->sec, max, text);
+    }
     return rc;
 }
 
@@ -155,10 +165,16 @@ static int write_hlog(FILE *out, const struct sq_report_in *in, struct sq_err *e
 
     if (!room)
         return sq_err(e, -ENOMEM, "out of memory");
+    (void)fputs("#[Squall ", out);
+    plain(out, ev->squall);
+    (void)fputs(", run ", out);
+    plain(out, ev->id);
     (void)fprintf(out,
-                  "#[Squall %s, run %s: latencies from the planned send, in ns]\n#[Histogram log format version 1.3]\n"
-                  "#[StartTime: %.3f (seconds since epoch), %s]\n",
-                  ev->squall, ev->id, start, ev->start);
+                  ": latencies from the planned send, in ns]\n#[Histogram log format version 1.3]\n"
+                  "#[StartTime: %.3f (seconds since epoch), ",
+                  start);
+    plain(out, ev->start);
+    (void)fputs("]\n", out);
     (void)fputs("\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n", out);
     for (size_t i = 0; rc == 0 && i < ev->n_endpoints; i++)
         for (size_t k = 0; rc == 0 && k < ev->endpoints[i].n; k++)

@@ -81,6 +81,7 @@ static int write_junit(FILE *out, const struct sq_report_in *in, struct sq_err *
     const json_t *checks = json_object_get(in->verdict, "checks"), *c;
     const char *broken = not_judged(in);
     unsigned failures = 0, skipped = 0, tests = (unsigned)json_array_size(checks) + (broken != NULL);
+    char start[20];
     size_t i;
 
     (void)e;
@@ -91,10 +92,11 @@ static int write_junit(FILE *out, const struct sq_report_in *in, struct sq_err *
         "<testsuites tests=\"%u\" failures=\"%u\" errors=\"%u\" skipped=\"%u\" time=\"%.3f\">\n  <testsuite name=\"",
         tests, failures, broken != NULL, skipped, (double)ev->last_ns / 1e9);
     sq_xml(out, ev->name);
-    (void)fprintf(
-        out,
-        "\" tests=\"%u\" failures=\"%u\" errors=\"%u\" skipped=\"%u\" time=\"%.3f\" timestamp=\"%.19s\" hostname=\"",
-        tests, failures, broken != NULL, skipped, (double)ev->last_ns / 1e9, ev->start);
+    (void)fprintf(out, "\" tests=\"%u\" failures=\"%u\" errors=\"%u\" skipped=\"%u\" time=\"%.3f\" timestamp=\"", tests,
+                  failures, broken != NULL, skipped, (double)ev->last_ns / 1e9);
+    (void)snprintf(start, sizeof start, "%.19s", ev->start);
+    sq_xml(out, start);
+    (void)fputs("\" hostname=\"", out);
     sq_xml(out, ev->host);
     (void)fputs("\" id=\"0\">\n    <properties>\n      <property name=\"squall.run\" value=\"", out);
     sq_xml(out, ev->id);

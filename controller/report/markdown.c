@@ -15,7 +15,7 @@ static void cell(FILE *out, const char *text)
     for (; *text; text++) {
         if (strchr("|\\`*_<>[]", *text))
             (void)fputc('\\', out);
-        (void)fputc(*text == '\n' || *text == '\r' ? ' ' : *text, out);
+        (void)fputc((unsigned char)*text < 0x20 || *text == 0x7f ? ' ' : *text, out);
     }
 }
 
@@ -165,8 +165,15 @@ static int write_markdown(FILE *out, const struct sq_report_in *in, struct sq_er
         (void)fputs("\n\n", out);
     }
     cell(out, sq_json_str_or(in->verdict, "why", ""));
-    (void)fprintf(out, "\n\nRun `%s`, %s, host %s, seed %llu, Squall %s.\n\n", ev->id, ev->start, ev->host,
-                  (unsigned long long)ev->seed, ev->squall);
+    (void)fputs("\n\nRun ", out);
+    cell(out, ev->id);
+    (void)fputs(", ", out);
+    cell(out, ev->start);
+    (void)fputs(", host ", out);
+    cell(out, ev->host);
+    (void)fprintf(out, ", seed %llu, Squall ", (unsigned long long)ev->seed);
+    cell(out, ev->squall);
+    (void)fputs(".\n\n", out);
     checks(out, json_object_get(in->verdict, "checks"));
     if (json_array_size(json_object_get(in->verdict, "slos")))
         slos(out, json_object_get(in->verdict, "slos"));

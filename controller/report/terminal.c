@@ -25,6 +25,15 @@ static void plain(FILE *out, const char *text)
         (void)fputc((unsigned char)*text < 0x20 || *text == 0x7f ? ' ' : *text, out);
 }
 
+/* At most WIDTH bytes of it, in a column as wide. */
+static void column(FILE *out, const char *text, int width)
+{
+    char cut[64];
+
+    (void)snprintf(cut, sizeof cut, "%-*.*s", width, width, text);
+    plain(out, cut);
+}
+
 /* Words wrapped to WIDTH, later lines indented. */
 static void wrap(FILE *out, const char *text, unsigned indent, unsigned width)
 {
@@ -38,7 +47,7 @@ static void wrap(FILE *out, const char *text, unsigned indent, unsigned width)
             at = indent;
         }
         for (unsigned i = 0; i < word; i++)
-            (void)fputc((unsigned char)text[i] < 0x20 ? ' ' : text[i], out);
+            (void)fputc((unsigned char)text[i] < 0x20 || text[i] == 0x7f ? ' ' : text[i], out);
         at += word;
         text += word;
         text += strspn(text, " \n");
@@ -76,7 +85,9 @@ static void phases(FILE *out, const struct sq_phase_row *rows, size_t n)
 {
     (void)fprintf(out, "  %-16s %9s %11s %11s %11s %9s\n", "phase", "requests", "p50", "p95", "p99", "errors");
     for (size_t i = 0; i < n; i++) {
-        (void)fprintf(out, "  %-16.16s %9llu", rows[i].name, (unsigned long long)rows[i].n);
+        (void)fputs("  ", out);
+        column(out, rows[i].name, 16);
+        (void)fprintf(out, " %9llu", (unsigned long long)rows[i].n);
         number(out, rows[i].p50, " ms");
         number(out, rows[i].p95, " ms");
         number(out, rows[i].p99, " ms");
@@ -107,7 +118,9 @@ static void slos(FILE *out, const json_t *list, bool colour, unsigned width)
 
         sq_slo_row_of(o, &r);
         (void)snprintf(spent, sizeof spent, "%s/%s", r.spent, r.window);
-        (void)fprintf(out, "  %-20.20s %9s %11s %14s  %s", r.name, r.target, r.observed, spent, tone(colour, r.tone));
+        (void)fputs("  ", out);
+        column(out, r.name, 20);
+        (void)fprintf(out, " %9s %11s %14s  %s", r.target, r.observed, spent, tone(colour, r.tone));
         wrap(out, r.alerts, 61, width);
         (void)fputs(colour ? "\033[0m" : "", out);
     }

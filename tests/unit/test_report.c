@@ -1,0 +1,79 @@
+/* Reports of a run whose names came from somebody else: none of them may leave its place in the document. */
+#include "unit/verify_rig.h"
+
+#include "report/report.h"
+#include "squall/cleanup.h"
+
+/* Markup, quotes, a line break and an escape sequence of a terminal; in JSON, and as it is. */
+#define EVIL "x\\\"><u>\\u001b[2J\\n,|`y"
+
+static void evil_run(struct rig *r)
+{
+    memset(r, 0, sizeof *r);
+    r->f = open_memstream(&r->text, &r->len);
+    assert_non_null(r->f);
+    rig_line(r, "{\"t\":0,\"type\":\"run\",\"v\":1,\"id\":\"" EVIL "\",\"name\":\"" EVIL "\",\"start\":\"" EVIL
+                "\",\"start_mono_ns\":1,\"squall\":\"" EVIL "\",\"host\":\"" EVIL
+                "\",\"seed\":1,\"scenario\":{\"spec\":{\"hypothesis\":\"" EVIL "\",\"steps\":[{\"id\":\"" EVIL
+                "\",\"uses\":\"call/error\",\"target\":{\"edge\":\"" EVIL "\"}}],\"verify\":[{\"check\":\"fault_felt\","
+                "\"step\":\"" EVIL "\"}]}}}");
+    rig_steady(r, 0, 2, true);
+    rig_second(r, EVIL, 0, 5, 3, 0, 0, "");
+    rig_second(r, EVIL, 1, 5, 3, 0, 0, "");
+    rig_fault(r, EVIL, EVIL, "call/error", 2, 3, "\"hit\":[{\"edge\":\"" EVIL "\"}],\"readback\":{\"a\":\"" EVIL "\"}");
+    rig_second(r, EVIL, 2, 5, 3, 1, 4, "");
+    rig_line(r, "{\"t\":4,\"type\":\"probe\",\"endpoint\":\"" EVIL "\",\"void\":true,\"why\":\"" EVIL "\"}");
+    rig_line(r, "{\"t\":5,\"type\":\"end\",\"reason\":\"aborted\",\"why\":\"" EVIL "\",\"clean\":true,\"left\":[]}");
+    struct sq_err e = {0};
+    (void)fclose(r->f);
+    r->f = NULL;
+    if (sq_evidence_parse(r->text, r->len, &r->ev, &e))
+        fail_msg("%s", e.msg);
+}
+
+static void names_stay_in_their_place(void **state)
+{
+    const struct sq_report *const *all;
+    size_t n = sq_reports(&all);
+    struct rig r;
+    cleanup_json json_t *verdict = NULL;
+    struct sq_err e = {0};
+
+    (void)state;
+    evil_run(&r);
+    if (sq_verify(r.ev, &verdict, &e))
+        fail_msg("%s", e.msg);
+    for (size_t i = 0; i < n; i++) {
+        struct sq_report_in in = {.ev = r.ev, .verdict = verdict};
+        cleanup_free char *text = NULL;
+        size_t len = 0;
+        FILE *f = open_memstream(&text, &len);
+        bool json = strcmp(all[i]->name, "json") == 0, terminal = strcmp(all[i]->name, "terminal") == 0,
+             hlog = strcmp(all[i]->name, "hlog") == 0;
+
+        assert_non_null(f);
+        if (all[i]->write(f, &in, &e))
+            fail_msg("%s: %s", all[i]->name, e.msg);
+        (void)fclose(f);
+        assert_true(len > 0);
+        if (strchr(text, '\033'))
+            fail_msg("%s: an escape sequence got through: %s", all[i]->name, text);
+        if (!json && !terminal && !hlog && strstr(text, "<u>"))
+            fail_msg("%s: markup got through: %s", all[i]->name, text);
+        if (strcmp(all[i]->name, "junit") == 0 && strstr(text, "x\">"))
+            fail_msg("a quote got through: %s", text);
+        if (hlog || strcmp(all[i]->name, "markdown") == 0)
+            for (const char *s = text; (s = strstr(s, "\n,")); s++)
+                fail_msg("%s: a line break got through: %s", all[i]->name, text);
+        if (hlog && strstr(text, ",|"))
+            fail_msg("hlog: a comma got through: %s", text);
+    }
+    rig_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(names_stay_in_their_place)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
