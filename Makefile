@@ -119,6 +119,9 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TEST_LIBS)
 
 # --- what people type -------------------------------------------------------------------------------------------------
 LIVE := $(sort $(wildcard tests/live/[0-9]*.sh tests/live/[0-9]*.py))
+# They take the longest: left to check-all, whose sanitizers run all that is live.
+SLOW := $(patsubst %,tests/live/%.py,21-network-effects 23-packet-bulk 23-packet-moments 23-packet-others \
+    24-partition-death 26-network-spared 30-proxy-synhold 32-edge-bytes 81-probe-load 83-probe-hosts)
 VM := $(sort $(wildcard tests/vm/[0-9]*.py))
 LONG := $(sort $(wildcard tests/long/*.sh tests/long/*.py))
 export SQUALL_BUILD = $(abspath $(BUILD))
@@ -143,7 +146,8 @@ check:
 	@$(MAKE) --no-print-directory run-check
 run-check: all $(UNIT) $(TOOLS)
 	@tests/layers.sh
-	@$(if $(SANITIZE),$(SAN_ENV)) tests/run -t $(if $(SANITIZE),400,200) $(UNIT) $(LIVE)
+	@$(if $(SANITIZE),$(SAN_ENV)) tests/run -t $(if $(SANITIZE),400,200) $(UNIT) \
+	    $(if $(SANITIZE),$(LIVE),$(filter-out $(SLOW),$(LIVE)))
 check-unit: $(UNIT)
 	@$(if $(SANITIZE),$(SAN_ENV)) tests/run $(UNIT)
 # The long ones: the whole suite under the sanitizers, storms, the demo over and over, breakers that others wrote, the

@@ -45,11 +45,11 @@ postgresql            file /usr/share/postgresql-common/pg_wrapper
 python3-grpcio        file /usr/lib/python3/dist-packages/grpc/__init__.py
 nodejs                cmd node
 strace                cmd strace
-openssh-server        cmd sshd
-openssh-client        cmd ssh
 user-mode-linux       cmd linux.uml
 '
 all="$check"'
+openssh-server        cmd sshd
+openssh-client        cmd ssh
 npm                   cmd npm
 prometheus            cmd prometheus
 prometheus-alertmanager cmd prometheus-alertmanager
