@@ -246,6 +246,8 @@ static int judge_endpoint(const struct job *j, const char *name, struct sq_err *
         return sq_undecided(j->results, j->step, name, "", e, "the probe recorded no request to %s", name);
     if (ep->is_void)
         return sq_undecided(j->results, j->step, name, "", e, "the probe missed its own schedule: %s", ep->void_why);
+    if (sq_closed_loop(j->ev, name))
+        return sq_undecided(j->results, j->step, name, "", e, SQ_CLOSED_LOOP);
     if (!sq_window_secs(j->step->win, &first, &end))
         return sq_undecided(j->results, j->step, name, "", e, "the fault did not last a whole second");
     int rc = judge_latency(j, ep, first, end, e);

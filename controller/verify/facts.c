@@ -72,6 +72,13 @@ bool sq_step_is_control(const struct sq_ev_step *s)
     return s->uses[0] && json_is_number(json_object_get(with, "dose")) && sq_json_num_or(with, "dose", 100.0) <= 0.0;
 }
 
+bool sq_closed_loop(const struct sq_evidence *ev, const char *endpoint)
+{
+    const json_t *o = json_object_get(json_object_get(ev->spec, "load"), endpoint);
+
+    return strcmp(sq_json_str_or(o, "executor", ""), "constant-connections") == 0;
+}
+
 const char *sq_endpoints_void(const struct sq_ev_endpoint *const *eps, size_t n)
 {
     for (size_t i = 0; i < n; i++)

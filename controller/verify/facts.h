@@ -24,6 +24,12 @@ double sq_load_worth(const struct sq_evidence *ev, int64_t first, int64_t end);
 
 /* A control step: its fault had `dose: 0`, the whole machinery without effect. */
 bool sq_step_is_control(const struct sq_ev_step *s);
+/* A closed loop sends nothing while the server stalls: what it measured can't speak for users, who come anyway. */
+bool sq_closed_loop(const struct sq_evidence *ev, const char *endpoint);
+#define SQ_CLOSED_LOOP                                                                                                 \
+    "a closed loop (constant-connections) waits with the server and cannot see its stalls: an arrival rate can "       \
+    "decide "                                                                                                          \
+    "this"
 /* Why the probe's record of these endpoints can't be believed; NULL: it can. */
 const char *sq_endpoints_void(const struct sq_ev_endpoint *const *eps, size_t n);
 /* One inconclusive verdict that says why. */

@@ -110,6 +110,8 @@ static int judge_step(const struct sq_evidence *ev, const struct sq_ev_step *s, 
         (void)snprintf(r.limit, sizeof r.limit, "%s", limit);
         if (eps[i]->is_void)
             (void)sq_result_set(&r, SQ_V_INCONCLUSIVE, "the probe missed its own schedule: %s", eps[i]->void_why);
+        else if (sq_closed_loop(ev, eps[i]->name))
+            (void)sq_result_set(&r, SQ_V_INCONCLUSIVE, SQ_CLOSED_LOOP);
         else
             rc = judge_endpoint(ev, eps[i], r.win, max, &r, e);
         rc = rc ? rc : sq_result_add(results, &r, e);

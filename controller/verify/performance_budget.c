@@ -185,6 +185,8 @@ static int judge(const struct job *j, const struct sq_hist *h, const struct sq_e
         (void)sq_result_set(&r, SQ_V_INCONCLUSIVE, "the probe missed its own schedule: %s", j->ep->void_why);
     else if (s->n == 0)
         (void)sq_result_set(&r, SQ_V_INCONCLUSIVE, "no request was answered in its window (%s)", j->window);
+    else if (strcmp(key, "throughput_min") != 0 && sq_closed_loop(j->ev, j->ep->name))
+        (void)sq_result_set(&r, SQ_V_INCONCLUSIVE, SQ_CLOSED_LOOP);
     else if (strncmp(key, "latency_p", 9) == 0)
         judge_latency(j, h, key, limit, &r);
     else if (strcmp(key, "throughput_min") == 0)

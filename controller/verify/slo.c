@@ -8,6 +8,7 @@
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
+#include "verify/facts.h"
 #include "verify/result.h"
 #include "verify/slo_series.h"
 #include "verify/stats.h"
@@ -148,14 +149,6 @@ static void judge_rate(const struct felt *f, const struct sq_threshold *t, struc
         (void)sq_result_set(r, SQ_V_FAIL, "only %.4g requests a second could be sent, %s were due", rate, limit);
 }
 
-/* A closed loop sends nothing while the server stalls: what it measured can't speak for users, who come anyway. */
-static bool closed_loop(const struct job *job, const char *endpoint)
-{
-    const json_t *o = json_object_get(json_object_get(job->ev->spec, "load"), endpoint);
-
-    return strcmp(sq_json_str_or(o, "executor", ""), "constant-connections") == 0;
-}
-
 static int judge(const struct job *job, const struct felt *f, const struct sq_threshold *t, struct sq_err *e)
 {
     struct sq_result r;
@@ -165,10 +158,8 @@ static int judge(const struct job *job, const struct felt *f, const struct sq_th
     (void)sq_threshold_text(t, r.limit, sizeof r.limit);
     if (f->ep && f->ep->is_void)
         (void)sq_result_set(&r, SQ_V_INCONCLUSIVE, "the probe missed its own schedule: %s", f->ep->void_why);
-    else if (f->ep && closed_loop(job, f->ep->name))
-        (void)sq_result_set(&r, SQ_V_INCONCLUSIVE,
-                            "a closed loop (constant-connections) waits with the server and cannot see its stalls: an "
-                            "arrival rate can decide this");
+    else if (f->ep && sq_closed_loop(job->ev, f->ep->name))
+        (void)sq_result_set(&r, SQ_V_INCONCLUSIVE, SQ_CLOSED_LOOP);
     else if (f->secs == 0 || f->sums.n == 0)
         (void)sq_result_set(&r, SQ_V_INCONCLUSIVE, "no request was made in a whole second of the step");
     else if (t->metric == SQ_M_PERCENTILE)

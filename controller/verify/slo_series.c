@@ -8,6 +8,7 @@
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
+#include "verify/facts.h"
 
 int sq_slo_find(const struct sq_evidence *ev, const char *name, struct sq_slo *out, struct sq_err *e)
 {
@@ -60,14 +61,6 @@ struct sq_slo_sum sq_slo_sum(const struct sq_slo_series *s, int64_t from, int64_
 
 /* ---- our own probe ---- */
 
-/* A closed loop sends nothing while the server stalls: what it measured can't speak for users, who come anyway. */
-static bool closed_loop(const struct sq_evidence *ev, const char *endpoint)
-{
-    const json_t *o = json_object_get(json_object_get(ev->spec, "load"), endpoint);
-
-    return strcmp(sq_json_str_or(o, "executor", ""), "constant-connections") == 0;
-}
-
 static int probe_second(const struct sq_evidence *ev, const struct sq_slo *slo, const struct sq_ev_endpoint *ep,
                         int64_t sec, struct sq_hist *h, double *good, double *total, struct sq_err *e)
 {
@@ -100,10 +93,8 @@ static int from_probe(const struct sq_evidence *ev, const struct sq_slo *slo, st
         (void)snprintf(s->why, sizeof s->why, "the probe recorded no request");
     else if (ep->is_void)
         (void)snprintf(s->why, sizeof s->why, "the probe missed its own schedule: %s", ep->void_why);
-    else if (closed_loop(ev, slo->endpoint))
-        (void)snprintf(s->why, sizeof s->why,
-                       "a closed loop (constant-connections) waits with the server and cannot see its stalls: an "
-                       "arrival rate can decide this");
+    else if (sq_closed_loop(ev, slo->endpoint))
+        (void)snprintf(s->why, sizeof s->why, SQ_CLOSED_LOOP);
     s->unusable = s->why[0] ? s->why : NULL;
     for (size_t i = s->before; i < s->n && !rc && ep; i++)
         rc = probe_second(ev, slo, ep, s->first + (int64_t)i, h, &s->good[i], &s->total[i], e);

@@ -23,9 +23,10 @@ static void second(struct rig *r, int sec, unsigned n, double ms, unsigned bad)
 }
 
 /* Steady from 0 to 20 s, the fault from 20 to 50 s. */
-static void build(struct rig *r, unsigned per_s, double ms, double hurt_ms, unsigned bad, bool harmed)
+static void build_with(struct rig *r, const char *spec, unsigned per_s, double ms, double hurt_ms, unsigned bad,
+                       bool harmed)
 {
-    rig_open(r, SPEC);
+    rig_open(r, spec);
     rig_steady(r, 0, 20, true);
     rig_fault(r, "f1", "s", "call/latency", 20, 50, "");
     rig_call(r, "a->b", "a.0",
@@ -35,6 +36,11 @@ static void build(struct rig *r, unsigned per_s, double ms, double hurt_ms, unsi
 
         second(r, sec, per_s, on ? hurt_ms : ms, on ? bad : 0);
     }
+}
+
+static void build(struct rig *r, unsigned per_s, double ms, double hurt_ms, unsigned bad, bool harmed)
+{
+    build_with(r, SPEC, per_s, ms, hurt_ms, bad, harmed);
 }
 
 static void judged(void **state)
@@ -128,6 +134,14 @@ static void untested(void **state)
     build(&r, 60, 50, 50, 0, false);
     EXPECT(&r, rig_check(&r, "bulkhead", CATALOG "}"), "inconclusive");
     EXPECT(&r, rig_check(&r, "bulkhead", "{\"step\":\"s\",\"endpoints\":[\"nosuch\"]}"), "inconclusive");
+    rig_close(&r);
+
+    build(&r, 60, 50, 50, 0, true);
+    EXPECT(&r, rig_check(&r, "bulkhead", CATALOG "}"), "pass");
+    rig_close(&r);
+    build_with(&r, "\"load\":{\"catalog\":{\"executor\":\"constant-connections\"}}," SPEC, 60, 50, 50, 0, true);
+    EXPECT(&r, rig_check(&r, "bulkhead", CATALOG "}"), "inconclusive");
+    assert_non_null(strstr(rig_why(&r, 0), "closed loop"));
     rig_close(&r);
 }
 

@@ -78,9 +78,26 @@ static void edges(void **state)
     rig_close(&r);
 }
 
+/* A loop that waits with the server was never there to wait. */
+static void closed_loop(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_open(&r, "\"load\":{\"cart\":{\"executor\":\"constant-connections\"}}," SPEC);
+    rig_fault(&r, "f1", "s", "call/latency", 10, 40, "");
+    rig_call(&r, "a->b", "a.0", (struct rig_call){.t_ms = 11000, .outcome = 2, .dur_ms = 1, .fault = "f1"});
+    for (int sec = 10; sec < 40; sec++)
+        rig_second(&r, "cart", sec, 60, 5, 0, 0, "");
+    EXPECT(&r, rig_check(&r, "fail_fast", "{\"step\":\"s\",\"max\":\"1s\",\"opens_within\":\"5s\"}"), "inconclusive");
+    assert_non_null(strstr(rig_why(&r, 0), "closed loop"));
+    rig_close(&r);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(edges)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(edges),
+                                       cmocka_unit_test(closed_loop)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
