@@ -300,6 +300,9 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
         return sq_undecided(results, NULL, j.subject, "", e, ran ? "the probe recorded no request" : "no step ran");
     if ((why = sq_endpoints_void(eps, n_eps)))
         return sq_undecided(results, NULL, j.subject, "", e, "the probe missed its own schedule: %s", why);
+    for (size_t i = 0; i < n_eps; i++)
+        if (sq_closed_loop(ev, eps[i]->name))
+            return sq_undecided(results, NULL, j.subject, "", e, SQ_CLOSED_LOOP);
     return judge_limits(&j, spend, burn, len, results, e);
 }
 

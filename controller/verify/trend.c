@@ -49,6 +49,12 @@ static int by_date(const void *a, const void *b)
     return strcmp(((const struct day *)a)->date, ((const struct day *)b)->date);
 }
 
+/* The smallest change between two days that their runs can show, in percent. */
+static double visible(const struct day *a, const struct day *b)
+{
+    return 100.0 * sq_detectable(fmax(sq_cv(a->v, a->n), sq_cv(b->v, b->n)), a->n, b->n, P);
+}
+
 /* Values by day, oldest first, without days of too few runs. */
 static size_t collect(const json_t *runs, const char *endpoint, const char *metric, size_t min, struct day *days)
 {
@@ -81,7 +87,7 @@ static int judge(const char *endpoint, const char *metric, struct day *days, siz
     struct sq_result r;
     struct sq_u u = {.p = 1};
     size_t rises = 0;
-    double all = 0, last = 0;
+    double all = 0, last = 0, whole = 100.0 * (pow(1.0 + rise / 100.0, (double)want) - 1.0);
     char a[64], b[64];
 
     sq_result_init(&r, NULL, endpoint);
@@ -114,6 +120,14 @@ static int judge(const char *endpoint, const char *metric, struct day *days, siz
             &r, SQ_V_INCONCLUSIVE,
             "%s of %s rose on %zu days running, but its runs vary so much that it can be chance (p = %.2g)", metric,
             endpoint, want, u.p);
+    else if (isinf(visible(first, latest)))
+        (void)sq_result_set(&r, SQ_V_INCONCLUSIVE, "%zu and %zu runs a day are too few to show any trend", first->n,
+                            latest->n);
+    else if (visible(first, latest) > whole)
+        (void)sq_result_set(&r, SQ_V_INCONCLUSIVE,
+                            "%s of %s varies so much from run to run that only a change of %.0f %% would be seen, not "
+                            "one of %.0f %% in %zu days",
+                            metric, endpoint, visible(first, latest), whole, want);
     else
         (void)sq_result_set(&r, SQ_V_PASS,
                             "%s of %s does not creep: %zu of %zu days were %g %% worse than the one before", metric,

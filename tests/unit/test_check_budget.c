@@ -127,6 +127,14 @@ static void nothing(void **state)
     json_t *p;
 
     (void)state;
+    rig_open(&r, "\"load\":{\"cart\":{\"executor\":\"constant-connections\"}}," SPEC);
+    rig_fault(&r, "f1", "s", "call/error", 20, 30, "");
+    for (int sec = 0; sec < 40; sec++)
+        rig_second(&r, "cart", sec, 60, 5, 0, 0, "");
+    EXPECT(&r, rig_check(&r, "budget", "{\"target\":99.9,\"burn_rate\":1000,\"for\":\"10s\"}"), "inconclusive");
+    assert_non_null(strstr(rig_why(&r, 0), "closed loop"));
+    rig_close(&r);
+
     rig_open(&r, SPEC);
     rig_second(&r, "cart", 0, 60, 5, 0, 0, "");
     EXPECT(&r, rig_check(&r, "budget", "{\"step\":\"s\",\"target\":99.9,\"max_spend\":1}"), "inconclusive");

@@ -111,8 +111,11 @@ static void creeping(void **state)
         double step, spread;
         const char *want;
     } cases[] = {
-        {4, 8, 6, 2, "fail"}, {4, 8, 2, 2, "pass"}, {3, 8, 6, 2, "inconclusive"},  {4, 7, 6, 2, "inconclusive"},
-        {6, 8, 0, 2, "pass"}, {6, 8, 7, 1, "fail"}, {4, 8, 6, 40, "inconclusive"}, /* three rises that can be chance */
+        {4, 8, 6, 2, "fail"},          {4, 8, 2, 2, "pass"}, {3, 8, 6, 2, "inconclusive"},
+        {4, 7, 6, 2, "inconclusive"},  {6, 8, 0, 2, "pass"}, {6, 8, 7, 1, "fail"},
+        {4, 8, 6, 40, "inconclusive"}, /* three rises that can be chance */
+        {4, 3, 0, 1, "inconclusive"},  /* three against three can't differ beyond chance */
+        {4, 8, 4, 25, "inconclusive"}, /* no three rises of 5 %, but these runs could not have shown them */
     };
 
     (void)state;
@@ -120,7 +123,9 @@ static void creeping(void **state)
         struct rig r;
 
         days(&r, cases[i].days, cases[i].step, cases[i].spread, cases[i].runs);
-        const char *got = rig_check(&r, "trend", "{\"metric\":\"p99\",\"rise\":5,\"days\":3}");
+        const char *got = rig_check(&r, "trend",
+                                    cases[i].runs < 4 ? "{\"metric\":\"p99\",\"rise\":5,\"days\":3,\"min_runs\":3}"
+                                                      : "{\"metric\":\"p99\",\"rise\":5,\"days\":3}");
         if (strcmp(got, cases[i].want) != 0)
             fail_msg("case %zu: %s, wanted %s (%s)", i, got, cases[i].want,
                      sq_json_str_or(json_array_get(r.results, 0), "why", ""));
