@@ -83,7 +83,7 @@ static const json_t *accepted(const struct job *job, const char *endpoint, const
 
 /* --- one row --- */
 
-/* Positive values of one metric; an endpoint that a run has not, or a zero, is a run less. */
+/* Positive values of one metric; an endpoint that a run has not is a run less. */
 static size_t collect(const json_t *runs, const char *endpoint, const char *metric, double *v)
 {
     const json_t *run;
@@ -91,10 +91,9 @@ static size_t collect(const json_t *runs, const char *endpoint, const char *metr
 
     json_array_foreach(runs, i, run)
     {
-        const json_t *values = json_object_get(json_object_get(run, "values"), endpoint);
-        double x = sq_json_num_or(values, metric, 0);
+        double x = sq_metric_of(run, endpoint, metric);
 
-        if (x > 0 && isfinite(x) && n < SQ_RANK_MAX)
+        if (x > 0 && n < SQ_RANK_MAX)
             v[n++] = x;
     }
     return n;

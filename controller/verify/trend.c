@@ -63,7 +63,7 @@ static size_t collect(const json_t *runs, const char *endpoint, const char *metr
 
     json_array_foreach(runs, i, run)
     {
-        double v = sq_json_num_or(json_object_get(json_object_get(run, "values"), endpoint), metric, 0);
+        double v = sq_metric_of(run, endpoint, metric);
         struct day *d = v > 0 ? day_of(days, &n, sq_json_str_or(run, "start", "")) : NULL;
 
         if (d && d->n < SQ_RANK_MAX)

@@ -1,6 +1,7 @@
 #include "verify/values.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -32,11 +33,25 @@ bool sq_metric_more(const char *metric)
     return strcmp(metric, "throughput") == 0;
 }
 
+/* A run in which nothing was answered well is the worst of all: left out, it would only do its side good. Not 0, whose
+ * logarithm is none. */
+#define NOTHING 1e-9
+
+double sq_metric_of(const json_t *run, const char *endpoint, const char *metric)
+{
+    const json_t *v = json_object_get(json_object_get(json_object_get(run, "values"), endpoint), metric);
+    double x = json_is_number(v) ? json_number_value(v) : 0;
+
+    if (!isfinite(x) || x < 0)
+        return 0;
+    return json_is_number(v) && sq_metric_more(metric) && x < NOTHING ? NOTHING : x;
+}
+
 char *sq_metric_text(const char *metric, double value, char *buf, size_t len)
 {
     if (!sq_metric_more(metric))
         return sq_fmt_duration((int64_t)value, buf, len);
-    (void)snprintf(buf, len, "%.4g/s", value);
+    (void)snprintf(buf, len, "%.4g/s", value > NOTHING ? value : 0);
     return buf;
 }
 

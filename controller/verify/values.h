@@ -26,6 +26,8 @@ int sq_endpoint_values(const struct sq_evidence *ev, const struct sq_ev_endpoint
 const char *sq_metric_name(const char *text);
 /* More is better (throughput). */
 bool sq_metric_more(const char *metric);
+/* What a run (one of "runs" above) has of a metric: > 0, however little; 0: it has none. */
+double sq_metric_of(const json_t *run, const char *endpoint, const char *metric);
 /* "212 ms", "980/s". */
 char *sq_metric_text(const char *metric, double value, char *buf, size_t len);
 

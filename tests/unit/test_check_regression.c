@@ -86,6 +86,29 @@ static void direction(void **state)
     rig_close(&r);
 }
 
+/* Two of nine runs had no good answer at all: they are not left out, so that the other seven can't speak for all. */
+static void dead_runs(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_open(&r, SPEC);
+    history(&r, "base", "2025-12-31", 9, 100, 1);
+    history(&r, "now", "2026-01-01", 8, 100, 1);
+    (void)fprintf(r.f, "{\"t\":0.001,\"type\":\"history\",\"set\":\"now\",\"path\":\"x\",\"left_out\":[],\"runs\":[");
+    for (int i = 0; i < 2; i++)
+        (void)fprintf(r.f,
+                      "%s{\"id\":\"d%d\",\"start\":\"2026-01-01T09:00:00.000Z\",\"window\":\"steady\",\"left_out\":{},"
+                      "\"values\":{\"cart\":{\"p99\":1000000,\"throughput\":0.0,\"n\":100}}}",
+                      i ? "," : "", i);
+    (void)fprintf(r.f, "]}\n");
+    rig_steady(&r, 0, 10, true);
+    for (int sec = 0; sec < 20; sec++)
+        rig_second(&r, "cart", sec, 60, 100, 0, 0, "");
+    EXPECT(&r, rig_check(&r, "regression", "{\"metrics\":[\"throughput\"],\"endpoint\":\"cart\"}"), "inconclusive");
+    rig_close(&r);
+}
+
 /* Day after day, each STEP percent slower. */
 static void days(struct rig *r, unsigned n_days, double step, double spread, unsigned runs)
 {
@@ -178,10 +201,8 @@ static void canary(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(judged),
-        cmocka_unit_test(direction),
-        cmocka_unit_test(creeping),
-        cmocka_unit_test(canary),
+        cmocka_unit_test(judged),   cmocka_unit_test(direction), cmocka_unit_test(dead_runs),
+        cmocka_unit_test(creeping), cmocka_unit_test(canary),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
