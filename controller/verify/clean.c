@@ -14,6 +14,7 @@ static const struct sq_param params[] = {SQ_PARAM_END};
 enum whose { NOBODYS, FOREIGN, DOUBTFUL, OURS };
 
 struct diff {
+    uint64_t lists; /* that could be compared */
     uint64_t compared, foreign, doubtful, ours;
     char ours_text[300], doubtful_text[200], foreign_text[200];
 };
@@ -137,6 +138,7 @@ static int compare(const struct sq_evidence *ev, const char *list, struct diff *
 
     if (!before || !after)
         return sq_err(e, -ENOMEM, "no memory for a check");
+    d->lists++;
     json_object_foreach(after, key, item)
     {
         d->compared++;
@@ -197,6 +199,9 @@ static void judge(const struct sq_evidence *ev, struct diff *d, const char *unre
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "the log has no end: nobody recorded what was taken back");
     else if (unread)
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "the %s could not be read after the run", unread);
+    else if (d->lists == 0)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "nothing of the host could be read, neither before nor after the run");
     else if (d->doubtful)
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "this changed during the run, and it may have been us: %s",
                             d->doubtful_text);

@@ -63,6 +63,7 @@ static void judged(void **state)
          "inconclusive", "could not be read", false},
         {"{\"stopped\":[],\"faults\":[],\"journal\":0}", "{\"stopped\":[],\"faults\":[],\"journal\":0}", ok, "pass", "",
          false}, /* no root */
+        {"{}", "{}", ok, "inconclusive", "nothing of the host could be read", false},
     };
 
     (void)state;
