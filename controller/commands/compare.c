@@ -143,6 +143,13 @@ static void side(const json_t *row, size_t i, char *buf, size_t len)
         (void)snprintf(buf, len, "%s \302\261 %.1f %%", sq_metric_text(metric, median, value, sizeof value), cv);
 }
 
+/* Names come from files of others: they must not drive the terminal. */
+static void plain(FILE *out, const char *text)
+{
+    for (; *text; text++)
+        (void)fputc((unsigned char)*text < 0x20 || *text == 0x7f ? ' ' : *text, out);
+}
+
 /* Columns by characters, not bytes: the plus-minus sign has two. */
 static void column(FILE *out, const char *text, int width)
 {
@@ -150,7 +157,8 @@ static void column(FILE *out, const char *text, int width)
 
     for (const char *s = text; *s; s++)
         chars += ((unsigned char)*s & 0xc0) != 0x80;
-    (void)fprintf(out, "%s%*s", text, chars < width ? width - chars : 1, "");
+    plain(out, text);
+    (void)fprintf(out, "%*s", chars < width ? width - chars : 1, "");
 }
 
 static void put_row(const struct sq_term *t, const json_t *row)
@@ -188,7 +196,11 @@ static void put_left_out(const struct sq_term *t, const json_t *left_out)
 
     json_array_foreach(left_out, i, o)
     {
-        (void)fprintf(t->err, "left out: %s: %s\n", sq_json_str_or(o, "run", "?"), sq_json_str_or(o, "why", "?"));
+        (void)fputs("left out: ", t->err);
+        plain(t->err, sq_json_str_or(o, "run", "?"));
+        (void)fputs(": ", t->err);
+        plain(t->err, sq_json_str_or(o, "why", "?"));
+        (void)fputc('\n', t->err);
     }
 }
 
@@ -209,8 +221,11 @@ static void put_table(const struct sq_term *t, const struct sq_args *a, const js
                   a->argv[0], a->argv[1], sq_term_out(t, SQ_PLAIN));
     json_array_foreach(rows, i, row)
     {
-        if (worth_words(sq_json_str_or(row, "outcome", "")))
-            (void)fprintf(t->out, "%s: %s\n", sq_json_str_or(row, "outcome", ""), sq_json_str_or(row, "why", ""));
+        if (!worth_words(sq_json_str_or(row, "outcome", "")))
+            continue;
+        (void)fprintf(t->out, "%s: ", sq_json_str_or(row, "outcome", ""));
+        plain(t->out, sq_json_str_or(row, "why", ""));
+        (void)fputc('\n', t->out);
     }
 }
 
