@@ -221,13 +221,18 @@ static void check_timeout(const struct sq_decide *x, const json_t *step)
 {
     int64_t max = sq_json_int_or(x->check, "max", 0) + sq_json_int_or(x->check, "grace", 0);
     int64_t delay = sq_json_int_or(json_object_get(step, "with"), "delay", INT64_MAX);
+    const char *uses = sq_json_str_or(step, "uses", "");
     char a[32], b[32];
 
-    if (strcmp(sq_json_str_or(step, "uses", ""), "call/error") == 0)
+    if (strcmp(uses, "call/error") == 0)
         sq_diag_error(x->c->d, sq_decide_at(x, "step"), "use a step with call/latency or call/blackhole",
                       "verify timeout: step \"%s\" answers at once with an error: there is nothing to time out",
                       sq_json_str_or(step, "id", ""));
-    if (delay - sq_json_int_or(json_object_get(step, "with"), "jitter", 0) <= max)
+    else if (strcmp(uses, "call/latency") != 0 && strcmp(uses, "call/blackhole") != 0)
+        sq_diag_error(x->c->d, sq_decide_at(x, "step"), "use a step with call/latency or call/blackhole",
+                      "verify timeout: step \"%s\" is %s: for how long it holds each call is not known",
+                      sq_json_str_or(step, "id", ""), uses);
+    else if (delay - sq_json_int_or(json_object_get(step, "with"), "jitter", 0) <= max)
         sq_diag_error(
             x->c->d, sq_decide_at(x, "max"), "delay the calls by clearly more than max + grace",
             "verify timeout: step \"%s\" delays calls by %s, which a caller with a timeout of %s may wait for",
