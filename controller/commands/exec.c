@@ -24,7 +24,7 @@ static const struct sq_option options[] = {
      "count and intercept the calls to DEST (127.0.0.1:5432, 10.0.0.0/8:443, [::1]:80, unix:/path); "
      "the same NAME again adds one",
      SQ_COMPLETE_NONE, NULL},
-    {"fault", 0, "KIND", "a fault: call/latency, call/error, call/blackhole, process/pause, process/kill",
+    {"fault", 0, "KIND", "a fault: one of call/* (squall explain lists them), process/pause, process/kill",
      SQ_COMPLETE_TOPIC, NULL},
     {"with", 0, "KEY=VALUE", "a parameter of the fault before it: delay=200ms", SQ_COMPLETE_NONE, NULL},
     {"percent", 0, "P%", "how many of the calls the fault before it hits (default: all)", SQ_COMPLETE_NONE, NULL},
