@@ -238,6 +238,16 @@ static void judge_never(struct view *v, uint64_t reached)
              (unsigned long long)reached, d);
 }
 
+/* Those that the fault spared in the moment after its stamp: they began before it, or before its rules were there. */
+static uint64_t spared(const struct sq_breaker *b, int64_t from)
+{
+    uint64_t n = 0;
+
+    for (size_t i = sq_breaker_at(b, from); i < b->n && b->calls[i].from_ns < from + EDGE_NS; i++)
+        n += !b->calls[i].harmed;
+    return n;
+}
+
 static uint64_t reached_in(const struct sq_ev_series *s, int64_t from, int64_t to)
 {
     size_t a, b;
@@ -272,11 +282,13 @@ static bool judge_opening(struct view *v)
     seen(v, "opened after %s and %llu calls", dur(after, a), (unsigned long long)calls);
     if (after > x->opens_within + STAMP_NS)
         part(v, SQ_V_FAIL, "it opened only %s after the fault began, %s are allowed", a, dur(x->opens_within, d));
-    if (x->trip_calls && calls > (uint64_t)x->trip_calls)
+    /* Stamps are rounded: what the breaker saw of the fault counts from its first call that was harmed. */
+    uint64_t late = spared(v->b, w.from_ns), early = harmed(v->b, w.from_ns - LEAD_NS, w.from_ns);
+    if (x->trip_calls && calls > (uint64_t)x->trip_calls + late)
         part(v, SQ_V_FAIL, "it let %llu calls through before it opened, %lld are allowed", (unsigned long long)calls,
              (long long)x->trip_calls);
-    if (x->trip_calls_min && calls < (uint64_t)x->trip_calls_min)
-        part(v, SQ_V_FAIL, "it opened after only %llu calls, it should bear %lld", (unsigned long long)calls,
+    if (x->trip_calls_min && calls + early < (uint64_t)x->trip_calls_min)
+        part(v, SQ_V_FAIL, "it opened after only %llu calls, it should bear %lld", (unsigned long long)(calls + early),
              (long long)x->trip_calls_min - 1);
     return true;
 }

@@ -203,6 +203,31 @@ static void late_opening_fails(void **state)
     rig_close(&r);
 }
 
+/* Calls are stamped to 10 ms: one that met the fault may bear a stamp before it, one that did not may bear one after. A
+ * breaker that opens after exactly eight is right all the same. */
+static void stamps_do_not_miscount(void **state)
+{
+    struct caller c = healthy;
+    struct rig r;
+
+    (void)state;
+    c.refuse = true;
+    c.even = true;
+    c.rate = 1000.0 / 23; /* calls at 12.006, 12.029, 12.052 s */
+    c.from = 12.0515;
+    EXPECT(&r, judge_with(&r, &c, "{\"step\":\"slow\",\"expect\":{\"trip_calls_min\":8,\"open_for\":2000000000}}"),
+           "pass");
+    rig_close(&r);
+    EXPECT(&r, judge_with(&r, &c, "{\"step\":\"slow\",\"expect\":{\"trip_calls_min\":9,\"open_for\":2000000000}}"),
+           "fail");
+    rig_close(&r);
+    c.from = 12.0075;
+    EXPECT(&r, judge_with(&r, &c, "{\"step\":\"slow\",\"expect\":{\"trip_calls\":8,\"open_for\":2000000000}}"), "pass");
+    rig_close(&r);
+    EXPECT(&r, judge_with(&r, &c, "{\"step\":\"slow\",\"expect\":{\"trip_calls\":7,\"open_for\":2000000000}}"), "fail");
+    rig_close(&r);
+}
+
 static void little_load_is_inconclusive(void **state)
 {
     struct caller c = healthy;
@@ -460,6 +485,7 @@ int main(void)
         cmocka_unit_test(short_open_time_fails),
         cmocka_unit_test(many_trials_fail),
         cmocka_unit_test(late_opening_fails),
+        cmocka_unit_test(stamps_do_not_miscount),
         cmocka_unit_test(little_load_is_inconclusive),
         cmocka_unit_test(short_fault_is_inconclusive),
         cmocka_unit_test(fault_without_effect_is_inconclusive),
