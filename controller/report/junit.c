@@ -27,7 +27,38 @@ static void details(const json_t *c, char *buf, size_t len)
                    (long long)sq_json_int_or(c, "n", 0), sq_json_str_or(c, "interval", "-"));
 }
 
-static void test_case(FILE *out, const char *run_name, const json_t *c)
+static bool same(const json_t *a, const json_t *b, const char *key)
+{
+    return strcmp(sq_json_str_or(a, key, ""), sq_json_str_or(b, key, "")) == 0;
+}
+
+/* A check may have several results for one step and subject. GitLab shows the first of those that have one name, so
+ * they get their limit, and where that is the same, too, a number. */
+static void tell_apart(FILE *out, const json_t *checks, const json_t *c)
+{
+    const char *limit = sq_json_str_or(c, "limit", "");
+    unsigned twins = 0, number = 1;
+    bool passed = false;
+    const json_t *o;
+    size_t i;
+
+    json_array_foreach(checks, i, o)
+    {
+        passed = passed || o == c;
+        if (o == c || !same(o, c, "check") || !same(o, c, "step") || !same(o, c, "subject"))
+            continue;
+        twins++;
+        number += !passed && same(o, c, "limit");
+    }
+    if (twins && limit[0]) {
+        (void)fputs(" / ", out);
+        sq_xml(out, limit);
+    }
+    if (twins && number > 1)
+        (void)fprintf(out, " #%u", number);
+}
+
+static void test_case(FILE *out, const char *run_name, const json_t *checks, const json_t *c)
 {
     const char *verdict = sq_verdict_of(c), *subject = sq_json_str_or(c, "subject", "");
     const json_t *window = json_object_get(c, "window");
@@ -39,7 +70,7 @@ static void test_case(FILE *out, const char *run_name, const json_t *c)
     sq_xml(out, run_name);
     (void)fputs("\" name=\"", out);
     sq_xml(out, sq_json_str_or(c, "check", "check"));
-    if (sq_json_str_or(c, "step", NULL)) {
+    if (sq_json_str_or(c, "step", "")[0]) {
         (void)fputs(" / ", out);
         sq_xml(out, sq_json_str_or(c, "step", ""));
     }
@@ -47,6 +78,7 @@ static void test_case(FILE *out, const char *run_name, const json_t *c)
         (void)fputs(" / ", out);
         sq_xml(out, subject);
     }
+    tell_apart(out, checks, c);
     (void)fprintf(out, "\" time=\"%.3f\">\n", took > 0 ? took : 0.0);
     if (strcmp(verdict, "fail") == 0)
         outcome(out, "failure", "check", sq_json_str_or(c, "why", "failed"), text);
@@ -103,7 +135,7 @@ static int write_junit(FILE *out, const struct sq_report_in *in, struct sq_err *
     (void)fprintf(out, "\"/>\n      <property name=\"squall.seed\" value=\"%llu\"/>\n", (unsigned long long)ev->seed);
     (void)fprintf(out, "      <property name=\"squall.verdict\" value=\"%s\"/>\n    </properties>\n",
                   sq_verdict_of(in->verdict));
-    json_array_foreach(checks, i, c) test_case(out, ev->name, c);
+    json_array_foreach(checks, i, c) test_case(out, ev->name, checks, c);
     if (broken) {
         (void)fputs("    <testcase classname=\"", out);
         sq_xml(out, ev->name);

@@ -71,9 +71,41 @@ static void names_stay_in_their_place(void **state)
     rig_close(&r);
 }
 
+/* GitLab shows only the first of several cases of one name: a failure must not hide behind it. */
+static void cases_have_names_of_their_own(void **state)
+{
+    static const char *const names[] = {"slo / s / cart / p95 &lt; 500 ms\"", "slo / s / cart / error rate &lt; 1 %\"",
+                                        "slo / s / cart / error rate &lt; 1 % #2\"", "clean / host\""};
+    cleanup_json json_t *verdict = json_pack(
+        "{s:s,s:i,s:s,s:[{s:s,s:s,s:s,s:s,s:s},{s:s,s:s,s:s,s:s,s:s},{s:s,s:s,s:s,s:s,s:s},{s:s,s:s,s:s,s:s,s:s}]}",
+        "verdict", "fail", "exit", 1, "why", "", "checks", "check", "slo", "step", "s", "subject", "cart", "limit",
+        "p95 < 500 ms", "verdict", "pass", "check", "slo", "step", "s", "subject", "cart", "limit", "error rate < 1 %",
+        "verdict", "fail", "check", "slo", "step", "s", "subject", "cart", "limit", "error rate < 1 %", "verdict",
+        "fail", "check", "clean", "step", "", "subject", "host", "limit", "as before", "verdict", "pass");
+    cleanup_free char *text = NULL;
+    struct sq_err e = {0};
+    struct rig r;
+    size_t len;
+
+    (void)state;
+    assert_non_null(verdict);
+    rig_open(&r, "\"steps\":[]");
+    rig_end(&r, 1);
+    rig_read(&r);
+    FILE *f = open_memstream(&text, &len);
+    assert_non_null(f);
+    assert_int_equal(sq_report_find("junit")->write(f, &(struct sq_report_in){.ev = r.ev, .verdict = verdict}, &e), 0);
+    (void)fclose(f);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (!strstr(text, names[i]))
+            fail_msg("no case is called %s: %s", names[i], text);
+    rig_close(&r);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(names_stay_in_their_place)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(names_stay_in_their_place),
+                                       cmocka_unit_test(cases_have_names_of_their_own)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
