@@ -28,7 +28,8 @@ static bool same_file(int fd, const char *path)
 /* ---- the peer's process ---- */
 
 /* Is it there, still the peer's (a program with other rights would have other uids), and in our user namespace (in its
- * own, it is root and has every capability)? *ambient: its ambient capabilities. */
+ * own, it is root and has every capability)? *ambient: its ambient capabilities. The namespace comes last, of the same
+ * process (whose directory is held): one that is in ours then has always been, for there is no way back. */
 static bool read_peer(const struct sq_peer *peer, uint64_t *ambient)
 {
     char path[64], text[STATUS_MAX];
@@ -36,12 +37,16 @@ static bool read_peer(const struct sq_peer *peer, uint64_t *ambient)
     const char *at;
 
     *ambient = 0;
-    (void)snprintf(path, sizeof path, "/proc/%d/ns/user", (int)peer->pid);
+    (void)snprintf(path, sizeof path, "/proc/%d", (int)peer->pid);
+    cleanup_close int dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     cleanup_close int ours = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
-    if (ours < 0 || !same_file(ours, path))
+    if (dir < 0 || ours < 0)
         return false;
-    (void)snprintf(path, sizeof path, "/proc/%d/status", (int)peer->pid);
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d/status", dir);
     if (sq_proc_slurp(path, text, sizeof text) <= 0)
+        return false;
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d/ns/user", dir);
+    if (!same_file(ours, path))
         return false;
     at = strstr(text, "\nUid:");
     if (!at || sscanf(at, "\nUid: %u %u %u %u", &uid[0], &uid[1], &uid[2], &uid[3]) != 4)
@@ -56,22 +61,24 @@ static bool read_peer(const struct sq_peer *peer, uint64_t *ambient)
 
 /* ---- whose network it is ---- */
 
-/* Has UID made a user namespace that NS belongs to, directly or by way of others? */
+/* Has UID made, from ours, the user namespace that NS belongs to, directly or by way of others? (cap_capable() of
+ * security/commoncap.c: one that was made within somebody else's gives no rights to that uid out here.) */
 static bool owns(uid_t uid, const struct sq_netns *ns)
 {
     cleanup_close int own = ns->fd < 0 ? open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC) : -1;
     cleanup_close int user = ioctl(ns->fd < 0 ? own : ns->fd, NS_GET_USERNS);
+    bool owned = false;
 
     for (int i = 0; i < DEEPEST && user >= 0 && !same_file(user, "/proc/self/ns/user"); i++) {
         uid_t owner;
-
-        if (ioctl(user, NS_GET_OWNER_UID, &owner) == 0 && owner == uid)
-            return true;
         int parent = ioctl(user, NS_GET_PARENT); /* EPERM: beyond our own */
+
+        if (parent >= 0 && same_file(parent, "/proc/self/ns/user"))
+            owned = ioctl(user, NS_GET_OWNER_UID, &owner) == 0 && owner == uid;
         (void)close(user);
         user = parent;
     }
-    return false;
+    return owned;
 }
 
 int sq_net_permitted(const struct sq_peer *peer, const struct sq_netns *ns, struct sq_err *e)
