@@ -161,6 +161,13 @@ static void on_service(struct run *r, const json_t *ev, int64_t at)
                           (long long)sq_json_int_or(ev, "pid", 0));
 }
 
+/* It becomes a part of a line of the log as it is. */
+static bool is_type(const char *s)
+{
+    size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz_");
+    return n > 0 && n <= 32 && !s[n];
+}
+
 static void on_event(struct run *r, const json_t *ev)
 {
     const char *type = sq_json_str_or(ev, "type", "");
@@ -180,7 +187,7 @@ static void on_event(struct run *r, const json_t *ev)
     if (strcmp(type, "warning") == 0)
         sq_progress_event(r->o->progress, SQ_TONE_BAD, (double)(at - r->start_ns) / 1e9, "%s",
                           sq_json_str_or(ev, "text", ""));
-    sq_evlog_put(r->log, *type ? type : "unknown", at, plain(ev));
+    sq_evlog_put(r->log, is_type(type) ? type : "unknown", at, plain(ev));
     if (strcmp(type, "proxy") == 0 && strcmp(sq_json_str_or(ev, "state", ""), "died") == 0)
         sq_run_end(r, "infrastructure", NULL, "the proxy died: calls on every edge go direct from then on");
     if (strcmp(type, "packet") == 0 && strcmp(sq_json_str_or(ev, "state", ""), "died") == 0)
