@@ -12,11 +12,14 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "journal.h"
 #include "net/clsact.h"
 #include "net/packet_priv.h"
 #include "net/tap.h"
 #include "packet/control.h"
+#include "squall/cleanup.h"
 #include "squall/clock.h"
+#include "squall/json.h"
 #include "squall/proc.h"
 #include "squall/units.h"
 
@@ -168,8 +171,18 @@ static void take_out(struct sq_packet_device *d, int bit, bool ingress)
     d->n_faults--;
 }
 
-/* Without faults: the programs let everything pass already. */
-static void finish(struct sq_packet_device *d)
+/* The last fault's undo record goes with it, but what it names stays until the device has drained: owed by a record of
+ * the device's own. */
+static void owe(struct sq_packet_device *d, const json_t *undo)
+{
+    cleanup_json json_t *r =
+        json_pack("{s:s,s:s,s:s,s:O}", "run", "", "fault", d->ifname, "kind", "network/impair", "undo", undo);
+
+    d->owed = r && sq_journal_hold(sq_engine_journal(d->ds->eng), r, &d->debt, NULL) == 0;
+}
+
+/* Without faults: the programs let everything pass already. UNDO: of the last fault; NULL: it was never there. */
+static void finish(struct sq_packet_device *d, const json_t *undo)
 {
     struct pollfd p = {.fd = d->process.pidfd, .events = POLLIN};
 
@@ -180,6 +193,8 @@ static void finish(struct sq_packet_device *d)
         if (poll(&p, 1, DRAIN_SOON_MS) == 0) {
             d->state = SQ_PD_DRAINING;
             d->drain_until = sq_mono_ns() + DRAIN_NS;
+            if (d->noted && undo)
+                owe(d, undo);
             return;
         }
     }
@@ -237,7 +252,7 @@ static int add(void *arg, struct sq_err *e)
             take_out(d, bit, s->ingress);
     }
     if (d->n_faults == 0)
-        finish(d);
+        finish(d, NULL);
     return rc < 0 ? rc : 0;
 }
 
@@ -261,19 +276,21 @@ int sq_packet_change(struct sq_packet_device *d, const struct sq_shape *s, struc
     return rc < 0 ? rc : put(d, bit, s, e);
 }
 
-int sq_packet_remove(struct sq_packet_devices *ds, uint64_t cookie, uint64_t ino, int ifindex, const char *fault,
-                     bool ingress, struct sq_err *e)
+void sq_packet_remove(struct sq_packet_devices *ds, const json_t *undo)
 {
-    struct sq_packet_device *d = ds ? find(ds, cookie, ino, ifindex) : NULL;
-    int bit = d ? bit_of(d, fault, ingress) : -ENOENT;
+    const json_t *ns = json_object_get(undo, "netns");
+    bool ingress = sq_json_bool_or(undo, "ingress", false);
+    struct sq_packet_device *d =
+        ds ? find(ds, (uint64_t)sq_json_int_or(ns, "cookie", 0), (uint64_t)sq_json_int_or(ns, "ino", 0),
+                  (int)sq_json_int_or(undo, "ifindex", 0))
+           : NULL;
+    int bit = d ? bit_of(d, sq_json_str_or(undo, "fault", ""), ingress) : -ENOENT;
 
-    (void)e;
     if (bit < 0)
-        return 0;
+        return;
     take_out(d, bit, ingress);
     if (d->n_faults == 0)
-        finish(d);
-    return 0;
+        finish(d, undo);
 }
 
 /* ---- asking ---- */

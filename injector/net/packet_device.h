@@ -38,9 +38,8 @@ int sq_packet_may(struct sq_packet_devices *ds, const struct sq_shape *s, struct
 /* The fault S->fault in S's direction: its rules, and its stage or loss. Makes the device if there is none. */
 int sq_packet_add(struct sq_packet_devices *ds, const struct sq_shape *s, struct sq_err *e);
 int sq_packet_change(struct sq_packet_device *d, const struct sq_shape *s, struct sq_err *e);
-/* 0 also when there is no such fault. With its last fault the device ends. */
-int sq_packet_remove(struct sq_packet_devices *ds, uint64_t cookie, uint64_t ino, int ifindex, const char *fault,
-                     bool ingress, struct sq_err *e);
+/* The fault with this undo record, if it is there. With its last fault the device ends. */
+void sq_packet_remove(struct sq_packet_devices *ds, const json_t *undo);
 /* Is the fault in force? -ENOENT: there is no such fault; 0; or why it is not. */
 int sq_packet_verify(struct sq_packet_device *d, const struct sq_shape *s, struct sq_err *e);
 

@@ -17,6 +17,7 @@
 #include <net/if.h>
 
 #include "engine.h"
+#include "journal.h"
 #include "net/clsact.h"
 #include "net/loopback.h"
 #include "net/packet_priv.h"
@@ -265,6 +266,7 @@ static bool inherit(struct sq_packet_device *d)
         d->clsact_made = o->clsact_made;
         memcpy(d->lo_was, o->lo_was, sizeof d->lo_was);
         o->noted = false;
+        sq_packet_settle(o);
         for (int dir = 0; dir < DIRECTIONS; dir++)
             (void)sq_attach_detach(o->attach[dir], NULL);
         return true;
@@ -347,15 +349,23 @@ static int detach(void *arg, struct sq_err *e)
     return d->ds->clsact ? sq_clsact_clean(d->ifindex, d->clsact_made, e) : 0;
 }
 
+void sq_packet_settle(struct sq_packet_device *d)
+{
+    if (d->owed)
+        (void)sq_journal_release(sq_engine_journal(d->ds->eng), d->debt, NULL);
+    d->owed = false;
+}
+
 void sq_packet_detach(struct sq_packet_device *d)
 {
     struct sq_netns ns = {.fd = -1};
 
-    if (!d->noted || sq_netns_find(d->ns, &ns, NULL) < 0)
-        return;
-    (void)sq_netns_call(&ns, detach, d, NULL); /* what stays is inert, and the record's: revert says so */
-    sq_netns_close(&ns);
-    d->noted = false;
+    if (d->noted && sq_netns_find(d->ns, &ns, NULL) == 0) {
+        (void)sq_netns_call(&ns, detach, d, NULL); /* what stays is inert, and the record's: revert says so */
+        sq_netns_close(&ns);
+        d->noted = false;
+    }
+    sq_packet_settle(d);
 }
 
 void sq_packet_unmake(struct sq_packet_device *d)

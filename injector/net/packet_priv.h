@@ -35,6 +35,8 @@ struct sq_packet_device {
     bool loopback, clsact_made;
     bool noted;    /* there is something that does not end with the process: filters, sysctls */
     int lo_was[2]; /* sysctls of loopback, see net/loopback.h */
+    bool owed;     /* it drains, and `debt` is the journal's slot with the undo record of that */
+    unsigned debt;
     enum {
         SQ_PD_LIVE,
         SQ_PD_DRAINING, /* without faults; its process leaves when it holds nothing any more */
@@ -62,6 +64,8 @@ struct sq_packet_devices {
 struct sq_packet_device *sq_packet_make(struct sq_packet_devices *ds, const struct sq_shape *s, struct sq_err *e);
 /* Take away what does not end with the process. Once. */
 void sq_packet_detach(struct sq_packet_device *d);
+/* Nothing of it is left that the journal should know. */
+void sq_packet_settle(struct sq_packet_device *d);
 /* That, and close everything; the process is ended before, or dead. */
 void sq_packet_unmake(struct sq_packet_device *d);
 void sq_packet_process_name(char *buf, size_t len, const char *owner, uint64_t cookie, int ifindex);

@@ -203,13 +203,13 @@ static int restore_loopback(const json_t *record, struct sq_err *e)
 
 static int revert(struct sq_engine *eng, const json_t *record, struct sq_err *e)
 {
-    const json_t *ns = json_object_get(record, "netns");
     struct sq_packet_left l = left_of(record);
     int rc;
 
-    if (eng)
-        return sq_packet_remove(sq_engine_packets(eng), l.cookie, (uint64_t)sq_json_int_or(ns, "ino", 0), l.ifindex,
-                                sq_json_str_or(record, "fault", ""), sq_json_bool_or(record, "ingress", false), e);
+    if (eng) {
+        sq_packet_remove(sq_engine_packets(eng), record);
+        return 0;
+    }
     rc = sq_packet_take_back(&l, e);
     return rc < 0 ? rc : restore_loopback(record, e);
 }

@@ -5,8 +5,8 @@ import os
 import signal
 import time
 
-from packet_lib import (V4, Echo, Injector, Stream, Wire, configured, faults, flows_after, gone_clean, main, packet_processes,
-                        sweep, takes, until)
+from packet_lib import (V4, Echo, Injector, Stream, Wire, configured, end_fault, faults, flows_after, gone_clean, main, packet_processes,
+                        sweep, takes, udp, until)
 from injector_lib import alive
 
 CLSACT = {"SQUALL_PACKET_ATTACH": "clsact"}
@@ -122,6 +122,29 @@ def all_killed(run_dir):
             gone_clean(w, before, inj)
 
 
+def killed_while_draining(run_dir):
+    """squalld and keeper, when the last fault on lo has ended and its packets are still on their way: the sysctls that
+    these need are owed until then, and the next start puts them back."""
+    for env in ({}, CLSACT):
+        with Wire("drn") as w:
+            before = configured(w.a, w.b)
+            inj = Injector(run_dir, env=env)
+            run = inj.run(lease="60s")
+            f = faults(inj, run, w.a, {"delay": "4s"}, dev="lo")
+            with udp(w.a, "127.0.0.1") as s:
+                for _ in range(3):
+                    s.sendto(b"on its way", ("127.0.0.1", 9))
+            end_fault(inj, run, f)
+            assert configured(w.a, w.b) != before, "it drains"
+            for pid in (inj.keeper, inj.pid):
+                os.kill(pid, signal.SIGKILL)
+            inj.proc.wait(20)
+            until("the process has left", lambda: not packet_processes(run_dir))
+            assert configured(w.a, w.b) != before, "nobody was left to put them back"
+            sweep(run_dir, inj)
+            gone_clean(w, before, inj)
+
+
 def hung_and_killed(run_dir):
     with Wire("hung") as w:
         before = configured(w.a, w.b)
@@ -136,4 +159,4 @@ def hung_and_killed(run_dir):
 
 
 if __name__ == "__main__":
-    main([process_killed, process_stopped, squalld_killed, both_killed, all_killed, hung_and_killed])
+    main([process_killed, process_stopped, squalld_killed, both_killed, all_killed, killed_while_draining, hung_and_killed])
