@@ -247,6 +247,30 @@ static enum sq_exit conclude(const json_t *rows)
     return code;
 }
 
+/* Runs fall back on what they have: a steady state here and all of a load there are not alike. */
+static int one_window(const json_t *base, const json_t *now, struct sq_err *e)
+{
+    const json_t *sides[] = {base, now}, *run;
+    const char *first = NULL;
+    size_t i;
+
+    for (size_t k = 0; k < SQ_COUNT(sides); k++)
+        json_array_foreach(sides[k], i, run)
+        {
+            const char *window = sq_json_str_or(run, "window", "");
+
+            first = first ? first : window;
+            if (strcmp(first, window) == 0)
+                continue;
+            (void)sq_err_cls(e, SQ_C_INPUT, -EINVAL,
+                             "the runs are not alike: of some \"%.40s\" is taken, of %.80s \"%.40s\"", first,
+                             sq_json_str_or(run, "id", "?"), window);
+            sq_err_hint(e, "--window load takes all of the load of each; --window STEP one step");
+            return -EINVAL;
+        }
+    return 0;
+}
+
 static int compare_main(const struct sq_args *a, struct sq_term *t)
 {
     cleanup_json json_t *metrics = metrics_of(a);
@@ -269,7 +293,7 @@ static int compare_main(const struct sq_args *a, struct sq_term *t)
     }
     (void)strftime(today, sizeof today, "%Y-%m-%d", localtime_r(&clock, &tm));
     if (rule_of(a, &rule, &e) < 0 || sq_runs_read(a->argv[0], sq_args_value(a, "window"), base, left_out, &e) < 0 ||
-        sq_runs_read(a->argv[1], sq_args_value(a, "window"), now, left_out, &e) < 0 ||
+        sq_runs_read(a->argv[1], sq_args_value(a, "window"), now, left_out, &e) < 0 || one_window(base, now, &e) < 0 ||
         sq_compare(base, now, metrics, sq_args_value(a, "endpoint"), &rule, accept, today, &rows, &e) < 0)
         return sq_term_fail(t, &e);
     put_left_out(t, left_out);
