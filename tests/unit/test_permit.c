@@ -91,6 +91,7 @@ static pid_t sleeper(int depth, bool roots, bool ambient)
         }
         if (ambient)
             raise_ambient();
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a change of uid takes it away */
         if (write(ready[1], "x", 1) != 1)
             _exit(1);
         for (;;)
