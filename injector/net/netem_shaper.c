@@ -26,6 +26,9 @@
 #include "squall/cleanup.h"
 #include "squall/json.h"
 
+#define LOCK_MS 2000
+#define LOCK_UNDO_MS 1000 /* squalld's heart may stand still for two seconds */
+
 /* The classifier of one device and direction. */
 struct device {
     struct device *next;
@@ -330,7 +333,7 @@ static int apply_locked(struct sq_shape *s, struct sq_err *e)
 
 static int netem_apply(struct sq_shape *s, struct sq_err *e)
 {
-    cleanup_close int lock = sq_tc_lock(e);
+    cleanup_close int lock = sq_tc_lock(LOCK_MS, e);
 
     return lock < 0 ? lock : apply_locked(s, e);
 }
@@ -535,8 +538,9 @@ static int netem_revert(struct sq_engine *eng, const json_t *record, struct sq_e
     }
     if (!w.dev)
         return 0;
-    cleanup_close int lock = sq_tc_lock(e);
-    return lock < 0 ? lock : revert_locked(&w, e);
+    cleanup_close int lock = sq_tc_lock(LOCK_UNDO_MS, NULL);
+    (void)lock; /* without it, too: whoever holds it so long must not keep the fault alive */
+    return revert_locked(&w, e);
 }
 
 static int netem_gone(struct sq_engine *eng, const json_t *record, struct sq_err *e)

@@ -10,15 +10,19 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <fcntl.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <netlink/msg.h>
 #include <sched.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "net/dist.h"
 #include "net/netem.h"
 #include "net/rtnl.h"
+#include "net/shaper.h"
+#include "net/tc.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/spec.h"
@@ -357,12 +361,37 @@ static void kernel_agrees(void **state)
     }
 }
 
+/* The lock is a file that every user may open and hold: a fault can't begin then, but must end. */
+static void a_held_lock_keeps_no_fault(void **state)
+{
+    struct sq_err e = {0};
+    cleanup_json json_t *record =
+        json_pack("{s:i,s:b,s:I,s:i,s:i,s:i,s:s}", "ifindex", 1, "ingress", 0, "root", (json_int_t)0x5c1a0000, "slot",
+                  1, "bit", 0, "pref", 1, "filter", "squall-1");
+
+    (void)state;
+    if (geteuid() != 0 || unshare(CLONE_NEWNET) < 0) {
+        print_message("needs root\n");
+        skip();
+    }
+    cleanup_close int others = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    assert_int_equal(flock(others, LOCK_EX | LOCK_NB), 0);
+    assert_int_equal(sq_tc_lock(20, &e), -EBUSY);
+    sq_err_clear(&e);
+    if (sq_shaper_netem.revert(NULL, record, &e) < 0)
+        fail_msg("%s", e.msg);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_bytes_as_tc),     cmocka_unit_test(own_bytes),
-        cmocka_unit_test(a_change_sends_zeros), cmocka_unit_test(differences_are_seen),
-        cmocka_unit_test(junk_is_refused),      cmocka_unit_test(kernel_agrees),
+        cmocka_unit_test(same_bytes_as_tc),
+        cmocka_unit_test(own_bytes),
+        cmocka_unit_test(a_change_sends_zeros),
+        cmocka_unit_test(differences_are_seen),
+        cmocka_unit_test(junk_is_refused),
+        cmocka_unit_test(kernel_agrees),
+        cmocka_unit_test(a_held_lock_keeps_no_fault),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
