@@ -87,6 +87,36 @@ const char *sq_endpoints_void(const struct sq_ev_endpoint *const *eps, size_t n)
     return NULL;
 }
 
+static bool is_gone(const struct sq_evidence *ev, const char *instance, struct sq_window win)
+{
+    bool gone = false;
+
+    for (size_t i = 0; i < ev->n_events; i++) {
+        const struct sq_ev_event *one = &ev->events[i];
+        const char *state = sq_json_str_or(one->obj, "state", "");
+
+        if (one->t_ns < win.from_ns || one->t_ns >= win.to_ns || strcmp(one->type, "service") != 0 ||
+            strcmp(sq_json_str_or(one->obj, "instance", ""), instance) != 0)
+            continue;
+        gone = strcmp(state, "exited") == 0 || strcmp(state, "stopped") == 0 || (gone && strcmp(state, "ready") == 0);
+    }
+    return gone;
+}
+
+const char *sq_caller_gone(const struct sq_evidence *ev, const char *edge, struct sq_window win)
+{
+    const struct sq_ev_series *s;
+    size_t n = sq_ev_series(ev, edge, &s);
+
+    /* Services are stopped right after the load's last request, somewhere in its last second. */
+    if (ev->load.to_ns > ev->load.from_ns && win.to_ns > ev->load.to_ns - SQ_S)
+        win.to_ns = ev->load.to_ns - SQ_S;
+    for (size_t i = 0; i < n; i++)
+        if (is_gone(ev, s[i].instance, win))
+            return s[i].instance;
+    return NULL;
+}
+
 int sq_undecided(json_t *results, const struct sq_ev_step *s, const char *subject, const char *limit, struct sq_err *e,
                  const char *fmt, ...)
 {

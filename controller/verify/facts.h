@@ -32,6 +32,9 @@ bool sq_closed_loop(const struct sq_evidence *ev, const char *endpoint);
     "this"
 /* Why the probe's record of these endpoints can't be believed; NULL: it can. */
 const char *sq_endpoints_void(const struct sq_ev_endpoint *const *eps, size_t n);
+/* A caller on EDGE that ended in WIN and was not started again: it calls no more, for whatever reason. NULL: none. That
+ * services are stopped as the load ends is no such end. */
+const char *sq_caller_gone(const struct sq_evidence *ev, const char *edge, struct sq_window win);
 /* One inconclusive verdict that says why. */
 int sq_undecided(json_t *results, const struct sq_ev_step *s, const char *subject, const char *limit, struct sq_err *e,
                  const char *fmt, ...) SQ_PRINTF(6, 7);

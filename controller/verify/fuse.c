@@ -154,6 +154,12 @@ static int judge_step(const struct sq_evidence *ev, const struct sq_ev_step *s, 
     bound_of(ev, edge, s->win, x, (double)sq_json_int_or(p, "max_calls", 0), &b);
     sq_result_init(&r, s, edge);
     judge(&c, &b, calm.n, c.harmed > 0, &r);
+    const char *gone = sq_caller_gone(ev, edge, s->win);
+    if (gone && r.verdict == SQ_V_PASS)
+        (void)sq_result_set(&r, SQ_V_INCONCLUSIVE,
+                            "%s ended while the fault was on, so that it made few calls proves "
+                            "nothing",
+                            gone);
     return sq_result_add(results, &r, e);
 }
 

@@ -128,6 +128,21 @@ static void others(void **state)
     rig_line(&r, "{\"t\":40,\"type\":\"service\",\"service\":\"a\",\"instance\":\"a.0\",\"state\":\"restarted\"}");
     EXPECT(&r, rig_check(&r, "fuse", "{\"step\":\"s\"," HYSTRIX "}"), "pass");
     rig_close(&r);
+
+    /* a caller that dies of the fault spares its dependency, too */
+    for (int again = 0; again < 2; again++) {
+        build(&r, 1, 20, 60, 20, "");
+        rig_line(&r, "{\"t\":40,\"type\":\"service\",\"service\":\"a\",\"instance\":\"a.0\",\"state\":\"exited\"}");
+        if (again)
+            rig_line(&r,
+                     "{\"t\":41,\"type\":\"service\",\"service\":\"a\",\"instance\":\"a.0\",\"state\":\"restarted\"}");
+        EXPECT(&r, rig_check(&r, "fuse", "{\"step\":\"s\"," HYSTRIX "}"), again ? "pass" : "inconclusive");
+        rig_close(&r);
+    }
+    build(&r, 1, 20, 60, 20, ""); /* the end of the run ends it */
+    rig_line(&r, "{\"t\":79.5,\"type\":\"service\",\"service\":\"a\",\"instance\":\"a.0\",\"state\":\"stopped\"}");
+    EXPECT(&r, rig_check(&r, "fuse", "{\"step\":\"s\"," HYSTRIX "}"), "pass");
+    rig_close(&r);
 }
 
 int main(void)

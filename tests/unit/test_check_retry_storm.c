@@ -89,9 +89,23 @@ static void never_by_chance(void **state)
     }
 }
 
+/* The dead make no storm. */
+static void dead_caller(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    build(&r, &(struct shape){40, 40, 40, 0, 60, false}, 5);
+    rig_line(&r, "{\"t\":30,\"type\":\"service\",\"service\":\"a\",\"instance\":\"a.0\",\"state\":\"exited\"}");
+    EXPECT(&r, rig_check(&r, "retry_storm", "{\"after\":\"s\"}"), "inconclusive");
+    assert_non_null(strstr(rig_why(&r, 0), "a.0 ended"));
+    rig_close(&r);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(never_by_chance)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(never_by_chance),
+                                       cmocka_unit_test(dead_caller)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
