@@ -206,7 +206,7 @@ static int start(struct daemon *d, struct sq_err *e)
     if (!rc)
         rc = sq_api_new(&d->loop, d->eng, path, d->o->group, &d->api, e);
     if (!rc && d->o->toxi)
-        rc = sq_toxi_server_new(&d->loop, d->o->self, d->o->toxi, &d->toxi, e);
+        rc = sq_toxi_server_new(&d->loop, d->o->self, d->o->toxi, sq_engine_patience(d->eng), &d->toxi, e);
     return rc;
 }
 

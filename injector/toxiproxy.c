@@ -384,10 +384,14 @@ static void create_proxy(struct request *r)
         answer(r->a, 201, proxy_json(p));
 }
 
-/* Is each of them whole? */
+/* Is each of them whole, and are they not too many? */
 static bool check_all(struct request *r, const json_t *all)
 {
     char what[64];
+    if (json_array_size(all) > SQ_TOXI_PROXIES) {
+        (void)snprintf(what, sizeof(what), "an array of at most %d proxies", SQ_TOXI_PROXIES);
+        return wrong(r->a, "the body", what) == 0;
+    }
     for (size_t i = 0; i < json_array_size(all); i++) {
         struct wanted w = {.enabled = true};
         if (read_proxy(json_array_get(all, i), &w, r->a))

@@ -102,8 +102,10 @@ struct sq_toxi_opts {
     bool metrics;
 };
 struct sq_toxi_server;
-int sq_toxi_server_new(uv_loop_t *loop, const char *self, const struct sq_toxi_opts *o, struct sq_toxi_server **out,
-                       struct sq_err *e);
+struct sq_patience;
+/* PATIENCE (patience.h; may be NULL) is borrowed: a request may mean a thousand proxies, or one that does not answer. */
+int sq_toxi_server_new(uv_loop_t *loop, const char *self, const struct sq_toxi_opts *o, struct sq_patience *patience,
+                       struct sq_toxi_server **out, struct sq_err *e);
 /* End all proxies and their connections. It is freed when its handles are closed. */
 void sq_toxi_server_free(struct sq_toxi_server *s);
 

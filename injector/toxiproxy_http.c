@@ -10,13 +10,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "patience.h"
 #include "squall/cleanup.h"
 #include "squall/rng.h"
+#include "squall/units.h"
 #include "squall/version.h"
 #include "toxiproxy.h"
 
 #define CONNECTIONS 256u
 #define IDLE_S 60u
+#define REQUEST_MOST_NS (10 * SQ_S) /* what takes longer to carry out is a hang */
 
 struct sq_toxi_server {
     struct sq_toxi toxi;
@@ -26,6 +29,7 @@ struct sq_toxi_server {
     uv_timer_t timer;
     int handles;
     struct sq_rng rng;
+    struct sq_patience *patience; /* borrowed */
 };
 
 struct body {
@@ -85,6 +89,14 @@ static enum MHD_Result reply(struct sq_toxi_server *s, struct MHD_Connection *co
     return ok;
 }
 
+static void carry_out(struct sq_toxi_server *s, const char *method, const char *url, const char *body, size_t len,
+                      struct sq_toxi_answer *a)
+{
+    sq_patience_begin(s->patience, REQUEST_MOST_NS);
+    sq_toxi_handle(&s->toxi, method, url, body, len, a);
+    sq_patience_end(s->patience);
+}
+
 static enum MHD_Result handle(struct sq_toxi_server *s, struct MHD_Connection *conn, const char *url,
                               const char *method, const struct body *b)
 {
@@ -95,7 +107,7 @@ static enum MHD_Result handle(struct sq_toxi_server *s, struct MHD_Connection *c
     else if (b->too_big)
         sq_toxi_fail(&a, 413, "the body is larger than 1 MiB");
     else
-        sq_toxi_handle(&s->toxi, method, url, b->text ? b->text : "", b->len, &a);
+        carry_out(s, method, url, b->text ? b->text : "", b->len, &a);
     return reply(s, conn, &a);
 }
 
@@ -211,15 +223,15 @@ static int configure(struct sq_toxi_server *s, const char *path, struct sq_err *
     int rc = read_file(path, &text, &len, e);
     if (rc < 0)
         return rc;
-    sq_toxi_handle(&s->toxi, "POST", "/populate", text, len, &a);
+    carry_out(s, "POST", "/populate", text, len, &a);
     if (a.status != 201)
         rc = sq_err_cls(e, SQ_C_INPUT, -EINVAL, "%s: %.500s", path, a.body ? a.body : "out of memory");
     free(a.body);
     return rc;
 }
 
-int sq_toxi_server_new(uv_loop_t *loop, const char *self, const struct sq_toxi_opts *o, struct sq_toxi_server **out,
-                       struct sq_err *e)
+int sq_toxi_server_new(uv_loop_t *loop, const char *self, const struct sq_toxi_opts *o, struct sq_patience *patience,
+                       struct sq_toxi_server **out, struct sq_err *e)
 {
     struct sq_toxi_server *s = calloc(1, sizeof(*s));
     if (!s)
@@ -232,6 +244,7 @@ int sq_toxi_server_new(uv_loop_t *loop, const char *self, const struct sq_toxi_o
         free(s);
         return rc;
     }
+    s->patience = patience;
     s->toxi.seed = o->seed;
     s->toxi.metrics = o->metrics;
     sq_rng_seed(&s->rng, sq_rng_entropy());

@@ -299,6 +299,15 @@ static void forget(struct sq_toxi_proxy *p)
         (void)close(SQ_TAKE_FD(p->fd));
 }
 
+static void op_stop(void *arg, struct sq_toxi_proxy *p)
+{
+    struct sq_toxi_link *l = arg;
+    forget(p);
+    if (l->fd >= 0)
+        (void)checked(l,
+                      ask(l, json_pack("{s:s,s:I}", "op", "unplain", "id", (json_int_t)p->id), p->id, -1, NULL, NULL));
+}
+
 static int op_start(void *arg, struct sq_toxi_proxy *p, struct sq_err *e)
 {
     struct sq_toxi_link *l = arg;
@@ -307,17 +316,8 @@ static int op_start(void *arg, struct sq_toxi_proxy *p, struct sq_err *e)
     rc = rc ? rc : checked(l, send_proxy(l, p, e));
     rc = rc ? rc : say_address(p, e);
     if (rc < 0)
-        forget(p);
+        op_stop(l, p); /* the process may have taken it already */
     return rc;
-}
-
-static void op_stop(void *arg, struct sq_toxi_proxy *p)
-{
-    struct sq_toxi_link *l = arg;
-    forget(p);
-    if (l->fd >= 0)
-        (void)checked(l,
-                      ask(l, json_pack("{s:s,s:I}", "op", "unplain", "id", (json_int_t)p->id), p->id, -1, NULL, NULL));
 }
 
 static int op_rules(void *arg, struct sq_toxi_proxy *p, struct sq_err *e)
