@@ -308,8 +308,6 @@ static int resolve_names(struct sq_fault *f, struct sq_err *e)
 
         (void)poll(&p, 1, RESOLVE_POLL_MS);
         sq_engine_beat(f->engine);
-        if (!p.revents)
-            continue;
         r = sq_resolving_end(w, &n->match, NULL, e);
         if (r != -EAGAIN)
             break;

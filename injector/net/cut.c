@@ -294,8 +294,7 @@ static int resolve(struct sq_cut *c, const struct sq_netns *ns, struct sq_err *e
         struct pollfd p = {.fd = fd, .events = POLLIN};
 
         sq_engine_beat(c->eng);
-        if (poll(&p, 1, BEAT_MS) <= 0)
-            continue;
+        (void)poll(&p, 1, BEAT_MS);
         r = sq_resolving_end(work, &c->hosts, NULL, e);
         if (r != -EAGAIN)
             break;

@@ -47,9 +47,9 @@ static int open_here(void *arg, struct sq_err *e)
     cleanup_close int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
 
     if (fd < 0) {
-        sq_err_cls(e, SQ_C_UNSUPPORTED, -errno, "this kernel has no nftables: %s", strerror(errno));
+        int r = sq_err_cls(e, SQ_C_UNSUPPORTED, -errno, "this kernel has no nftables: %s", strerror(errno));
         sq_err_hint(e, "CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET are needed");
-        return -errno;
+        return r;
     }
     nft->ctx = nft_ctx_new(NFT_CTX_DEFAULT);
     if (!nft->ctx)

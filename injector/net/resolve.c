@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -107,14 +108,26 @@ static void fail(int fd, const char *what)
     _exit(1);
 }
 
+/* What PATH stands for is theirs: to open a device may do something, so it is looked at before it is opened. */
+static int open_regular(int at)
+{
+    char self[64];
+    struct stat st;
+
+    if (at < 0 || fstat(at, &st) < 0 || !S_ISREG(st.st_mode))
+        return -1;
+    (void)snprintf(self, sizeof self, "/proc/self/fd/%d", at);
+    return open(self, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+}
+
 /* The text of a file as the inhabitants of the namespace see it; NULL: there is none. PATH may lead through
  * /proc/PID/root: a symbolic link there means something in that root. */
 static char *read_theirs(const char *path)
 {
-    struct open_how how = {.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK, .resolve = RESOLVE_IN_ROOT};
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT};
     char root[64], *text = malloc(FILE_MAX);
     const char *rest = strncmp(path, "/proc/", 6) == 0 ? strstr(path, "/root/") : NULL;
-    cleanup_close int dir = -1, fd = -1;
+    cleanup_close int dir = -1, at = -1, fd = -1;
     size_t len = 0;
 
     if (!text)
@@ -122,10 +135,11 @@ static char *read_theirs(const char *path)
     if (rest) {
         (void)snprintf(root, sizeof root, "%.*s", (int)(rest + 5 - path), path);
         dir = open(root, O_PATH | O_CLOEXEC);
-        fd = (int)syscall(SYS_openat2, dir, rest + 6, &how, sizeof how);
+        at = (int)syscall(SYS_openat2, dir, rest + 6, &how, sizeof how);
     }
-    if (!rest || (fd < 0 && errno == ENOSYS)) /* before Linux 5.6 */
-        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (!rest || (at < 0 && errno == ENOSYS)) /* before Linux 5.6 */
+        at = open(path, O_PATH | O_CLOEXEC);
+    fd = open_regular(at);
     for (ssize_t n = 1; fd >= 0 && n > 0 && len<FILE_MAX - 1; len += n> 0 ? (size_t)n : 0)
         n = read(fd, text + len, FILE_MAX - 1 - len);
     text[len] = '\0';
