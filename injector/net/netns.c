@@ -76,11 +76,21 @@ static int take_open(int open_fd, const char *path, struct sq_netns *ns, struct 
     return 0;
 }
 
-/* -ENOENT when there is nothing. */
+/* -ENOENT when there is nothing. A record's path may be a user's, and a device by now: to open one may do something, so
+ * it is looked at first. */
 static int open_path(const char *path, struct sq_err *e)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    cleanup_close int at = open(path, O_PATH | O_CLOEXEC);
+    struct statfs fs;
+    char self[64];
+    int fd = -1;
 
+    if (at >= 0 && (fstatfs(at, &fs) < 0 || fs.f_type != NSFS))
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "%.200s is not a network namespace", path);
+    if (at >= 0) {
+        (void)snprintf(self, sizeof self, "/proc/self/fd/%d", at);
+        fd = open(self, O_RDONLY | O_CLOEXEC);
+    }
     if (fd >= 0)
         return fd;
     return errno == ENOENT || errno == ESRCH

@@ -263,7 +263,7 @@ static void look(struct process *p)
         struct cmsghdr align;
     } control;
     while (p->wire >= 0) {
-        int fds[FDS_MAX];
+        int fds[FDS_MAX + 1]; /* CMSG_SPACE rounds up */
         size_t n_fds = 0;
         struct iovec iov = {.iov_base = p->message, .iov_len = sizeof p->message};
         struct msghdr m = {
