@@ -42,7 +42,7 @@ static int refuse(struct sq_err *e, int rc, const char *what)
 
     sq_err_cls(e, denied ? SQ_C_DENIED : SQ_C_UNSUPPORTED, rc, "packet backend: %s: %s", what, strerror(-rc));
     sq_err_hint(e, denied ? "run squalld as root, or give it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
-                          : "it needs Linux 5.8 with CONFIG_BPF_SYSCALL, and tcx (6.6) or CONFIG_NET_SCH_INGRESS and "
+                          : "it needs Linux 5.13 with CONFIG_BPF_SYSCALL, and tcx (6.6) or CONFIG_NET_SCH_INGRESS and "
                             "CONFIG_NET_CLS_BPF");
     return rc;
 }
