@@ -21,6 +21,7 @@
 #include "toxiproxy.h"
 
 #define ANSWER_NS SQ_S
+#define MESSAGES_AT_ONCE 64 /* then others have their turn */
 #define BACKLOG 4096
 #define AGAIN_MS 200 /* after it died */
 
@@ -158,7 +159,7 @@ static void on_readable(uv_poll_t *h, int status, int events)
     struct sq_toxi_link *l = h->data;
     int rc = status < 0 ? -EPIPE : 1;
     (void)events;
-    while (rc == 1) { /* its statistics are nobody's */
+    for (int i = 0; i < MESSAGES_AT_ONCE && rc == 1; i++) { /* its statistics are nobody's */
         json_t *msg = NULL;
         rc = receive(l, &msg);
         json_decref(msg);

@@ -280,18 +280,20 @@ static int note_before(void *arg, struct sq_err *e)
     const int one[SQ_LOOPBACK_KNOBS] = {1, 1};
     int rc = 0;
 
-    d->noted = d->ds->clsact || d->loopback;
-    if (inherit(d))
+    if (inherit(d)) {
+        d->noted = true;
         return 0;
+    }
     if (d->ds->clsact) {
         rc = sq_clsact_there(d->ifindex, e);
         d->clsact_made = rc == 0;
     }
-    if (rc >= 0 && d->loopback) {
+    if (rc >= 0 && d->loopback)
         rc = sq_loopback_read(d->lo_was, e);
-        rc = rc ? rc : sq_loopback_write(one, e);
-    }
-    return rc < 0 ? rc : 0;
+    if (rc < 0)
+        return rc;
+    d->noted = d->ds->clsact || d->loopback; /* from here on there is something to put back */
+    return d->loopback ? sq_loopback_write(one, e) : 0;
 }
 
 static int make_all(struct sq_packet_device *d, const struct sq_netns *ns, struct sq_err *e)
