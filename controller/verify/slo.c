@@ -29,7 +29,7 @@ static const struct sq_param params[] = {
 struct felt {
     const struct sq_ev_endpoint *ep;
     struct sq_ev_sums sums;
-    struct sq_hist *h;
+    struct sq_hist *h, *ok; /* all, and the good ones */
     uint64_t secs;
     struct sq_window span;
 };
@@ -51,6 +51,7 @@ static int feel(const struct job *job, const struct sq_ev_endpoint *ep, struct f
     f->ep = ep;
     memset(&f->sums, 0, sizeof f->sums);
     sq_hist_reset(f->h);
+    sq_hist_reset(f->ok);
     f->secs = 0;
     f->span = (struct sq_window){0, 0};
     for (size_t i = 0; i < job->n_steps; i++) {
@@ -67,6 +68,7 @@ static int feel(const struct job *job, const struct sq_ev_endpoint *ep, struct f
         f->sums.n += one.n;
         f->secs += (uint64_t)(end - first);
         int rc = sq_ev_hist(job->ev, ep, first, end, "h", f->h, e);
+        rc = rc ? rc : sq_ev_hist(job->ev, ep, first, end, "hok", f->ok, e);
         if (rc)
             return rc;
         f->span.from_ns = any && f->span.from_ns < first * SQ_S ? f->span.from_ns : first * SQ_S;
@@ -88,6 +90,21 @@ static void say_more(struct sq_result *r, uint64_t k, uint64_t n, double limit, 
                             (unsigned long long)n);
 }
 
+/* A request that failed was not fast, however soon it failed. Does the limit hold as surely when those are counted as
+ * slow? */
+static bool holds_without_failures(const struct job *job, const struct felt *f, const struct sq_threshold *t)
+{
+    uint64_t n = sq_hist_count(f->h), slow = n - sq_hist_count_le(f->h, (int64_t)t->value);
+
+    if (f->sums.bad == 0)
+        return true;
+    if (sq_hist_count(f->ok) == f->sums.ok)
+        slow = n - sq_hist_count_le(f->ok, (int64_t)t->value);
+    else /* not told apart: all that failed may have failed soon */
+        slow = slow + f->sums.bad < n ? slow + f->sums.bad : n;
+    return sq_cp_upper(slow, n, job->conf) <= 1.0 - t->p / 100.0;
+}
+
 static void judge_percentile(const struct job *job, const struct felt *f, const struct sq_threshold *t,
                              struct sq_result *r)
 {
@@ -101,7 +118,12 @@ static void judge_percentile(const struct job *job, const struct felt *f, const 
     (void)snprintf(r->interval, sizeof r->interval, "[%s, %s] at %g %%",
                    q.has_lower ? sq_fmt_duration(q.lower, low, sizeof low) : "0",
                    q.has_upper ? sq_fmt_duration(q.upper, high, sizeof high) : "unknown", job->conf * 100);
-    if (q.has_upper && sq_threshold_holds(t, (double)q.upper))
+    if (q.has_upper && sq_threshold_holds(t, (double)q.upper) && !holds_without_failures(job, f, t))
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "%s is under its limit of %s only because requests failed fast: %llu of %llu failed", metric,
+                            sq_threshold_value(t, t->value, low, sizeof low), (unsigned long long)f->sums.bad,
+                            (unsigned long long)f->sums.n);
+    else if (q.has_upper && sq_threshold_holds(t, (double)q.upper))
         (void)sq_result_set(r, SQ_V_PASS, "%s stayed under its limit of %s", metric,
                             sq_threshold_value(t, t->value, low, sizeof low));
     else if (q.has_lower && !sq_threshold_holds(t, (double)q.lower))
@@ -185,8 +207,8 @@ static int judge_all(const struct job *job, const struct sq_threshold *t, size_t
 {
     cleanup_free const struct sq_ev_endpoint **eps = NULL;
     size_t n = 0;
-    struct felt f = {.h = sq_hist_new()};
-    int rc = f.h ? sq_endpoints_named(job->ev, endpoint, &eps, &n, e) : sq_err(e, -ENOMEM, "no memory for a check");
+    struct felt f = {.h = sq_hist_new(), .ok = sq_hist_new()};
+    int rc = f.h && f.ok ? sq_endpoints_named(job->ev, endpoint, &eps, &n, e) : sq_err(e, -ENOMEM, "no memory for a check");
 
     if (!rc && n == 0)
         rc = nothing(job, endpoint, "the probe recorded no request", e);
@@ -202,6 +224,7 @@ static int judge_all(const struct job *job, const struct sq_threshold *t, size_t
         if (t[k].metric == SQ_M_SENT_RATE)
             rc = judge(job, &f, &t[k], e);
     sq_hist_free(f.h);
+    sq_hist_free(f.ok);
     return rc;
 }
 

@@ -51,6 +51,23 @@ static void percentiles(void **state)
     rig_close(&r);
 }
 
+static void failures_are_not_fast(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    build(&r, 60, 60, 1); /* all fail at once */
+    EXPECT(&r, rig_check(&r, "slo", "{\"step\":\"one\",\"thresholds\":[" P95(500) "]}"), "inconclusive");
+    assert_non_null(strstr(rig_why(&r, 0), "540 of 540 failed"));
+    rig_close(&r);
+    build(&r, 60, 4, 1); /* a little over one in twenty */
+    EXPECT(&r, rig_check(&r, "slo", "{\"step\":\"one\",\"thresholds\":[" P95(500) "]}"), "inconclusive");
+    rig_close(&r);
+    build(&r, 60, 1, 1); /* one in sixty: p95 is theirs who were served */
+    EXPECT(&r, rig_check(&r, "slo", "{\"step\":\"one\",\"thresholds\":[" P95(500) "]}"), "pass");
+    rig_close(&r);
+}
+
 static void error_rates(void **state)
 {
     struct rig r;
@@ -162,8 +179,9 @@ static void closed_loop(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(percentiles),   cmocka_unit_test(error_rates), cmocka_unit_test(pooled_and_rates),
-        cmocka_unit_test(each_endpoint), cmocka_unit_test(worthless),   cmocka_unit_test(closed_loop),
+        cmocka_unit_test(percentiles),      cmocka_unit_test(failures_are_not_fast), cmocka_unit_test(error_rates),
+        cmocka_unit_test(pooled_and_rates), cmocka_unit_test(each_endpoint),         cmocka_unit_test(worthless),
+        cmocka_unit_test(closed_loop),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
