@@ -7,7 +7,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from squall import *
 
 RUNS = int(os.environ.get("DEMO_RUNS", "5"))
-NETWORK_RUNS = min(RUNS, 3) if RUNS <= 5 else RUNS
+NETWORK_RUNS = min(RUNS, 2) if RUNS <= 5 else RUNS
 NAMESPACE = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "demo"]
 
 

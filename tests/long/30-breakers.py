@@ -4,7 +4,7 @@ the second), and the package circuitbreaker of Python. With the breaker the scen
 exactly the breaker check; with too little load that check is inconclusive.
 
     tests/long/30-breakers.py [opossum|haproxy|nginx|python]"""
-import os, sys
+import concurrent.futures, os, sys, threading
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from squall import *
@@ -39,13 +39,19 @@ BREAKERS = {
 }
 
 
+given, lock = set(), threading.Lock()
+
+
 def free_ports(n):
-    taken = [socket.socket() for _ in range(n)]
-    for s in taken:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in taken]
-    for s in taken:
-        s.close()
+    ports = []
+    with lock:
+        while len(ports) < n:
+            with socket.socket() as s:
+                s.bind(("127.0.0.1", 0))
+                port = s.getsockname()[1]
+            if port not in given:
+                given.add(port)
+                ports.append(port)
     return ports
 
 
@@ -96,7 +102,9 @@ def judge(name, what, breaker, rate, code, failed):
 
 
 stalls = Stalls()
-for name in sys.argv[1:] or BREAKERS:
+
+
+def judge_all(name):
     if name == "opossum":
         got = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=NODE, capture_output=True, text=True)
         if got.returncode:
@@ -104,3 +112,8 @@ for name in sys.argv[1:] or BREAKERS:
     judge(name, "with its breaker", "on", "40/s", 0, [])
     judge(name, "without it", "off", "40/s", 1, ["circuit_breaker"])
     judge(name, "at too little load", "on", "1/s", 3, [])
+
+
+with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    for done in [pool.submit(judge_all, name) for name in sys.argv[1:] or BREAKERS]:
+        done.result()
