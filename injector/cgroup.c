@@ -184,7 +184,8 @@ int sq_cgroup_id(const char *path, uint64_t *id, uint32_t *level, struct sq_err 
         return r;
     /* In a cgroup namespace of our own, what is above it, and so the depth, can't be seen (PROC_CGROUP_INIT_INO). */
     if (stat("/proc/self/ns/cgroup", &st) == 0 && st.st_ino != 0xEFFFFFFBu)
-        return sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP, "squalld is in a cgroup namespace: it can't tell cgroups apart");
+        return sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP,
+                          "squalld is in a cgroup namespace: it can't tell cgroups apart");
     if (name_to_handle_at(AT_FDCWD, path, &handle.h, &mount_id, 0) < 0)
         return sq_err_sys(e, -errno, "cannot find the id of the cgroup %s", path);
     memcpy(id, handle.h.f_handle, sizeof *id);

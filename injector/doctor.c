@@ -87,7 +87,8 @@ static int add_kinds(struct sq_engine *eng, bool bpf, json_t *checks)
     for (size_t i = 0; i < n; i++) {
         enum sq_target t = k[i].spec->target;
         struct said *s = ask(eng, said, &n_said, k[i].ops->check);
-        struct check c = {k[i].spec->name, how_of(t, bpf, how_network), t == SQ_T_PROCESS || (t == SQ_T_EDGE && seccomp)};
+        struct check c = {k[i].spec->name, how_of(t, bpf, how_network),
+                          t == SQ_T_PROCESS || (t == SQ_T_EDGE && seccomp)};
         add(checks, &c, s->rc, &s->e);
     }
     return 0;

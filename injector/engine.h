@@ -15,8 +15,8 @@
 
 struct sq_services;       /* service.h */
 struct sq_packet_devices; /* net/packet_device.h */
-struct sq_cuts;     /* net/cut.h */
-struct sq_page;     /* page.h */
+struct sq_cuts;           /* net/cut.h */
+struct sq_page;           /* page.h */
 struct sq_beat_page;
 
 struct sq_engine_opts {
@@ -58,7 +58,8 @@ void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd);
 /* What the netem backend knows of the devices it is on: its own (net/netem_shaper.c). */
 void **sq_engine_netem(struct sq_engine *eng);
 uint32_t *sq_engine_backends(struct sq_engine *eng); /* of network faults: bits of those whose check has passed */
-/* What F acts on is gone (an interface, a namespace): take it back now, say BY in the event, and forget it. F is freed. */
+/* What F acts on is gone (an interface, a namespace): take it back now, say BY in the event, and forget it. F is freed.
+ */
 void sq_engine_fault_over(struct sq_fault *f, const char *by);
 
 struct sq_packet_devices *sq_engine_packets(struct sq_engine *eng); /* of the packet backend */
@@ -66,7 +67,8 @@ struct sq_packet_devices *sq_engine_packets(struct sq_engine *eng); /* of the pa
 const char *sq_engine_run_of(struct sq_engine *eng, const char *fault);
 
 const char *sq_run_id(const struct sq_run *run);
-/* The probe's path as the controller gave it ("probe" of POST /v1/runs), as sq_match_probe makes it of that; borrowed. */
+/* The probe's path as the controller gave it ("probe" of POST /v1/runs), as sq_match_probe makes it of that; borrowed.
+ */
 const json_t *sq_engine_probe(const struct sq_run *run);
 uint64_t sq_run_seed(const struct sq_run *run);
 struct sq_run *sq_run_find(struct sq_engine *eng, const char *run_id);

@@ -57,7 +57,7 @@ struct sq_run {
     json_t *named; /* processes that its faults named: {"pid","start","instance"}, for snapshots */
     enum { SQ_RUN_LIVE, SQ_RUN_ENDING, SQ_RUN_ENDED } state;
     json_t *probe; /* whose path network faults spare; may be NULL */
-    json_t *left; /* of its end */
+    json_t *left;  /* of its end */
     int64_t ended_at;
     struct sq_waiter *waiters;
 };
@@ -69,11 +69,11 @@ struct sq_engine {
     struct sq_intercept *intercept;
     struct sq_services *services;
     struct sq_packet_devices *packets;
-    struct sq_run *runs; /* live, ending, and ended less than SQ_KEPT_NS ago; newest first */
+    struct sq_run *runs;  /* live, ending, and ended less than SQ_KEPT_NS ago; newest first */
     struct sq_cuts *cuts; /* net/cut.c's; NULL: there is none */
     uint64_t n_runs, n_faults;
     uint64_t able; /* a bit for each fault kind, in the order of kinds.def, whose check has passed */
-    void *netem; /* of net/netem_shaper.c */
+    void *netem;   /* of net/netem_shaper.c */
     uint32_t backends;
     struct sq_patience *patience; /* while an API request is carried out */
     uv_timer_t timer;

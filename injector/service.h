@@ -1,8 +1,8 @@
-/* Services: processes that a run starts, each instance in a session and (root with cgroup2) a cgroup of its own, entered
- * before exec. A started instance is a loan like a fault: its undo record (kill its tree, remove its cgroup) is journaled
- * before the fork, and the same sq_service_revert is run by squalld, the keeper and a sweep. The tree of an instance is its
- * cgroup; without one, all processes of its session and those that carry SQUALL_INSTANCE=<run>/<instance>@<injector> in
- * their environment (and the children of any of them).
+/* Services: processes that a run starts, each instance in a session and (root with cgroup2) a cgroup of its own,
+ * entered before exec. A started instance is a loan like a fault: its undo record (kill its tree, remove its cgroup) is
+ * journaled before the fork, and the same sq_service_revert is run by squalld, the keeper and a sweep. The tree of an
+ * instance is its cgroup; without one, all processes of its session and those that carry
+ * SQUALL_INSTANCE=<run>/<instance>@<injector> in their environment (and the children of any of them).
  *
  * An instance lives as long as its first process (a service must not put itself in the background): what is left of its
  * tree then is killed. Its environment is the request's `env` over PATH, HOME, USER, LOGNAME, SHELL and LANG of the
@@ -33,22 +33,23 @@ void sq_service_start(struct sq_services *s, struct sq_run *run, const struct sq
 /* `exec`: a place where a launcher of the caller's own may report ({"token","socket"}). */
 int sq_service_exec(struct sq_services *s, struct sq_run *run, const struct sq_peer *peer, const json_t *def,
                     json_t **answer, struct sq_err *e);
-/* A probe that sends from here (API.md), with the rights of PEER, root's as nobody. ORDER is the agent's (run/agent.h of
- * the controller), and passed on as it is. */
+/* A probe that sends from here (API.md), with the rights of PEER, root's as nobody. ORDER is the agent's (run/agent.h
+ * of the controller), and passed on as it is. */
 void sq_service_probe(struct sq_services *s, struct sq_run *run, const struct sq_peer *peer, const json_t *order,
                       sq_service_done *done, void *arg);
 /* It plans no more; NOW: nor does it wait long for answers. */
 int sq_service_probe_stop(struct sq_services *s, const char *run_id, bool now, struct sq_err *e);
 json_t *sq_service_list(struct sq_services *s, const char *run_id);
 /* End one service (name) or all of the run (NULL): TERM, `grace_ns`, KILL. done() gets {"clean","left"}. */
-void sq_service_stop(struct sq_services *s, const char *run_id, const char *name, int64_t grace_ns, sq_service_done *done,
-                     void *arg);
+void sq_service_stop(struct sq_services *s, const char *run_id, const char *name, int64_t grace_ns,
+                     sq_service_done *done, void *arg);
 /* A fault on this instance begins or ends: `restart: after_fault` waits for the end. */
 void sq_service_fault(struct sq_services *s, const char *run_id, const char *instance, bool on);
 
 /* Instances of a service of a run, for targets: calls fn(instance name, pid, start, cgroup path or NULL). */
 int sq_service_each(struct sq_services *s, const char *run_id, const char *service,
-                    int (*fn)(const char *instance, pid_t pid, uint64_t start, const char *cgroup, void *arg), void *arg);
+                    int (*fn)(const char *instance, pid_t pid, uint64_t start, const char *cgroup, void *arg),
+                    void *arg);
 
 /* Undo records of kind "service". ENG NULL in keeper and sweep: then it blocks until the tree is gone (at most 2 s). */
 int sq_service_revert(struct sq_engine *eng, const json_t *undo, struct sq_err *e);

@@ -110,7 +110,7 @@ struct svc {
     int log;
     size_t logged;
     char tail[SVC_TAIL];
-    size_t tail_len; /* bytes ever written; the ring holds the last SVC_TAIL of them */
+    size_t tail_len;         /* bytes ever written; the ring holds the last SVC_TAIL of them */
     struct svc_lines *lines; /* a probe's: its output is records; NULL: not a probe */
 };
 

@@ -103,7 +103,8 @@ struct sq_toxi_opts {
 };
 struct sq_toxi_server;
 struct sq_patience;
-/* PATIENCE (patience.h; may be NULL) is borrowed: a request may mean a thousand proxies, or one that does not answer. */
+/* PATIENCE (patience.h; may be NULL) is borrowed: a request may mean a thousand proxies, or one that does not answer.
+ */
 int sq_toxi_server_new(uv_loop_t *loop, const char *self, const struct sq_toxi_opts *o, struct sq_patience *patience,
                        struct sq_toxi_server **out, struct sq_err *e);
 /* End all proxies and their connections. It is freed when its handles are closed. */

@@ -324,7 +324,8 @@ static void print_hit(const struct sq_term *t, const json_t *hit)
 /* Whom a fault will meet, as far as it can be known before the services are there. */
 static void print_target(const struct planning *p, const json_t *stretch)
 {
-    const json_t *target = json_object_get(stretch, "target"), *hits = json_object_get(stretch, "hit"), *hit, *note, *notes;
+    const json_t *target = json_object_get(stretch, "target"), *hits = json_object_get(stretch, "hit"), *hit, *note,
+                 *notes;
     const struct sq_fault_spec *spec = sq_fault_spec_find(sq_json_str_or(stretch, "uses", ""));
     const struct sq_term *t = p->t;
     size_t i, chosen = 0;

@@ -42,8 +42,8 @@ static int report_main(const struct sq_args *a, struct sq_term *t)
     int r;
 
     if (format && !sq_report_find(format))
-        return sq_term_usage(t, "one of terminal, json, junit, markdown, html, hlog", "report: there is no format \"%s\"",
-                             format);
+        return sq_term_usage(t, "one of terminal, json, junit, markdown, html, hlog",
+                             "report: there is no format \"%s\"", format);
     if (!format && sq_args_has(a, "output"))
         return sq_term_usage(t, "say which with --format", "report: --output takes one format");
     r = sq_evidence_read(a->argv[0], &ev, &e);

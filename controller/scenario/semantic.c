@@ -121,7 +121,8 @@ static void check_from(struct sq_norm *c, const struct sq_node *nodes, const jso
         }
     }
     if (json_object_get(hosts, "self"))
-        sq_diag_error(c->d, nodes ? nodes->pos : (struct sq_pos){1, 1}, NULL, "hosts: \"self\" is the one that runs this");
+        sq_diag_error(c->d, nodes ? nodes->pos : (struct sq_pos){1, 1}, NULL,
+                      "hosts: \"self\" is the one that runs this");
 }
 
 static void check_ids(struct sq_norm *c, const struct sq_node *nodes, const json_t *steps)

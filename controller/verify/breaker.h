@@ -1,9 +1,10 @@
 /* What a circuit breaker looks like from outside: when a caller's calls stopped and came back. Used by the check
  * circuit_breaker and by the band of breaker states in reports.
  *
- * Silence is a pause of 200 ms or more between two calls in which at least SQ_SILENCE calls were to be expected: from the instance's own
- * rate in steady state, in proportion to the load that the probe sends. A pause in which the caller could not call,
- * because all its calls under way were stuck, is none: such a caller calls again as soon as one of them ends. */
+ * Silence is a pause of 200 ms or more between two calls in which at least SQ_SILENCE calls were to be expected: from
+ * the instance's own rate in steady state, in proportion to the load that the probe sends. A pause in which the caller
+ * could not call, because all its calls under way were stuck, is none: such a caller calls again as soon as one of them
+ * ends. */
 #ifndef SQUALL_VERIFY_BREAKER_H
 #define SQUALL_VERIFY_BREAKER_H
 

@@ -10,9 +10,10 @@
 
 #include "squall/err.h"
 
-#define SQ_RANK_MAX 200       /* values a side */
-#define SQ_RANK_EXACT_MAX 100 /* values of both sides together up to which p is exact; above: normal, ties corrected   \
-                               */
+#define SQ_RANK_MAX 200 /* values a side */
+#define SQ_RANK_EXACT_MAX                                                                                              \
+    100 /* values of both sides together up to which p is exact; above: normal, ties corrected                         \
+         */
 
 enum sq_tail { SQ_TWO_SIDED, SQ_B_GREATER, SQ_B_LESS };
 

@@ -120,8 +120,8 @@ static void judge_percentile(const struct job *job, const struct felt *f, const 
                    q.has_upper ? sq_fmt_duration(q.upper, high, sizeof high) : "unknown", job->conf * 100);
     if (q.has_upper && sq_threshold_holds(t, (double)q.upper) && !holds_without_failures(job, f, t))
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
-                            "%s is under its limit of %s only because requests failed fast: %llu of %llu failed", metric,
-                            sq_threshold_value(t, t->value, low, sizeof low), (unsigned long long)f->sums.bad,
+                            "%s is under its limit of %s only because requests failed fast: %llu of %llu failed",
+                            metric, sq_threshold_value(t, t->value, low, sizeof low), (unsigned long long)f->sums.bad,
                             (unsigned long long)f->sums.n);
     else if (q.has_upper && sq_threshold_holds(t, (double)q.upper))
         (void)sq_result_set(r, SQ_V_PASS, "%s stayed under its limit of %s", metric,
@@ -208,7 +208,8 @@ static int judge_all(const struct job *job, const struct sq_threshold *t, size_t
     cleanup_free const struct sq_ev_endpoint **eps = NULL;
     size_t n = 0;
     struct felt f = {.h = sq_hist_new(), .ok = sq_hist_new()};
-    int rc = f.h && f.ok ? sq_endpoints_named(job->ev, endpoint, &eps, &n, e) : sq_err(e, -ENOMEM, "no memory for a check");
+    int rc =
+        f.h && f.ok ? sq_endpoints_named(job->ev, endpoint, &eps, &n, e) : sq_err(e, -ENOMEM, "no memory for a check");
 
     if (!rc && n == 0)
         rc = nothing(job, endpoint, "the probe recorded no request", e);

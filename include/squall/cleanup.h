@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static inline void sq_cleanup_freep(void *p) { free(*(void **)p); }
+static inline void sq_cleanup_freep(void *p)
+{
+    free(*(void **)p);
+}
 static inline void sq_cleanup_closep(const int *fd)
 {
     if (*fd >= 0)
@@ -22,17 +25,17 @@ static inline void sq_cleanup_fclosep(FILE **f)
 #define cleanup_close __attribute__((cleanup(sq_cleanup_closep)))
 #define cleanup_fclose __attribute__((cleanup(sq_cleanup_fclosep)))
 
-#define SQ_TAKE(p)                     \
-    __extension__({                    \
-        __typeof__(p) sq_taken_ = (p); \
-        (p) = NULL;                    \
-        sq_taken_;                     \
+#define SQ_TAKE(p)                                                                                                     \
+    __extension__({                                                                                                    \
+        __typeof__(p) sq_taken_ = (p);                                                                                 \
+        (p) = NULL;                                                                                                    \
+        sq_taken_;                                                                                                     \
     })
-#define SQ_TAKE_FD(fd)           \
-    __extension__({              \
-        int sq_taken_fd_ = (fd); \
-        (fd) = -1;               \
-        sq_taken_fd_;            \
+#define SQ_TAKE_FD(fd)                                                                                                 \
+    __extension__({                                                                                                    \
+        int sq_taken_fd_ = (fd);                                                                                       \
+        (fd) = -1;                                                                                                     \
+        sq_taken_fd_;                                                                                                  \
     })
 #define SQ_COUNT(a) (sizeof(a) / sizeof((a)[0]))
 

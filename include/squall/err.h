@@ -18,13 +18,21 @@ enum sq_class {
 #define SQ_ERR_MSG 768
 
 struct sq_err {
-    int code;           /* -errno; 0: no error */
+    int code; /* -errno; 0: no error */
     enum sq_class cls;
     char msg[SQ_ERR_MSG]; /* what happened, to what: no trailing newline or full stop */
-    char hint[384];     /* what to do about it; may be empty */
+    char hint[384];       /* what to do about it; may be empty */
 };
 
-enum sq_exit { SQ_PASS = 0, SQ_FAIL = 1, SQ_USAGE = 2, SQ_INCONCLUSIVE = 3, SQ_ABORTED = 4, SQ_INFRA = 5, SQ_UNCLEAN = 6 };
+enum sq_exit {
+    SQ_PASS = 0,
+    SQ_FAIL = 1,
+    SQ_USAGE = 2,
+    SQ_INCONCLUSIVE = 3,
+    SQ_ABORTED = 4,
+    SQ_INFRA = 5,
+    SQ_UNCLEAN = 6
+};
 
 /* Fill E (may be NULL) and return CODE, which must be negative. The first fill wins: a filled E is left as it is. */
 int sq_err(struct sq_err *e, int code, const char *fmt, ...) SQ_PRINTF(3, 4);

@@ -22,7 +22,8 @@ uint64_t sq_hist_count(const struct sq_hist *h);
 int64_t sq_hist_min(const struct sq_hist *h); /* 0 when empty */
 int64_t sq_hist_max(const struct sq_hist *h);
 double sq_hist_mean(const struct sq_hist *h);
-/* Value at percentile p (0..100): the highest equivalent value of the bucket that holds the ceil(p% * n)-th; 0 when empty. */
+/* Value at percentile p (0..100): the highest equivalent value of the bucket that holds the ceil(p% * n)-th; 0 when
+ * empty. */
 int64_t sq_hist_percentile(const struct sq_hist *h, double p);
 /* The k-th smallest value (1-based), for order-statistic intervals. */
 int64_t sq_hist_rank(const struct sq_hist *h, uint64_t k);

@@ -8,7 +8,10 @@
 
 #include "squall/err.h"
 
-static inline void sq_json_decrefp(json_t **j) { json_decref(*j); }
+static inline void sq_json_decrefp(json_t **j)
+{
+    json_decref(*j);
+}
 #define cleanup_json __attribute__((cleanup(sq_json_decrefp)))
 
 /* Parse at most `len` bytes; depth and size limits as jansson's, duplicate keys refused. */

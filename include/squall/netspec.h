@@ -29,7 +29,8 @@ int sq_partition_check(const json_t *target, char *where, size_t len, struct sq_
 
 /* "10mbit", "125kbps" as tc writes them: bytes a second. */
 int sq_parse_bandwidth(const char *s, uint64_t *bytes, struct sq_err *e);
-/* The name of a distribution, or file:PATH, hlog:PATH, run:DIR#ENDPOINT; whether the file is there is another matter. */
+/* The name of a distribution, or file:PATH, hlog:PATH, run:DIR#ENDPOINT; whether the file is there is another matter.
+ */
 int sq_distribution_check(const char *s, struct sq_err *e);
 size_t sq_distribution_path(const char *s); /* where its path begins; 0: it has none */
 int sq_preset_check(const char *name, struct sq_err *e);
@@ -37,8 +38,8 @@ int sq_preset_check(const char *name, struct sq_err *e);
 int sq_network_with_check(const json_t *with, char *where, size_t len, struct sq_err *e);
 int sq_partition_with_check(const json_t *with, char *where, size_t len, struct sq_err *e);
 
-/* What a network fault hit, for people: "eth0 egress by packet", "between self and 10.0.0.0/8". False: HIT is of another
- * kind of fault. Writes at most LEN bytes. */
+/* What a network fault hit, for people: "eth0 egress by packet", "between self and 10.0.0.0/8". False: HIT is of
+ * another kind of fault. Writes at most LEN bytes. */
 bool sq_network_hit_text(const json_t *hit, char *buf, size_t len);
 
 #endif

@@ -1,5 +1,5 @@
-/* Regular expressions that come from outside, by PCRE2: what a person writes for grep -E works, and neither compiling nor
- * matching can take more time or memory than is allowed here (glibc's regexec can take minutes and gigabytes). */
+/* Regular expressions that come from outside, by PCRE2: what a person writes for grep -E works, and neither compiling
+ * nor matching can take more time or memory than is allowed here (glibc's regexec can take minutes and gigabytes). */
 #ifndef SQUALL_PATTERN_H
 #define SQUALL_PATTERN_H
 

@@ -22,9 +22,9 @@ struct sq_proc {
 int sq_proc_read(pid_t pid, struct sq_proc *p, struct sq_err *e);
 /* A pidfd for exactly the process (pid, start): -ESRCH when it is gone or another one has the number. */
 int sq_proc_pidfd(pid_t pid, uint64_t start, struct sq_err *e);
-int sq_pidfd_open(pid_t pid);                    /* -errno */
-int sq_pidfd_signal(int pidfd, int sig);         /* -errno */
-int sq_pidfd_getfd(int pidfd, int fd);           /* -errno */
+int sq_pidfd_open(pid_t pid);            /* -errno */
+int sq_pidfd_signal(int pidfd, int sig); /* -errno */
+int sq_pidfd_getfd(int pidfd, int fd);   /* -errno */
 /* At most len-1 bytes of a small file of proc or cgroupfs, NUL-terminated. Returns how many, or -errno. */
 ssize_t sq_proc_slurp(const char *path, char *buf, size_t len);
 /* The command line, arguments joined by spaces, at most len-1 bytes; the comm in brackets for kernel threads. */

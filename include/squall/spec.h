@@ -33,16 +33,22 @@ struct sq_param {
     const char *name;
     enum sq_ptype type;
     unsigned flags;
-    const char *def;    /* as a person would write it; NULL: none */
-    const char *values; /* SQ_P_ENUM: "a|b|c" */
-    const char *doc;    /* one sentence */
+    const char *def;               /* as a person would write it; NULL: none */
+    const char *values;            /* SQ_P_ENUM: "a|b|c" */
+    const char *doc;               /* one sentence */
     const struct sq_param *fields; /* SQ_P_MAP, SQ_P_MAPS: what is in it; ends with SQ_PARAM_END */
 };
-#define SQ_PARAM_END { NULL, SQ_P_STRING, 0, NULL, NULL, NULL }
+#define SQ_PARAM_END                                                                                                   \
+    {                                                                                                                  \
+        NULL, SQ_P_STRING, 0, NULL, NULL, NULL                                                                         \
+    }
 
 /* Of faults whose dose can be set. 0 is a control step: everything is done but the harm. */
 #define SQ_PARAM_DOSE                                                                                                  \
-    { "dose", SQ_P_PERCENT, 0, NULL, NULL, "how much of it (default 100%); 0% does everything but the harm: a control" }
+    {                                                                                                                  \
+        "dose", SQ_P_PERCENT, 0, NULL, NULL,                                                                           \
+            "how much of it (default 100%); 0% does everything but the harm: a control"                                \
+    }
 
 /* What a fault acts on. */
 enum sq_target { SQ_T_PROCESS, SQ_T_EDGE, SQ_T_NETWORK, SQ_T_PARTITION };
@@ -62,12 +68,13 @@ const struct sq_param *sq_target_params(enum sq_target t);
 
 /* Check IN (object or NULL), written by a person, against PARAMS and give the normalized object with defaults filled in
  * (new reference). Unknown keys are errors with a hint for the nearest known one. `what` names the thing in messages
- * ("call/latency"). *bad_key (may be NULL) is the offending key (borrowed from IN or PARAMS), *bad_is_key 1 when the key
- * itself is wrong (unknown), 0 when its value is, so that a caller who knows positions can point at it. */
+ * ("call/latency"). *bad_key (may be NULL) is the offending key (borrowed from IN or PARAMS), *bad_is_key 1 when the
+ * key itself is wrong (unknown), 0 when its value is, so that a caller who knows positions can point at it. */
 int sq_spec_check(const char *what, const struct sq_param *params, const json_t *in, json_t **out, const char **bad_key,
                   int *bad_is_key, struct sq_err *e);
 /* The same for programs: what is normalized already (integer nanoseconds, rates per second) is taken as it is. */
-int sq_spec_normalize(const char *what, const struct sq_param *params, const json_t *in, json_t **out, struct sq_err *e);
+int sq_spec_normalize(const char *what, const struct sq_param *params, const json_t *in, json_t **out,
+                      struct sq_err *e);
 const char *sq_ptype_name(enum sq_ptype t); /* "duration" */
 /* The candidate nearest to WORD (Damerau-Levenshtein distance <= 2 and < half its length); NULL: none. */
 const char *sq_nearest(const char *word, const char *const *candidates, size_t n);

@@ -78,8 +78,7 @@ static const struct sq_param network_params[] = {
      "groups of conditions: all of a group must hold, any group is enough (default: every packet)", group_params},
     {"except", SQ_P_MAPS, 0, NULL, NULL, "groups of packets that are left alone", group_params},
     {"of", SQ_P_MAP, 0, NULL, NULL, "only the traffic of this process tree: exactly one of", of_params},
-    {"spare_control", SQ_P_BOOL, 0, "true", NULL,
-     "leave SSH, the controller's connection and the probe's path alone"},
+    {"spare_control", SQ_P_BOOL, 0, "true", NULL, "leave SSH, the controller's connection and the probe's path alone"},
     {"insert", SQ_P_ENUM, 0, "no", "no|classful",
      "classful: work below a root qdisc that somebody else configured, where it can take a class"},
     SQ_PARAM_END,
@@ -91,8 +90,7 @@ static const struct sq_param partition_params[] = {
     {"and", SQ_P_STRINGS, SQ_REQUIRED, NULL, NULL, "the second group: addresses, networks or host names"},
     {"namespace", SQ_P_STRING, 0, NULL, NULL,
      "the network namespace: a name, pid:N, container:ID or a path (default: squalld's own)"},
-    {"spare_control", SQ_P_BOOL, 0, "true", NULL,
-     "leave SSH, the controller's connection and the probe's path alone"},
+    {"spare_control", SQ_P_BOOL, 0, "true", NULL, "leave SSH, the controller's connection and the probe's path alone"},
     SQ_PARAM_END,
 };
 

@@ -38,10 +38,10 @@ struct sq_fault {
     struct sq_run *run;
     struct sq_engine *engine;
     struct sq_peer peer;
-    json_t *target; /* normalized */
-    json_t *with;   /* normalized */
-    json_t *hit;    /* array, filled by resolve: what exactly will be touched, for people and evidence, e.g.
-                       {"pid":12,"start":345,"cmd":"nginx ...","instance":"payments.0"} or {"edge":"checkout->payments"} */
+    json_t *target;    /* normalized */
+    json_t *with;      /* normalized */
+    json_t *hit;       /* array, filled by resolve: what exactly will be touched, for people and evidence, e.g.
+                          {"pid":12,"start":345,"cmd":"nginx ...","instance":"payments.0"} or {"edge":"checkout->payments"} */
     struct sq_rng rng; /* seeded from the run's seed and the fault's number */
     void *priv;        /* the kind's own; freed by ops->free */
 };

@@ -114,8 +114,10 @@ static __always_inline void tell(__u64 now, __u32 edge, const struct sq_decision
     bpf_ringbuf_submit(ev, 0);
 }
 
-/* Remember where the connect wanted to go: for the proxy, and for getpeername. 0: the table's index could not be used. */
-static __always_inline int write_flow(const struct call *k, const struct sq_decision *d, __u32 edge, __u64 now, __u32 *idx)
+/* Remember where the connect wanted to go: for the proxy, and for getpeername. 0: the table's index could not be used.
+ */
+static __always_inline int write_flow(const struct call *k, const struct sq_decision *d, __u32 edge, __u64 now,
+                                      __u32 *idx)
 {
     struct sq_peer_addr peer = {};
     __u32 zero = 0, *next = bpf_map_lookup_elem(&next_flow, &zero);
@@ -152,7 +154,8 @@ static __always_inline int write_flow(const struct call *k, const struct sq_deci
 }
 
 /* 1: go direct; 0: failed (errno set); 2: *to and *port are where to go instead. */
-static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct call *k, int bypass, __u32 *to, __u32 *port)
+static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct call *k, int bypass, __u32 *to,
+                                     __u32 *port)
 {
     struct sq_edge_counts *c;
     struct sq_edge_cfg *cfg;

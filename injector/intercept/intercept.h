@@ -25,8 +25,8 @@ typedef void sq_event_fn(void *arg, const char *run_id, json_t *obj);
 
 struct sq_intercept_opts {
     uv_loop_t *loop;
-    const char *dir;      /* RUN/<injector id>, for the proxy's Unix sockets */
-    const char *self;     /* path of the squalld executable: the proxy is `squalld proxy` */
+    const char *dir;  /* RUN/<injector id>, for the proxy's Unix sockets */
+    const char *self; /* path of the squalld executable: the proxy is `squalld proxy` */
     sq_event_fn *event;
     void *arg;
     /* Called with the proxy's pid and start time when it was started, and with pid 0 when it died (the engine tells the
@@ -34,8 +34,8 @@ struct sq_intercept_opts {
     void (*proxy_changed)(void *arg, pid_t pid, uint64_t start);
     /* A dup of every seccomp listener is handed over here for the keeper; the callee owns fd. -1: forget KEY. */
     void (*listener)(void *arg, uint64_t key, int fd);
-    /* After `listener`: where to note the id of each notification right after it was received, so that the keeper can let
-     * go what a killed squalld had in hand. NULL, or returns NULL: nowhere. */
+    /* After `listener`: where to note the id of each notification right after it was received, so that the keeper can
+     * let go what a killed squalld had in hand. NULL, or returns NULL: nowhere. */
     volatile uint64_t *(*seen)(void *arg, uint64_t key);
     volatile int64_t *proxy_beat; /* shared page: the proxy writes CLOCK_MONOTONIC ns here every 250 ms */
     int beat_fd;                  /* the memfd of that page, for the proxy, and */
@@ -60,23 +60,24 @@ struct sq_edge *sq_edge_find(struct sq_intercept *ic, const char *run_id, const 
 
 /* What the launcher of an instance must do. */
 struct sq_arming {
-    bool seccomp;            /* load `filter` with a listener, and send the listener */
-    void *filter;            /* struct sock_filter[]; malloc'd, owned by the caller of sq_intercept_arm */
-    size_t filter_len;       /* in bytes */
-    uint64_t key;            /* give it back to sq_intercept_supervise */
+    bool seccomp;      /* load `filter` with a listener, and send the listener */
+    void *filter;      /* struct sock_filter[]; malloc'd, owned by the caller of sq_intercept_arm */
+    size_t filter_len; /* in bytes */
+    uint64_t key;      /* give it back to sq_intercept_supervise */
 };
 /* Before the launch of an instance "checkout.0": attach BPF to its cgroup (cgroup_fd >= 0) for edges that need BPF, say
  * what the launcher must do for those that need seccomp. No edge of this caller: all zero. */
-int sq_intercept_arm(struct sq_intercept *ic, const char *run_id, const char *service, const char *instance, int cgroup_fd,
-                     struct sq_arming *out, struct sq_err *e);
+int sq_intercept_arm(struct sq_intercept *ic, const char *run_id, const char *service, const char *instance,
+                     int cgroup_fd, struct sq_arming *out, struct sq_err *e);
 /* The launched process's seccomp listener arrived (owned by the callee): answer its notifications. */
 int sq_intercept_supervise(struct sq_intercept *ic, uint64_t key, pid_t pid, int listener, struct sq_err *e);
 /* The instance is gone: detach, close. */
 void sq_intercept_disarm(struct sq_intercept *ic, const char *run_id, const char *instance);
 
-/* Rules: call faults. `rule` is {"fault","kind":"latency|error|blackhole|<on bytes, wire.h>","percent","delay","jitter",
- * "errno","seed","instances":[...] or absent; on bytes: "stream","rate","size","variation","share","correlation"},
- * normalized. Returns when the proxy and the kernel have it (bounded: 1 s, then -ETIMEDOUT). */
+/* Rules: call faults. `rule` is {"fault","kind":"latency|error|blackhole|<on bytes,
+ * wire.h>","percent","delay","jitter", "errno","seed","instances":[...] or absent; on bytes:
+ * "stream","rate","size","variation","share","correlation"}, normalized. Returns when the proxy and the kernel have it
+ * (bounded: 1 s, then -ETIMEDOUT). */
 int sq_edge_rule_set(struct sq_edge *edge, const json_t *rule, struct sq_err *e);
 int sq_edge_rule_clear(struct sq_edge *edge, const char *fault_id, struct sq_err *e);
 /* What is in force now, read from the BPF map and from the proxy, not from our own memory. New reference. */

@@ -9,10 +9,10 @@
 
 #include "proxy/wire.h"
 
-#define SQ_EDGES 256u    /* edges at once, of all runs */
-#define SQ_CALLERS 256u  /* armed instances at once */
-#define SQ_MATCHERS 64u  /* destinations of one caller */
-#define SQ_EDGE_RULES 4u /* faults on one edge at once that the hooks know: not those on bytes */
+#define SQ_EDGES 256u      /* edges at once, of all runs */
+#define SQ_CALLERS 256u    /* armed instances at once */
+#define SQ_MATCHERS 64u    /* destinations of one caller */
+#define SQ_EDGE_RULES 4u   /* faults on one edge at once that the hooks know: not those on bytes */
 #define SQ_EDGE_FAULTS 16u /* faults on one edge at once */
 #define SQ_ALWAYS (1ull << 32)
 

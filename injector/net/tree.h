@@ -19,8 +19,9 @@
 #define SQ_TREE_SLOTS 31
 #define SQ_TREE_FOREIGN 0xc000u /* or'ed to our minors below a foreign root */
 #define SQ_TREE_INGRESS 0xfffffff2u
-#define SQ_TREE_PREF_INGRESS 65000u /* + slot: behind all filters of others, which the kernel numbers from 49152 down  \
-                                     */
+#define SQ_TREE_PREF_INGRESS                                                                                           \
+    65000u /* + slot: behind all filters of others, which the kernel numbers from 49152 down                           \
+            */
 
 static inline uint32_t sq_tree_minor(unsigned slot, unsigned bit)
 {
@@ -82,8 +83,8 @@ int sq_tree_netem_put(int ifindex, uint32_t classid, uint32_t handle, const stru
                       struct sq_err *e);
 int sq_tree_netem_read(int ifindex, uint32_t classid, uint32_t handle, struct sq_tree_netem *n, struct sq_err *e);
 
-/* Our ifb for what comes in by IFINDEX: up, of a link group that says whose it is. Its index, or -errno. CLSACT: we made
- * the device's clsact and shall remove it. */
+/* Our ifb for what comes in by IFINDEX: up, of a link group that says whose it is. Its index, or -errno. CLSACT: we
+ * made the device's clsact and shall remove it. */
 int sq_ifb_add(int ifindex, bool clsact, struct sq_err *e);
 /* 0: none. */
 int sq_ifb_find(int ifindex, bool *clsact, struct sq_err *e);

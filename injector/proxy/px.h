@@ -75,10 +75,10 @@ struct edge {
     struct sq_rules rules;
     TAILQ_HEAD(, listener) listeners;
     TAILQ_HEAD(, conn) conns;
-    bool counted;       /* false: told to forget it; lives until its last connection has closed */
-    struct plain *plain; /* no caller's edge but a proxy with one upstream (plain.c); NULL: an edge */
+    bool counted;               /* false: told to forget it; lives until its last connection has closed */
+    struct plain *plain;        /* no caller's edge but a proxy with one upstream (plain.c); NULL: an edge */
     uint64_t bytes[2], sent[2]; /* by lane; `sent`: of closed connections */
-    uint16_t gate_port; /* network byte order; 0: none */
+    uint16_t gate_port;         /* network byte order; 0: none */
 };
 
 enum { CALLER = 0, DEP = 1 }; /* the two ends of a connection */
@@ -123,7 +123,7 @@ struct conn {
     struct end end[2];
     struct sq_lane lane[2];
     struct sq_http http;
-    struct sq_call whole; /* of a connection that never carries HTTP */
+    struct sq_call whole;  /* of a connection that never carries HTTP */
     struct lookup *lookup; /* of the upstream of a plain proxy; NULL: none */
 };
 

@@ -1,21 +1,22 @@
-/* What squalld and its proxy share: the messages on their SOCK_SEQPACKET pair (fd 3 of the proxy), and the memory of the
- * flows. The proxy trusts squalld, squalld does not trust the proxy: it bounds and checks all that comes back.
+/* What squalld and its proxy share: the messages on their SOCK_SEQPACKET pair (fd 3 of the proxy), and the memory of
+ * the flows. The proxy trusts squalld, squalld does not trust the proxy: it bounds and checks all that comes back.
  *
  * Messages are JSON objects, one a packet, at most SQ_WIRE_MAX bytes; descriptors ride along (SCM_RIGHTS).
  * squalld -> proxy
- *   {"op":"hello","beat_offset":N}                 fds: [beat memfd, bpf flows or memfd, seccomp flows memfd]; an absent
- *                                                  one is a memfd of SQ_FLOWS entries that nobody writes
- *   {"op":"raw"}                                   fds: [AF_PACKET socket (unbound), raw IPv4 socket]: SYN-hold is possible
+ *   {"op":"hello","beat_offset":N}                 fds: [beat memfd, bpf flows or memfd, seccomp flows memfd]; an
+ * absent one is a memfd of SQ_FLOWS entries that nobody writes
+ *   {"op":"raw"}                                   fds: [AF_PACKET socket (unbound), raw IPv4 socket]: SYN-hold is
+ * possible
  *   {"op":"edge","id":N,"name":S,"protocol":"auto|http|tcp"}
- *                                                  fds: [pass4, gate4] or [pass4, gate4, pass6, gate6], bound, listening:
- *                                                  gate drops SYNs by its socket filter unless their TTL is SQ_TTL
+ *                                                  fds: [pass4, gate4] or [pass4, gate4, pass6, gate6], bound,
+ * listening: gate drops SYNs by its socket filter unless their TTL is SQ_TTL
  *   {"op":"caller","id":N,"instance":S}            fds: the BPF links of this caller (held until "uncaller" or the end)
  *   {"op":"unix","edge":N,"caller":N}              fds: [listener]: accepted ones want {"op":"upstream"}
  *   {"op":"uncaller","id":N}  {"op":"unedge","id":N}
  *   {"op":"rules","edge":N,"epoch":N,"rules":[{"fault":S,"kind":"latency|error|blackhole","percent":R,"delay":ns,
- *        "jitter":ns,"errno":N,"seed":N,"callers":[ids] or absent}]}      replaces all rules of the edge; answered by "ack"
- *        Kinds on bytes (bytes.h): timeout, reset, loss, corrupt, limit_data, delay, slicer, bandwidth, slow_close, noop;
- *        those have "stream":"upstream|downstream","rate":bytes/s,"size":N,"variation":N,"share":0..1,"correlation":0..1
+ *        "jitter":ns,"errno":N,"seed":N,"callers":[ids] or absent}]}      replaces all rules of the edge; answered by
+ * "ack" Kinds on bytes (bytes.h): timeout, reset, loss, corrupt, limit_data, delay, slicer, bandwidth, slow_close,
+ * noop; those have "stream":"upstream|downstream","rate":bytes/s,"size":N,"variation":N,"share":0..1,"correlation":0..1
  *   {"op":"ask","edge":N}                          answered by "ack": rules on bytes say "acts" and "acted" (bytes)
  *   {"op":"plain","id":N,"host":S,"port":N}        fds: [listener]: a proxy with one upstream, none of whose calls are
  *                                                  reported; "rules" and "ask" take its id. Answered by "ack"
@@ -51,19 +52,23 @@
 #define SQ_NET_SECCOMP 0x7f020000u
 
 struct sq_flow {
-    uint64_t t_ns;    /* CLOCK_MONOTONIC of the connect */
+    uint64_t t_ns; /* CLOCK_MONOTONIC of the connect */
     uint32_t caller;
     uint32_t edge;
-    uint32_t epoch;   /* of the edge's rules at that moment */
-    uint16_t port;    /* network byte order */
-    uint8_t family;   /* AF_INET, AF_INET6; 0: never written */
-    uint8_t drawn;    /* 1: percent was drawn for this connect and it was spared; 2: it was hit (and sent to the gate) */
+    uint32_t epoch; /* of the edge's rules at that moment */
+    uint16_t port;  /* network byte order */
+    uint8_t family; /* AF_INET, AF_INET6; 0: never written */
+    uint8_t drawn;  /* 1: percent was drawn for this connect and it was spared; 2: it was hit (and sent to the gate) */
     uint8_t addr[16]; /* network byte order; IPv4 in the first four */
     uint8_t pad[24];
 };
 _Static_assert(sizeof(struct sq_flow) == 64, "shared with BPF and between processes");
 
-enum sq_call_kind { SQ_CALL_REQUEST = 0, SQ_CALL_CONNECT = 1, SQ_CALL_CONN = 2 }; /* CONN: one whole non-HTTP connection */
+enum sq_call_kind {
+    SQ_CALL_REQUEST = 0,
+    SQ_CALL_CONNECT = 1,
+    SQ_CALL_CONN = 2
+}; /* CONN: one whole non-HTTP connection */
 enum sq_call_outcome {
     SQ_OUT_ANSWERED = 0, /* the answer reached the caller completely */
     SQ_OUT_FAILED = 1,   /* the fault failed it: errno, or reset by us */

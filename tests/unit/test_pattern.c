@@ -54,8 +54,12 @@ static void says_what_is_wrong(void **state)
 /* Each of these took glibc, or an unbounded PCRE2, from seconds to for ever. */
 static void none_takes_long(void **state)
 {
-    static const char *const evil[] = {
-        "(a+)+[bc]", "(a|a)*[bc]", "(a|b)*a(a|b){30}[cd]$", "(.*)*(.*)*(.*)*[bc]", "a?a?a?a?a?a?a?a?(a*)*[bc]", "(((((a+)+)+)+)+)[bc]"};
+    static const char *const evil[] = {"(a+)+[bc]",
+                                       "(a|a)*[bc]",
+                                       "(a|b)*a(a|b){30}[cd]$",
+                                       "(.*)*(.*)*(.*)*[bc]",
+                                       "a?a?a?a?a?a?a?a?(a*)*[bc]",
+                                       "(((((a+)+)+)+)+)[bc]"};
     static char text[120000];
     int in_time = 0;
 
