@@ -96,7 +96,7 @@ for opens in '[' '{a: ' '- ' '? '; do
 done
 expect "colour only on terminals" 2 "$squall" check $bad
 grep -q $'\033' "$tmp/err" && { echo "FAIL colour in a file"; fails=$((fails + 1)); }
-script -qec "$squall check $bad" /dev/null </dev/null >"$tmp/out" 2>&1
+TERM=xterm script -qec "$squall check $bad" /dev/null </dev/null >"$tmp/out" 2>&1
 grep -q $'\033' "$tmp/out" || { echo "FAIL no colour on a terminal"; fails=$((fails + 1)); }
 NO_COLOR=1 script -qec "$squall check $bad" /dev/null </dev/null >"$tmp/out" 2>&1
 grep -q $'\033' "$tmp/out" && { echo "FAIL colour in spite of NO_COLOR"; fails=$((fails + 1)); }

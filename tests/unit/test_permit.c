@@ -65,6 +65,8 @@ static pid_t sleeper(int depth, bool roots, bool ambient)
                 _exit(1);
             pid_t mapper = fork();
             if (mapper == 0) {
+                (void)close(sync[1]); /* where there are no user namespaces nobody writes */
+                (void)close(ready[1]);
                 if (read(sync[0], map, 1) != 1)
                     _exit(1);
                 for (int i = 0; i < 2; i++) {
