@@ -37,14 +37,6 @@ static void unlink_live(struct sq_run *run, struct sq_live *l)
         }
 }
 
-unsigned sq_loan_active(const struct sq_run *run)
-{
-    unsigned n = 0;
-    for (const struct sq_live *l = run->newest; l; l = l->older)
-        n += l->active;
-    return n;
-}
-
 static void fault_event(struct sq_live *l, const char *state, int64_t at, json_t *more)
 {
     json_t *o =

@@ -111,6 +111,5 @@ int sq_loan_end(struct sq_run *run, const char *fault, const char *by, json_t **
 unsigned sq_loan_end_all(struct sq_run *run, const char *by, json_t *left);
 /* Try again what would not go. */
 void sq_loan_retry(struct sq_run *run);
-unsigned sq_loan_active(const struct sq_run *run);
 
 #endif

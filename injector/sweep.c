@@ -201,8 +201,3 @@ int sq_sweep_log(const char *run_dir, log_fn *log, void *arg, struct sq_err *e)
     }
     return bad ? -EBUSY : 0;
 }
-
-int sq_sweep(const char *run_dir, struct sq_err *e)
-{
-    return sq_sweep_log(run_dir, NULL, NULL, e);
-}

@@ -7,7 +7,6 @@
 
 /* Sweep every dead injector below RUN_DIR (NULL: ours). Says on LOG (may be NULL) what it took back. 0: nothing is
  * left; -EBUSY: something stays, E says what. */
-int sq_sweep(const char *run_dir, struct sq_err *e);
 int sq_sweep_log(const char *run_dir, void (*log)(void *arg, const char *line), void *arg, struct sq_err *e);
 
 /* Remove an injector's directory with all that is in it, the lock last. The caller holds the lock. */

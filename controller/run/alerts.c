@@ -1,6 +1,5 @@
 #include "run/alerts.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <llhttp.h>
 #include <stdio.h>
@@ -363,17 +362,6 @@ int sq_alerts_open(uv_loop_t *loop, const char *listen, sq_alerts_put *put, void
     }
     *out = a;
     return 0;
-}
-
-int sq_alerts_port(const struct sq_alerts *a)
-{
-    struct sockaddr_storage addr = {0};
-    int len = sizeof addr;
-
-    if (uv_tcp_getsockname(&a->tcp, (struct sockaddr *)&addr, &len) != 0)
-        return 0;
-    return ntohs(addr.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&addr)->sin6_port
-                                            : ((struct sockaddr_in *)&addr)->sin_port);
 }
 
 void sq_alerts_close(struct sq_alerts *a)

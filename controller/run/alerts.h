@@ -24,7 +24,6 @@ typedef void sq_alerts_put(void *arg, const char *type, json_t *rec);
  * -EADDRINUSE. */
 int sq_alerts_open(uv_loop_t *loop, const char *listen, sq_alerts_put *put, void *arg, struct sq_alerts **out,
                    struct sq_err *e);
-int sq_alerts_port(const struct sq_alerts *a);
 /* Nothing more is put. It is freed once the loop has closed its handles. NULL is fine. */
 void sq_alerts_close(struct sq_alerts *a);
 

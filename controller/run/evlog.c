@@ -230,11 +230,6 @@ void sq_evlog_on_error(struct sq_evlog *ev, void (*fn)(void *arg), void *arg)
     ev->on_error_arg = arg;
 }
 
-int64_t sq_evlog_start_ns(const struct sq_evlog *ev)
-{
-    return ev->start_ns;
-}
-
 int sq_evlog_close(struct sq_evlog *ev, struct sq_err *e)
 {
     if (!ev)

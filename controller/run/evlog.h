@@ -23,7 +23,6 @@ void sq_evlog_put_durable(struct sq_evlog *ev, const char *type, int64_t at_ns, 
 const struct sq_err *sq_evlog_error(const struct sq_evlog *ev);
 /* Have it called once, from the loop, when writing fails for the first time. */
 void sq_evlog_on_error(struct sq_evlog *ev, void (*fn)(void *arg), void *arg);
-int64_t sq_evlog_start_ns(const struct sq_evlog *ev);
 /* Write the rest, sync, close the file and free; blocks. The loop must still run once more for the timer's handle. */
 int sq_evlog_close(struct sq_evlog *ev, struct sq_err *e);
 

@@ -389,19 +389,9 @@ int sq_private_start(uv_loop_t *loop, int log_fd, sq_private_ready *done, void *
     return 0;
 }
 
-const char *sq_private_dir(const struct sq_private *p)
-{
-    return p->dir;
-}
-
 const char *sq_private_socket(const struct sq_private *p)
 {
     return p->socket;
-}
-
-pid_t sq_private_pid(const struct sq_private *p)
-{
-    return p->pid;
 }
 
 void sq_private_on_exit(struct sq_private *p, void (*fn)(void *arg, int status, int sig), void *arg)

@@ -30,9 +30,7 @@ typedef void sq_private_ready(void *arg, const struct sq_err *e);
 /* Start one; what it says goes to LOG_FD (not taken over; -1: /dev/null). DONE comes from the loop, within 10 s. */
 int sq_private_start(uv_loop_t *loop, int log_fd, sq_private_ready *done, void *arg, struct sq_private **out,
                      struct sq_err *e);
-const char *sq_private_dir(const struct sq_private *p);
 const char *sq_private_socket(const struct sq_private *p);
-pid_t sq_private_pid(const struct sq_private *p); /* 0: gone */
 /* Called once, from the loop, when it exits before sq_private_end was called. */
 void sq_private_on_exit(struct sq_private *p, void (*fn)(void *arg, int status, int sig), void *arg);
 /* Its squalld is dead: have the keeper end the services now too, and not only when the lease ends. */

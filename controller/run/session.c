@@ -104,11 +104,6 @@ struct sq_client *sq_session_client(struct sq_session *s)
     return s->client;
 }
 
-bool sq_session_dead(const struct sq_session *s)
-{
-    return s->dead;
-}
-
 struct answer {
     bool done;
     json_t *body;

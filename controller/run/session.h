@@ -20,8 +20,6 @@ struct sq_client *sq_session_client(struct sq_session *s);
 /* One request; runs the loop until it is answered. *out (may be NULL) is a new reference. 0 for 2xx, else E->code. */
 int sq_session_ask(struct sq_session *s, const char *method, const char *path, json_t *body, json_t **out,
                    struct sq_err *e);
-/* Has a private injector ended by itself? */
-bool sq_session_dead(const struct sq_session *s);
 /* End a private injector, close everything. *left (may be NULL): what could not be taken back, an array (new
  * reference); empty when all is well. NULL is fine. */
 void sq_session_close(struct sq_session *s, json_t **left);

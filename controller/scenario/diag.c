@@ -102,21 +102,3 @@ void sq_diags_sort(struct sq_diags *d)
     if (d->n > 1)
         qsort(d->list, d->n, sizeof d->list[0], by_position);
 }
-
-int sq_diags_to_err(const struct sq_diags *d, struct sq_err *e)
-{
-    const struct sq_diag *first = NULL;
-    char where[600];
-
-    if (d->errors == 0)
-        return 0;
-    for (size_t i = 0; i < d->n; i++)
-        if (!d->list[i].warning && (!first || by_position(&d->list[i], first) < 0))
-            first = &d->list[i];
-    if (!first)
-        return sq_err(e, -ENOMEM, "%s: out of memory", d->file);
-    sq_err_cls(e, d->cls, d->code, "%s%s", sq_diag_where(d, first, where, sizeof where), first->msg);
-    if (first->hint[0])
-        sq_err_hint(e, "%s", first->hint);
-    return d->code;
-}

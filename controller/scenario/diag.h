@@ -41,8 +41,5 @@ int sq_diag_err(struct sq_diags *d, struct sq_pos at, const struct sq_err *e);
 char *sq_diag_where(const struct sq_diags *d, const struct sq_diag *g, char *buf, size_t len);
 /* Sort by position, errors and warnings together. */
 void sq_diags_sort(struct sq_diags *d);
-/* The first error in the file as a struct sq_err ("file:line:column: message"); returns its code, 0 when there is none.
- */
-int sq_diags_to_err(const struct sq_diags *d, struct sq_err *e);
 
 #endif

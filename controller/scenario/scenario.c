@@ -90,19 +90,6 @@ int sq_scenario_check_text(const char *text, size_t len, const struct sq_vars *v
     return finish(r, root, vars, normalized, d);
 }
 
-int sq_scenario_load(const char *path, const struct sq_vars *vars, json_t **normalized, struct sq_err *e)
-{
-    struct sq_diags d;
-    int r;
-
-    sq_diags_init(&d, path);
-    r = sq_scenario_check(vars, normalized, &d);
-    if (r < 0)
-        r = sq_diags_to_err(&d, e);
-    sq_diags_free(&d);
-    return r;
-}
-
 /* A deep copy of V with the variables of an instance replaced in every string. Recursion: the shape of a service. */
 static json_t *instantiate(const json_t *v, const char *index, const char *port)
 {

@@ -9,11 +9,8 @@
 #include "scenario/vars.h"
 #include "squall/err.h"
 
-/* Load and check the file PATH; VARS (may be NULL) is what --var gave. *normalized is a new reference. On failure E has
- * the first error as "file:line:column: message", with a hint. */
-int sq_scenario_load(const char *path, const struct sq_vars *vars, json_t **normalized, struct sq_err *e);
-/* The same with all that was found, warnings too. D must be fresh from sq_diags_init(d, path); 0 when it has no errors.
- */
+/* Load and check the file D->file; VARS (may be NULL) is what --var gave. *normalized is a new reference. D must be fresh
+ * from sq_diags_init(d, path) and gets all that was found, warnings too; 0 when it has no errors. */
 int sq_scenario_check(const struct sq_vars *vars, json_t **normalized, struct sq_diags *d);
 /* The same for LEN bytes of text; D->file is the name that messages use, and relative paths in the text are relative to
  * its folder. */

@@ -7,7 +7,7 @@
 #include "squall/json.h"
 #include "verify/result.h"
 
-#define OUR_QDISC "5c1a:" /* injector/net/qdisc.h */
+#define OUR_QDISC "5c1a:" /* injector/net/tree.h */
 
 static const struct sq_param params[] = {SQ_PARAM_END};
 

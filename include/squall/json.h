@@ -21,7 +21,6 @@ int sq_json_parse(const char *text, size_t len, json_t **out, struct sq_err *e);
 int sq_json_str(const json_t *o, const char *key, const char **out, struct sq_err *e);
 int sq_json_int(const json_t *o, const char *key, int64_t *out, struct sq_err *e);
 int sq_json_num(const json_t *o, const char *key, double *out, struct sq_err *e);
-int sq_json_bool(const json_t *o, const char *key, bool *out, struct sq_err *e);
 int sq_json_arr(const json_t *o, const char *key, json_t **out, struct sq_err *e);
 int sq_json_obj(const json_t *o, const char *key, json_t **out, struct sq_err *e);
 /* Optional members: the default when absent or of another type. */

@@ -48,16 +48,6 @@ int sq_json_num(const json_t *o, const char *key, double *out, struct sq_err *e)
     return 0;
 }
 
-int sq_json_bool(const json_t *o, const char *key, bool *out, struct sq_err *e)
-{
-    const json_t *v = json_object_get(o, key);
-
-    if (!json_is_boolean(v))
-        return wrong(v, key, "true or false", e);
-    *out = json_is_true(v);
-    return 0;
-}
-
 int sq_json_arr(const json_t *o, const char *key, json_t **out, struct sq_err *e)
 {
     json_t *v = json_object_get(o, key);
