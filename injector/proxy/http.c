@@ -49,18 +49,19 @@ static int on_value(llhttp_t *p, const char *at, size_t len)
 {
     struct sq_http *h = of(p);
     h->fresh = true;
-    struct sq_call *c = sq_http_newest(h);
-    if (h->name_len != NAME_LEN || !c)
+    if (h->name_len != NAME_LEN)
         return 0;
+    if (h->value_len == 0)
+        memset(h->trace, 0, sizeof(h->trace));
     for (size_t i = 0; i < len && h->value_len < TRACE_AT + TRACE_LEN; i++, h->value_len++) {
         if (h->value_len < TRACE_AT)
             continue;
         if (!is_hex(at[i])) { /* not a trace id: none at all rather than half of one */
-            memset(c->trace, 0, sizeof(c->trace));
+            memset(h->trace, 0, sizeof(h->trace));
             h->name_len = OTHER;
             break;
         }
-        c->trace[h->value_len - TRACE_AT] = at[i];
+        h->trace[h->value_len - TRACE_AT] = at[i];
     }
     return 0;
 }
@@ -69,8 +70,8 @@ static int on_request_headers(llhttp_t *p)
 {
     struct sq_http *h = of(p);
     struct sq_call *c = sq_http_newest(h);
-    if (c && strlen(c->trace) != TRACE_LEN)
-        memset(c->trace, 0, sizeof(c->trace));
+    if (c && strlen(h->trace) == TRACE_LEN)
+        memcpy(c->trace, h->trace, sizeof(c->trace));
     if (c) {
         c->no_body = p->method == HTTP_HEAD;
         c->connect = p->method == HTTP_CONNECT;
@@ -250,6 +251,7 @@ size_t sq_http_up(struct sq_http *h, const char *p, size_t len, enum sq_http_ev 
             return opaque(h, skip, ev);
         h->up_open = true;
         h->fresh = true;
+        memset(h->trace, 0, sizeof(h->trace));
         *ev = SQ_HTTP_BEGIN;
         return skip;
     }

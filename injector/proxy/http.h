@@ -11,7 +11,8 @@
 
 #define SQ_HTTP_PIPELINE 128 /* open calls of one connection; with more it is opaque from then on */
 
-/* One call. The tracker owns trace, status, done and the method flags; the pump the rest. Times: CLOCK_MONOTONIC ns. */
+/* One call. The tracker owns trace, status, done and the method flags; the pump the rest. Times: CLOCK_MONOTONIC ns.
+ * trace: 32 hex digits, or none, also before the request's headers are complete. */
 struct sq_call {
     int64_t start;    /* first byte of the request (or of the connect that was held for it) */
     int64_t answer;   /* the (final) answer's first byte came from the dependency; 0: not yet */
@@ -55,6 +56,7 @@ struct sq_http {
     bool fresh;       /* a header field name begins */
     uint8_t name_len; /* of the header field: matched so far against "traceparent"; 255: another one */
     uint8_t value_len;
+    char trace[33]; /* of the request whose headers are being read: so much as has come */
 };
 
 void sq_http_init(struct sq_http *h);

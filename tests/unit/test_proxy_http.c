@@ -229,6 +229,37 @@ static void traces(void **state)
     }
 }
 
+/* A dependency that answers before it has read the request: what is told of the call then is whole, or not there. */
+static void early_answer(void **state)
+{
+    (void)state;
+    static const char REST[] = "-b7ad6b7169203331-01\r\n\r\n";
+    for (unsigned cut = 0; cut <= 32; cut++) {
+        struct seen s;
+        start(&s);
+        up(&s, "GET / HTTP/1.1\r\ntraceparent: 00-");
+        feed(&s, 0, TRACE, cut);
+        down(&s, "HTTP/1.1 503 N\r\ncontent-length: 0\r\n\r\n");
+        assert_int_equal(s.n, 1);
+        assert_string_equal(s.trace[0], "");
+        up(&s, TRACE + cut);
+        up(&s, REST);
+        assert_int_equal(s.ended, 1);
+        sq_http_free(&s.h);
+    }
+    struct seen s; /* a trailer is no header, and one request's is not the next one's */
+    start(&s);
+    up(&s, "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\ntraceparent: 00-" TRACE
+           "-b7ad6b7169203331-01\r\n\r\n");
+    down(&s, "HTTP/1.1 204 N\r\n\r\n");
+    up(&s, "GET / HTTP/1.1\r\n\r\n");
+    down(&s, "HTTP/1.1 204 N\r\n\r\n");
+    assert_int_equal(s.n, 2);
+    assert_string_equal(s.trace[0], "");
+    assert_string_equal(s.trace[1], "");
+    sq_http_free(&s.h);
+}
+
 static void switching(void **state)
 {
     (void)state;
@@ -325,9 +356,9 @@ static void out_of_turn(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole),   cmocka_unit_test(cut),         cmocka_unit_test(offsets),
-        cmocka_unit_test(traces),  cmocka_unit_test(switching),   cmocka_unit_test(not_http),
-        cmocka_unit_test(bounded), cmocka_unit_test(out_of_turn),
+        cmocka_unit_test(whole),    cmocka_unit_test(cut),          cmocka_unit_test(offsets),
+        cmocka_unit_test(traces),   cmocka_unit_test(early_answer), cmocka_unit_test(switching),
+        cmocka_unit_test(not_http), cmocka_unit_test(bounded),      cmocka_unit_test(out_of_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
