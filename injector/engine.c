@@ -147,9 +147,9 @@ void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd)
 {
     cleanup_close int mine = fd;
     int slot = listener_slot(eng, key);
-    if (key == 0 || eng->o.keeper_fd < 0 || (slot < 0 && fd < 0))
+    if (key == 0 || eng->o.keeper_fd < 0 || (slot < 0 && mine < 0))
         return;
-    if (fd < 0) {
+    if (mine < 0) {
         struct sq_keeper_msg m = {.key = key, .slot = (uint32_t)slot, .add = 0};
         send_keeper(eng->o.keeper_fd, &m, -1);
         eng->listener[slot] = 0;
@@ -169,7 +169,7 @@ void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd)
     eng->listener[slot] = key;
     SQ_PUT(eng->o.page->seen[slot], 0);
     struct sq_keeper_msg m = {.key = key, .slot = (uint32_t)slot, .add = 1};
-    send_keeper(eng->o.keeper_fd, &m, fd);
+    send_keeper(eng->o.keeper_fd, &m, mine);
 }
 
 static void on_listener(void *arg, uint64_t key, int fd)

@@ -36,7 +36,7 @@ static void words(const struct nlmsghdr *h, const struct nlmsgerr *err, char *bu
     skip = NLMSG_ALIGN(skip);
     if (skip >= total)
         return;
-    nla_for_each_attr(a, (struct nlattr *)(void *)((char *)NLMSG_DATA(h) + skip), (int)(total - skip),
+    nla_for_each_attr(a, (struct nlattr *)(void *)((char *)nlmsg_data(h) + skip), (int)(total - skip),
                       rest) if (nla_type(a) == NLMSGERR_ATTR_MSG && nla_len(a) > 0)(void)
         snprintf(buf, len, "%.*s", nla_len(a), nla_get_string(a));
 }

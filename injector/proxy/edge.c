@@ -175,7 +175,7 @@ void px_edge_unlisten(struct edge *e)
         unlisten(TAILQ_FIRST(&e->listeners));
 }
 
-static int protocol_of(const char *s)
+static enum px_protocol protocol_of(const char *s)
 {
     if (strcmp(s, "tcp") == 0)
         return PX_TCP;

@@ -66,12 +66,14 @@ struct listener {
     uint32_t caller; /* PX_UNIX */
 };
 
+enum px_protocol { PX_AUTO, PX_HTTP, PX_TCP };
+
 struct edge {
     TAILQ_ENTRY(edge) link;
     struct px *px;
     uint32_t id;
     char name[128];
-    enum { PX_AUTO, PX_HTTP, PX_TCP } protocol;
+    enum px_protocol protocol;
     struct sq_rules rules;
     TAILQ_HEAD(, listener) listeners;
     TAILQ_HEAD(, conn) conns;
