@@ -158,7 +158,7 @@ check-all:
 	@$(MAKE) --no-print-directory run-long
 	@$(MAKE) --no-print-directory run-mutants
 	@$(MAKE) --no-print-directory check-vm
-	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),20)
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=20
 run-long: all $(TOOLS)
 	@tests/run -t 1500 $(LONG)
 # MATRIX=MATRIX.md writes the table, too.
