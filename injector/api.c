@@ -15,12 +15,10 @@
 
 #include "patience.h"
 #include "squall/cleanup.h"
-#include "squall/units.h"
 
 #define MAX_CONNECTIONS 256u
 #define IDLE_S 60u /* a connection on which nothing happens */
 #define TARGET_MAX 4096u
-#define REQUEST_MOST_NS (10 * SQ_S) /* what takes longer to carry out is a hang */
 
 struct sq_api {
     struct sq_engine *eng;
@@ -174,7 +172,7 @@ static enum MHD_Result ask(struct call *c, const char *method)
     if (peer_of(c->conn, &peer) < 0)
         return refuse(c, SQ_C_DENIED, -EPERM, "who asks? (SO_PEERCRED)");
     struct sq_patience *patience = sq_engine_patience(c->api->eng);
-    sq_patience_begin(patience, REQUEST_MOST_NS);
+    sq_patience_begin(patience, SQ_PATIENCE_NS);
     c->in_handler = true;
     sq_api_handle(c->api->eng, &peer, method, c->target, c->body ? c->body : "", c->len, on_answer, c);
     c->in_handler = false;

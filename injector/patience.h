@@ -7,13 +7,16 @@
 #include <stdint.h>
 
 #include "squall/err.h"
+#include "squall/units.h"
+
+#define SQ_PATIENCE_NS (10 * SQ_S) /* a request, or one step of it that began anew: what takes longer is a hang */
 
 struct sq_patience;
 
 /* BEAT is borrowed, and written with CLOCK_MONOTONIC ns (page.h). */
 int sq_patience_new(volatile int64_t *beat, struct sq_patience **out, struct sq_err *e);
 void sq_patience_free(struct sq_patience *p); /* NULL: nothing */
-/* Not nested. NULL: nothing. */
+/* Begun again it lasts MOST_NS from then on; one end ends it. NULL: nothing. */
 void sq_patience_begin(struct sq_patience *p, int64_t most_ns);
 void sq_patience_end(struct sq_patience *p);
 

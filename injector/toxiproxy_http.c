@@ -13,13 +13,11 @@
 #include "patience.h"
 #include "squall/cleanup.h"
 #include "squall/rng.h"
-#include "squall/units.h"
 #include "squall/version.h"
 #include "toxiproxy.h"
 
 #define CONNECTIONS 256u
 #define IDLE_S 60u
-#define REQUEST_MOST_NS (10 * SQ_S) /* what takes longer to carry out is a hang */
 
 struct sq_toxi_server {
     struct sq_toxi toxi;
@@ -92,7 +90,7 @@ static enum MHD_Result reply(struct sq_toxi_server *s, struct MHD_Connection *co
 static void carry_out(struct sq_toxi_server *s, const char *method, const char *url, const char *body, size_t len,
                       struct sq_toxi_answer *a)
 {
-    sq_patience_begin(s->patience, REQUEST_MOST_NS);
+    sq_patience_begin(s->patience, SQ_PATIENCE_NS);
     sq_toxi_handle(&s->toxi, method, url, body, len, a);
     sq_patience_end(s->patience);
 }

@@ -5,51 +5,13 @@
 #include <pthread.h>
 #include <sched.h>
 #include <string.h>
-#include <time.h>
 
 #include "engine.h"
 #include "net/classifier.h"
 #include "net/tree.h"
+#include "patience.h"
 /* after what it is made of */
 #include "classid.skel.h"
-
-#define BEAT_NS 100000000 /* of the heartbeats while a thread works */
-
-/* ---- a thread that works while the keeper sees us live ---- */
-
-struct work {
-    int (*fn)(void *arg, struct sq_err *e);
-    void *arg;
-    struct sq_err *e;
-    int result;
-};
-
-static void *work(void *arg)
-{
-    struct work *w = arg;
-
-    w->result = w->fn(w->arg, w->e);
-    return NULL;
-}
-
-/* FN in a thread of its own, in the namespace of the caller's; returns what it returns. */
-static int aside(struct sq_engine *eng, int (*fn)(void *arg, struct sq_err *e), void *arg, struct sq_err *e)
-{
-    struct work w = {fn, arg, e, 0};
-    struct timespec t;
-    pthread_t thread;
-
-    if (pthread_create(&thread, NULL, work, &w) != 0)
-        return sq_err(e, -EAGAIN, "cannot start a thread");
-    do {
-        sq_engine_beat(eng);
-        (void)clock_gettime(CLOCK_MONOTONIC, &t);
-        t.tv_nsec += BEAT_NS;
-        t.tv_sec += t.tv_nsec / 1000000000;
-        t.tv_nsec %= 1000000000;
-    } while (pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &t) == ETIMEDOUT);
-    return w.result;
-}
 
 /* ---- the program ---- */
 
@@ -86,26 +48,10 @@ static int load(uint32_t base, bool ingress, struct classid **out, struct sq_err
     return 0;
 }
 
-struct loading {
-    uint32_t base;
-    bool ingress;
-    struct classid *skel;
-};
-
-static int load_aside(void *arg, struct sq_err *e)
-{
-    struct loading *l = arg;
-
-    return load(l->base, l->ingress, &l->skel, e);
-}
-
 int sq_netem_load(struct sq_engine *eng, uint32_t base, bool ingress, struct classid **out, struct sq_err *e)
 {
-    struct loading l = {base, ingress, NULL};
-    int r = aside(eng, load_aside, &l, e);
-
-    *out = l.skel;
-    return r;
+    sq_patience_begin(sq_engine_patience(eng), SQ_PATIENCE_NS);
+    return load(base, ingress, out, e);
 }
 
 /* ---- can it be done? ---- */
@@ -138,18 +84,33 @@ static int try_all(struct sq_err *e)
     return r < 0 ? sq_err_cls(e, SQ_C_UNSUPPORTED, r, "this kernel has no cls_bpf: %s", why.msg) : 0;
 }
 
+struct trial {
+    struct sq_err *e;
+    int result;
+};
+
 /* A namespace belongs to a thread: this one takes it away when it ends. */
-static int trial(void *arg, struct sq_err *e)
+static void *trial(void *arg)
 {
-    (void)arg;
-    if (unshare(CLONE_NEWNET) == 0)
-        return try_all(e);
-    int r = sq_err_cls(e, SQ_C_DENIED, -errno, "changing qdiscs needs root (CAP_NET_ADMIN)");
-    sq_err_hint(e, "run as root");
-    return r;
+    struct trial *t = arg;
+
+    if (unshare(CLONE_NEWNET) == 0) {
+        t->result = try_all(t->e);
+        return NULL;
+    }
+    t->result = sq_err_cls(t->e, SQ_C_DENIED, -errno, "changing qdiscs needs root (CAP_NET_ADMIN)");
+    sq_err_hint(t->e, "run as root");
+    return NULL;
 }
 
 int sq_netem_check(struct sq_engine *eng, struct sq_err *e)
 {
-    return aside(eng, trial, NULL, e);
+    struct trial t = {e, 0};
+    pthread_t thread;
+
+    sq_patience_begin(sq_engine_patience(eng), SQ_PATIENCE_NS);
+    if (pthread_create(&thread, NULL, trial, &t) != 0)
+        return sq_err(e, -EAGAIN, "cannot start a thread");
+    (void)pthread_join(thread, NULL);
+    return t.result;
 }

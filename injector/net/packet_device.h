@@ -5,7 +5,6 @@
 #define SQUALL_PACKET_DEVICE_H
 
 #include <jansson.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -28,9 +27,6 @@ const char *sq_packet_owner(const struct sq_packet_devices *ds);
 bool sq_packet_clsact(const struct sq_packet_devices *ds);
 /* What its BPF can; looked at once. */
 const struct sq_classify_env *sq_packet_env(struct sq_packet_devices *ds);
-/* Wait for a thread that asks the kernel for what may take long there. squalld's heart beats meanwhile, a few seconds
- * at most: who hangs for longer is a case for the keeper. */
-void sq_packet_join(struct sq_engine *eng, pthread_t thread);
 
 struct sq_packet_device *sq_packet_find(struct sq_packet_devices *ds, const struct sq_netns *ns, int ifindex);
 /* Is there anything in the way of a device for S (somebody else's, or an interface that can't)? Touches nothing. */

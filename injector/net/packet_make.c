@@ -22,6 +22,7 @@
 #include "net/loopback.h"
 #include "net/packet_priv.h"
 #include "net/tap.h"
+#include "patience.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
 #include "squall/proc.h"
@@ -31,8 +32,6 @@
 #define TAP_QUEUE 8192
 #define VOUCH_NS (2 * SQ_S)
 #define SQ_PACKET_ALIAS "squall " /* of a TAP; then its owner */
-#define JOIN_STEP_NS (100 * SQ_MS)
-#define JOIN_NS (10 * SQ_S)
 
 void sq_packet_process_name(char *buf, size_t len, const char *owner, uint64_t cookie, int ifindex)
 {
@@ -184,21 +183,6 @@ static void *make_direction(void *arg)
     return NULL;
 }
 
-void sq_packet_join(struct sq_engine *eng, pthread_t thread)
-{
-    int64_t began = sq_mono_ns();
-
-    for (;;) {
-        int64_t now = sq_mono_ns(), next = now + JOIN_STEP_NS;
-        const struct timespec at = {.tv_sec = next / SQ_S, .tv_nsec = next % SQ_S};
-
-        if (now - began < JOIN_NS)
-            sq_engine_beat(eng);
-        if (pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &at) != ETIMEDOUT)
-            return;
-    }
-}
-
 /* Both at a time, and while the process starts: most of it is the kernel's work. */
 static int make_directions(struct sq_packet_device *d, const struct sq_netns *ns, const struct target *t, int *tap,
                            struct sq_err *e)
@@ -209,6 +193,7 @@ static int make_directions(struct sq_packet_device *d, const struct sq_netns *ns
     int rc = heartbeat < 0 ? heartbeat : 0;
 
     (void)sq_packet_env(d->ds);
+    sq_patience_begin(sq_engine_patience(d->ds->eng), SQ_PATIENCE_NS);
     for (unsigned dir = 0; dir < DIRECTIONS; dir++) {
         m[dir] = (struct making){.d = d, .ns = ns, .t = t, .heartbeat = heartbeat, .dir = dir, .tap = -1};
         if (rc == 0 && pthread_create(&m[dir].thread, NULL, make_direction, &m[dir]) != 0)
@@ -216,7 +201,7 @@ static int make_directions(struct sq_packet_device *d, const struct sq_netns *ns
         n += rc == 0;
     }
     for (unsigned dir = 0; dir < n; dir++) {
-        sq_packet_join(d->ds->eng, m[dir].thread);
+        (void)pthread_join(m[dir].thread, NULL);
         tap[dir] = m[dir].tap;
         if (m[dir].rc < 0 && rc == 0) {
             rc = m[dir].rc;

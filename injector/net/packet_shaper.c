@@ -13,6 +13,7 @@
 #include "net/packet_device.h"
 #include "net/shaper.h"
 #include "net/tap.h"
+#include "patience.h"
 #include "squall/json.h"
 
 /* ---- can it be done here? ---- */
@@ -58,12 +59,11 @@ static int check(struct sq_engine *eng, struct sq_err *e)
         t.env = *sq_packet_env(ds);
     else
         sq_classify_look(&t.env);
+    if (eng)
+        sq_patience_begin(sq_engine_patience(eng), SQ_PATIENCE_NS);
     if (pthread_create(&thread, NULL, try_all, &t) != 0)
         return sq_err(e, -EAGAIN, "cannot start a thread");
-    if (ds)
-        sq_packet_join(eng, thread);
-    else
-        (void)pthread_join(thread, NULL);
+    (void)pthread_join(thread, NULL);
     return t.rc;
 }
 
