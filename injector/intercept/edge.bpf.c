@@ -7,6 +7,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 
+#include "intercept/match.bpf.h"
 #include "intercept/rules.h"
 
 #define AF_INET 2
@@ -21,10 +22,6 @@ struct sock_common {
 const volatile __u32 caller_id = 0;
 const volatile __u32 caller_slot = 0;
 const volatile __u64 netns_cookie = 0; /* of the proxy; 0: unknown */
-
-/* Written by squalld while the hooks run: a matcher first, then the count. */
-__u32 n_matchers = 0;
-struct sq_matcher matchers[SQ_MATCHERS] = {};
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -68,35 +65,6 @@ struct {
     __type(key, __u64);
     __type(value, struct sq_peer_addr);
 } peers SEC(".maps");
-
-/* What a hook found out about one connect. The address is v4-mapped for IPv4, whatever the socket's family. */
-struct call {
-    __u32 a[4];
-    __u32 family; /* of the socket */
-    __u32 port;   /* as in ctx */
-    __u64 cookie;
-};
-
-static __always_inline int match(const struct call *k, __u32 *slot)
-{
-    __u16 port = bpf_ntohs((__u16)k->port);
-    __u32 n = *(volatile __u32 *)&n_matchers;
-
-    for (__u32 i = 0; i < SQ_MATCHERS; i++) {
-        const struct sq_matcher *m = &matchers[i];
-
-        if (i >= n)
-            break;
-        if (port < m->port_lo || port > m->port_hi)
-            continue;
-        if ((k->a[0] & m->mask[0]) != m->addr[0] || (k->a[1] & m->mask[1]) != m->addr[1] ||
-            (k->a[2] & m->mask[2]) != m->addr[2] || (k->a[3] & m->mask[3]) != m->addr[3])
-            continue;
-        *slot = m->slot;
-        return 1;
-    }
-    return 0;
-}
 
 static __always_inline void tell(__u64 now, __u32 edge, const struct sq_decision *d, struct sq_edge_counts *c)
 {
