@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -20,11 +21,6 @@
 #include "squall/proc.h"
 
 #define X32_BIT 0x40000000
-#define I386_CONNECT 362
-#define I386_SENDTO 369
-#define I386_SOCKETCALL 102
-#define CALL_CONNECT 3 /* net.h: SYS_CONNECT, SYS_SENDTO of socketcall(2) */
-#define CALL_SENDTO 11
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL
 #endif
@@ -40,61 +36,120 @@ static int read_memory(pid_t tid, uint64_t from, void *to, size_t len)
     return (size_t)n == len ? 0 : -EFAULT;
 }
 
-static void take(struct sq_attempt *a, bool sendto, const uint64_t *args)
+/* Calls that begin a connection: connect(2), and the others with MSG_FASTOPEN and an address. */
+enum call { CALL_CONNECT, CALL_SENDTO, CALL_SENDMSG, CALL_SENDMMSG };
+
+struct entry {
+    int nr;
+    enum call call;
+};
+
+static const struct entry NATIVE[] = {
+    {SYS_connect, CALL_CONNECT}, {SYS_sendto, CALL_SENDTO}, {SYS_sendmsg, CALL_SENDMSG}, {SYS_sendmmsg, CALL_SENDMMSG}};
+static const struct entry I386[] = {{362, CALL_CONNECT}, {369, CALL_SENDTO}, {370, CALL_SENDMSG}, {345, CALL_SENDMMSG}};
+/* net.h: SYS_CONNECT and so on, the first argument of socketcall(2) */
+static const struct entry SOCKETCALL[] = {
+    {3, CALL_CONNECT}, {11, CALL_SENDTO}, {16, CALL_SENDMSG}, {20, CALL_SENDMMSG}};
+#define I386_SOCKETCALL 102
+#if defined(__x86_64__)
+static const struct entry X32[] = {
+    {SYS_connect, CALL_CONNECT}, {SYS_sendto, CALL_SENDTO}, {518, CALL_SENDMSG}, {538, CALL_SENDMMSG}};
+#endif
+
+static const struct entry *find(const struct entry *of, int nr)
 {
+    for (size_t i = 0; i < 4; i++)
+        if (of[i].nr == nr)
+            return &of[i];
+    return NULL;
+}
+
+/* The address that a struct msghdr at FROM names; sendmmsg's first message begins with one. */
+static int read_msghdr(struct sq_attempt *a, uint64_t from, bool words)
+{
+    struct {
+        uint64_t name;
+        uint32_t len;
+    } wide = {0};
+    uint32_t narrow[2] = {0};
+    int rc = words ? read_memory(a->tid, (uint32_t)from, narrow, sizeof(narrow))
+                   : read_memory(a->tid, from, &wide, offsetof(struct msghdr, msg_namelen) + sizeof(uint32_t));
+
+    a->addr = words ? narrow[0] : wide.name;
+    a->len = words ? narrow[1] : wide.len;
+    return rc;
+}
+
+/* WORDS: a program whose pointers have 32 bits. As sq_attempt_parse. */
+static int take(struct sq_attempt *a, enum call call, const uint64_t *args, bool words)
+{
+    uint64_t flags = MSG_FASTOPEN;
+    int rc = 0;
+
     a->fd = (int)(uint32_t)args[0];
-    a->fastopen = sendto;
-    a->addr = sendto ? args[4] : args[1];
-    a->len = (uint32_t)(sendto ? args[5] : args[2]);
+    a->fastopen = call != CALL_CONNECT;
+    switch (call) {
+    case CALL_CONNECT:
+        a->addr = args[1];
+        a->len = (uint32_t)args[2];
+        break;
+    case CALL_SENDTO:
+        flags = args[3];
+        a->addr = args[4];
+        a->len = (uint32_t)args[5];
+        break;
+    case CALL_SENDMSG:
+        flags = args[2];
+        break;
+    case CALL_SENDMMSG:
+        flags = (uint32_t)args[2] ? args[3] : 0;
+        break;
+    }
+    if (!(flags & MSG_FASTOPEN))
+        return 0;
+    if (call == CALL_SENDMSG || call == CALL_SENDMMSG)
+        rc = read_msghdr(a, args[1], words);
+    return rc < 0 ? rc : !a->fastopen || a->addr != 0;
 }
 
 static int parse_socketcall(const struct seccomp_notif *n, struct sq_attempt *a)
 {
+    static const size_t words[] = {[CALL_CONNECT] = 3, [CALL_SENDTO] = 6, [CALL_SENDMSG] = 3, [CALL_SENDMMSG] = 4};
+    const struct entry *e = find(SOCKETCALL, (int)n->data.args[0]);
     uint32_t raw[6] = {0};
     uint64_t args[6];
-    bool sendto = n->data.args[0] == CALL_SENDTO;
-    int rc;
+    int rc = e ? read_memory(a->tid, (uint32_t)n->data.args[1], raw, words[e->call] * sizeof(raw[0])) : 0;
 
-    if (!sendto && n->data.args[0] != CALL_CONNECT)
-        return 0;
-    rc = read_memory(a->tid, (uint32_t)n->data.args[1], raw, (sendto ? 6 : 3) * sizeof(raw[0]));
-    if (rc < 0)
-        return rc;
     for (size_t i = 0; i < 6; i++)
         args[i] = raw[i];
-    if (sendto && (!(raw[3] & MSG_FASTOPEN) || !raw[4]))
-        return 0;
-    take(a, sendto, args);
-    return 1;
+    return !e || rc < 0 ? rc : take(a, e->call, args, true);
 }
 
 int sq_attempt_parse(const struct seccomp_notif *n, struct sq_attempt *a)
 {
+    const struct entry *e = NULL;
     uint64_t args[6];
     int nr = n->data.nr;
+    bool words = n->data.arch != seccomp_arch_native();
 
     memset(a, 0, sizeof(*a));
     a->tid = (pid_t)n->pid;
     a->id = n->id;
     for (size_t i = 0; i < 6; i++)
         args[i] = n->data.args[i];
-    if (n->data.arch == seccomp_arch_native()) {
-#if defined(__x86_64__)
-        nr &= ~X32_BIT;
-#endif
-        if (nr != SYS_connect && nr != SYS_sendto)
-            return 0;
-        take(a, nr == SYS_sendto, args);
-        return 1;
-    }
-    if (n->data.arch != AUDIT_ARCH_I386)
-        return 0;
-    if (nr == I386_SOCKETCALL)
+    if (n->data.arch == AUDIT_ARCH_I386 && nr == I386_SOCKETCALL)
         return parse_socketcall(n, a);
-    if (nr != I386_CONNECT && nr != I386_SENDTO)
-        return 0;
-    take(a, nr == I386_SENDTO, args);
-    return 1;
+    if (!words)
+        e = find(NATIVE, nr);
+    else if (n->data.arch == AUDIT_ARCH_I386)
+        e = find(I386, nr);
+#if defined(__x86_64__)
+    if (!words && (nr & X32_BIT)) {
+        words = true;
+        e = find(X32, nr & ~X32_BIT);
+    }
+#endif
+    return e ? take(a, e->call, args, words) : 0;
 }
 
 int sq_attempt_read(struct sq_attempt *a)

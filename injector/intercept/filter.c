@@ -1,6 +1,7 @@
-/* The seccomp filter of a launched program: connect(2) is notified, and sendto(2) with MSG_FASTOPEN, which connects,
- * too. Everything else is allowed at once, in every architecture the kernel runs (an i386 or x32 program is no way
- * around). */
+/* The seccomp filter of an intercepted program: connect(2) is notified, and so are sendto(2), sendmsg(2) and
+ * sendmmsg(2) with MSG_FASTOPEN, which connect, too. What io_uring does no filter sees, so new rings are refused with
+ * ENOSYS, as on a kernel without them. Everything else is allowed at once, in every architecture the kernel runs (an
+ * i386 or x32 program is no way around). */
 #include <errno.h>
 #include <seccomp.h>
 #include <stdlib.h>
@@ -20,6 +21,9 @@ static void release(scmp_filter_ctx *ctx)
 
 static int add_rules(scmp_filter_ctx ctx)
 {
+#if defined(__x86_64__)
+    static const unsigned sends[] = {11, 16, 20}; /* net.h: SYS_SENDTO, SYS_SENDMSG, SYS_SENDMMSG */
+#endif
     int rc;
 
     /* libseccomp's own default kills what comes from a foreign architecture. */
@@ -35,6 +39,20 @@ static int add_rules(scmp_filter_ctx ctx)
     if (rc == 0)
         rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(sendto), 2,
                               SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, MSG_FASTOPEN), SCMP_A4(SCMP_CMP_NE, 0));
+    if (rc == 0)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(sendmsg), 1,
+                              SCMP_A2(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, MSG_FASTOPEN));
+    if (rc == 0)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(sendmmsg), 1,
+                              SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, MSG_FASTOPEN));
+    if (rc == 0)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(io_uring_setup), 0);
+#if defined(__x86_64__)
+    /* Of socketcall(2) only the number of the call can be seen, and libseccomp leaves out what has more conditions. Not
+     * for connect(2): that it does by itself. */
+    for (size_t i = 0; i < sizeof(sends) / sizeof(sends[0]) && rc == 0; i++)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(socketcall), 1, SCMP_A0(SCMP_CMP_EQ, sends[i]));
+#endif
     return rc;
 }
 

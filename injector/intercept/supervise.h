@@ -27,7 +27,7 @@ struct sq_attempt {
     uint64_t addr; /* there */
     uint64_t id;   /* of the notification */
     uint32_t len;
-    bool fastopen; /* sendto(2) with MSG_FASTOPEN */
+    bool fastopen; /* sendto(2) or its like with MSG_FASTOPEN */
     union {
         struct sockaddr_storage ss;
         struct sockaddr sa;
