@@ -19,9 +19,9 @@
 #include "net/classifier.h"
 /* after what it is made of */
 #include "classid.skel.h"
+#include "net/lock.h"
 #include "net/netem.h"
 #include "net/netem_load.h"
-#include "net/tc.h"
 #include "net/tree.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
@@ -333,7 +333,7 @@ static int apply_locked(struct sq_shape *s, struct sq_err *e)
 
 static int netem_apply(struct sq_shape *s, struct sq_err *e)
 {
-    cleanup_close int lock = sq_tc_lock(LOCK_MS, e);
+    cleanup_close int lock = sq_net_lock(LOCK_MS, e);
 
     return lock < 0 ? lock : apply_locked(s, e);
 }
@@ -538,7 +538,7 @@ static int netem_revert(struct sq_engine *eng, const json_t *record, struct sq_e
     }
     if (!w.dev)
         return 0;
-    cleanup_close int lock = sq_tc_lock(LOCK_UNDO_MS, NULL);
+    cleanup_close int lock = sq_net_lock(LOCK_UNDO_MS, NULL);
     (void)lock; /* without it, too: whoever holds it so long must not keep the fault alive */
     return revert_locked(&w, e);
 }

@@ -1,21 +1,15 @@
 #include "net/tc.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netlink/netlink.h>
 #include <netlink/socket.h>
-#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include "net/netem.h"
-#include "squall/cleanup.h"
 
 #define DUMP_TRIES 5
-#define LOCK_STEP_MS 10
 
 struct answer {
     int error; /* of the kernel, -errno */
@@ -185,21 +179,4 @@ int sq_tc_dump(int type, const struct tcmsg *tc, sq_tc_each *each, void *arg, st
     if (d.stop)
         return d.stop;
     return r < 0 ? sq_err_sys(e, r, "cannot list what is configured on interface %d", tc ? tc->tcm_ifindex : 0) : 0;
-}
-
-int sq_tc_lock(int most_ms, struct sq_err *e)
-{
-    cleanup_close int fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-
-    if (fd < 0)
-        return sq_err_sys(e, -errno, "cannot open the network namespace");
-    for (int i = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; i++) {
-        if (errno != EWOULDBLOCK)
-            return sq_err_sys(e, -errno, "cannot lock the network namespace");
-        if (i >= most_ms / LOCK_STEP_MS)
-            return sq_err_cls(e, SQ_C_CONFLICT, -EBUSY,
-                              "another Squall has been changing this network namespace for more than %d ms", most_ms);
-        (void)poll(NULL, 0, LOCK_STEP_MS);
-    }
-    return SQ_TAKE_FD(fd);
 }

@@ -28,9 +28,4 @@ int sq_tc_link_request(int type, int flags, int ifindex, unsigned up, sq_tc_put 
  * repeated. */
 int sq_tc_dump(int type, const struct tcmsg *tc, sq_tc_each *each, void *arg, struct sq_err *e);
 
-/* One network namespace's configuration is changed by one Squall at a time. A descriptor to close, or -errno: -EBUSY
- * when another one holds it for longer than MOST_MS. Anybody can: the file is open to every user. So it may keep a
- * fault from beginning, but not from being taken back. */
-int sq_tc_lock(int most_ms, struct sq_err *e);
-
 #endif

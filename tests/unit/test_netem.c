@@ -16,13 +16,14 @@
 #include <netlink/msg.h>
 #include <sched.h>
 #include <sys/file.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "net/dist.h"
+#include "net/lock.h"
 #include "net/netem.h"
 #include "net/rtnl.h"
 #include "net/shaper.h"
-#include "net/tc.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/spec.h"
@@ -361,10 +362,12 @@ static void kernel_agrees(void **state)
     }
 }
 
-/* The lock is a file that every user may open and hold: a fault can't begin then, but must end. */
+/* Another Squall holds the lock: a fault can't begin then, but must end. Whoever is not our uid can't hold it, and
+ * other namespaces have their own. */
 static void a_held_lock_keeps_no_fault(void **state)
 {
     struct sq_err e = {0};
+    int status = -1;
     cleanup_json json_t *record =
         json_pack("{s:i,s:b,s:I,s:i,s:i,s:i,s:s}", "ifindex", 1, "ingress", 0, "root", (json_int_t)0x5c1a0000, "slot",
                   1, "bit", 0, "pref", 1, "filter", "squall-1");
@@ -374,12 +377,25 @@ static void a_held_lock_keeps_no_fault(void **state)
         print_message("needs root\n");
         skip();
     }
+    /* What everybody can open and lock is not the lock. */
     cleanup_close int others = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
     assert_int_equal(flock(others, LOCK_EX | LOCK_NB), 0);
-    assert_int_equal(sq_tc_lock(20, &e), -EBUSY);
+    cleanup_close int first = sq_net_lock(20, &e);
+    assert_true(first >= 0);
+    pid_t stranger = fork();
+    if (stranger == 0)
+        _exit(setresuid(65533, 65533, 65533) == 0 && open("/run/squall-netns.lock", O_RDONLY) < 0 && errno == EACCES
+                  ? 0
+                  : 1);
+    assert_int_equal(waitpid(stranger, &status, 0), stranger);
+    assert_int_equal(status, 0);
+    assert_int_equal(sq_net_lock(20, &e), -EBUSY);
     sq_err_clear(&e);
     if (sq_shaper_netem.revert(NULL, record, &e) < 0)
         fail_msg("%s", e.msg);
+    assert_int_equal(unshare(CLONE_NEWNET), 0);
+    cleanup_close int elsewhere = sq_net_lock(0, &e);
+    assert_true(elsewhere >= 0);
 }
 
 int main(void)
