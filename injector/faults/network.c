@@ -647,8 +647,9 @@ static void look_at_names(struct sq_fault *f)
     int r = sq_resolving_end(n->resolving, &n->match, &changed, &e);
     if (r == -EAGAIN)
         return;
-    sq_resolving_free(n->resolving);
-    n->resolving = NULL;
+    sq_resolving_drop(&n->resolving);
+    if (r == -EALREADY)
+        return;
     if (changed) {
         sq_err_clear(&e);
         r = inside(f, change_inside, NULL, &e);

@@ -45,7 +45,6 @@ struct sq_cut {
     struct sq_cut_counts counts;    /* as told last */
     bool intact;                    /* as told last */
     struct sq_resolving *resolving; /* names being looked up anew; NULL: not now */
-    int resolving_fd;
     int64_t resolved_at;
     unsigned looks;
     bool unresolvable; /* as told last */
@@ -158,9 +157,10 @@ static void resolved(struct sq_cut *c)
 
     if (r == -EAGAIN)
         return;
-    sq_resolving_free(c->resolving);
-    c->resolving = NULL;
+    sq_resolving_drop(&c->resolving);
     c->resolved_at = sq_mono_ns();
+    if (r == -EALREADY)
+        return;
     if (r < 0 && !c->unresolvable)
         warn(c, e.msg);
     c->unresolvable = r < 0;
@@ -170,18 +170,17 @@ static void resolved(struct sq_cut *c)
 
 static void look_up(struct sq_cut *c)
 {
-    struct pollfd p = {.fd = c->resolving_fd, .events = POLLIN};
     struct sq_netns ns = {.fd = -1};
+    int fd = -1;
 
     if (c->resolving) {
-        if (poll(&p, 1, 0) > 0)
-            resolved(c);
+        resolved(c);
         return;
     }
     if (!sq_match_named(&c->hosts) || sq_mono_ns() - c->resolved_at < RESOLVE_NS ||
         sq_netns_find(c->netns, &ns, NULL) < 0)
         return;
-    if (sq_resolving_begin(&c->hosts, &ns, &c->resolving, &c->resolving_fd, NULL) < 0)
+    if (sq_resolving_begin(&c->hosts, &ns, &c->resolving, &fd, NULL) < 0)
         c->resolved_at = sq_mono_ns();
     sq_netns_close(&ns);
 }

@@ -78,10 +78,14 @@ struct sq_resolving;
 /* Starts; *FD (the pipe, borrowed) is readable when sq_resolving_end may be called without blocking. NS is not kept. */
 int sq_resolving_begin(const struct sq_match *m, const struct sq_netns *ns, struct sq_resolving **out, int *fd,
                        struct sq_err *e);
-/* Reads what there is: -EAGAIN when the child is not through (call again when readable); else as sq_match_resolve, into
- * M, which must have the groups that it had. */
+/* Reads what there is: -EAGAIN when the child is not through (call again when readable, or after a while: it ends with
+ * its time limit, whatever the child does); else as sq_match_resolve, into M, which must have the groups that it had;
+ * -EALREADY when that has been said before. */
 int sq_resolving_end(struct sq_resolving *r, struct sq_match *m, bool *changed, struct sq_err *e);
-void sq_resolving_free(struct sq_resolving *r); /* ends the child if it still lives */
+/* Ends the child, frees *R and makes it NULL. What can't be killed now (a file system whose server is dead holds it)
+ * stays in *R, for another try: so no more than one of a fault's children hangs. */
+void sq_resolving_drop(struct sq_resolving **r);
+void sq_resolving_free(struct sq_resolving *r); /* never blocks: what can't be killed now is reaped when it dies */
 
 /* The "probe" of POST /v1/runs, checked: [{"to": "addr:port", "from": "addr"}], with the address that the probe sends
  * from. New reference; NULL: E. */

@@ -242,8 +242,6 @@ static int spec_name(const char *name, struct sq_netns *ns, struct sq_err *e)
         return sq_err_sys(e, r, "cannot open the network namespace \"%s\"", name);
     (void)snprintf(ns->name, sizeof ns->name, "%s", name);
     (void)snprintf(ns->resolv, sizeof ns->resolv, "/etc/netns/%s/resolv.conf", name);
-    if (access(ns->resolv, F_OK) < 0)
-        (void)snprintf(ns->resolv, sizeof ns->resolv, "/etc/resolv.conf");
     return 0;
 }
 

@@ -1,13 +1,14 @@
 /* Host names as the inhabitants of a namespace see them. A child does it: it enters the network namespace, puts that
  * namespace's resolv.conf over /etc/resolv.conf in a mount namespace of its own (as ip-netns(8) does), asks
- * getaddrinfo, and is killed when its time is over. The answers come back as text over a pipe: lines "name address" or
- * "name !why", and "=" after each name's. */
+ * getaddrinfo, and is killed and left when its time is over. The answers come back as text over a pipe: lines "name
+ * address" or "name !why", and "=" after each name's. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <netdb.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -29,8 +30,9 @@
 #define LIMIT_NS (5 * SQ_S)
 #define ANSWER_MAX ((size_t)4 << 20) /* bytes of all answers: some 60,000 addresses */
 #define NAMES_MOST 256
-#define FILE_MAX 65536 /* bytes of resolv.conf or hosts */
-#define PER_NAME 1024  /* addresses of one name */
+#define MOMENT_NS (20 * SQ_MS) /* for a killed child to die */
+#define FILE_MAX 65536         /* bytes of resolv.conf or hosts */
+#define PER_NAME 1024          /* addresses of one name */
 
 struct sq_resolving {
     pid_t pid;
@@ -38,7 +40,7 @@ struct sq_resolving {
     int64_t deadline;
     char *text;
     size_t len, cap;
-    bool eof;
+    bool eof, told; /* told: its result has been given */
 };
 
 /* ---- the names ---- */
@@ -271,18 +273,61 @@ int sq_resolving_begin(const struct sq_match *m, const struct sq_netns *ns, stru
     return 0;
 }
 
+/* Kills the child. A file system whose server is dead holds even a killed one (the kernel waits for an answer that it
+ * has asked for): so it gets a moment, and no more. */
+static bool ended(struct sq_resolving *r)
+{
+    const struct timespec step = {.tv_nsec = SQ_MS};
+    int64_t most = sq_mono_ns() + MOMENT_NS;
+    pid_t got;
+
+    if (r->pid <= 0)
+        return true;
+    (void)kill(r->pid, SIGKILL);
+    while ((got = waitpid(r->pid, NULL, WNOHANG)) == 0 && sq_mono_ns() < most)
+        (void)nanosleep(&step, NULL);
+    if (got != 0)
+        r->pid = 0;
+    return got != 0;
+}
+
+static void *reap(void *arg)
+{
+    while (waitpid((pid_t)(intptr_t)arg, NULL, 0) < 0 && errno == EINTR)
+        ;
+    return NULL;
+}
+
+/* Whenever it may die. Without a thread it stays a zombie until we end. */
+static void leave_to_a_thread(pid_t pid)
+{
+    sigset_t all, old;
+    pthread_t thread;
+
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
+    if (pthread_create(&thread, NULL, reap, (void *)(intptr_t)pid) == 0)
+        (void)pthread_detach(thread);
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
 void sq_resolving_free(struct sq_resolving *r)
 {
     if (!r)
         return;
-    if (r->pid > 0) {
-        (void)kill(r->pid, SIGKILL);
-        while (waitpid(r->pid, NULL, 0) < 0 && errno == EINTR)
-            ;
-    }
+    if (!ended(r))
+        leave_to_a_thread(r->pid);
     (void)close(r->fd);
     free(r->text);
     free(r);
+}
+
+void sq_resolving_drop(struct sq_resolving **r)
+{
+    if (!*r || !ended(*r))
+        return;
+    sq_resolving_free(*r);
+    *r = NULL;
 }
 
 static int take_in(struct sq_resolving *r, struct sq_err *e)
@@ -415,10 +460,11 @@ int sq_resolving_end(struct sq_resolving *r, struct sq_match *m, bool *changed, 
 {
     const char *text;
     bool differs = false;
-    int rc = take_in(r, e);
+    int rc = r->told ? -EALREADY : take_in(r, e);
 
-    if (rc == -EAGAIN)
+    if (rc == -EAGAIN || rc == -EALREADY)
         return rc;
+    r->told = true;
     if (rc == -ETIMEDOUT)
         return too_late(e);
     if (rc == 0 && r->text)
