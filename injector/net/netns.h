@@ -15,7 +15,7 @@ struct sq_netns {
     uint64_t ino;     /* of nsfs */
     char path[256];   /* "/run/netns/x", "/proc/12/ns/net"; "" for our own */
     char name[96];    /* for people: "x", "pid 12", "container 0a1b2c3d4e5f" */
-    char resolv[256]; /* resolv.conf that its inhabitants see */
+    char resolv[256]; /* resolv.conf that its inhabitants see; where there is none, this host's. Not looked at yet */
 };
 
 /* SPEC as in a target's "namespace": a name (ip netns), "pid:N", "container:ID" (at least 6 hex digits of the id, found
