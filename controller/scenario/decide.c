@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "squall/callspec.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
@@ -216,7 +217,10 @@ static void check_fuse(const struct sq_decide *x)
                       "verify fuse: \"trip_calls\" is 1 or more, \"probes\" 0 or more, \"open_for\" above 0");
     json_array_foreach(json_object_get(x->spec, "steps"), i, step)
     {
-        if (expect && sq_decide_meant(x, step) && sq_json_num_or(json_object_get(step, "target"), "percent", 100) < 100)
+        const json_t *target = json_object_get(step, "target");
+
+        if (expect && sq_decide_meant(x, step) &&
+            (sq_json_num_or(target, "percent", 100) < 100 || sq_call_counts(target)))
             sq_diag_error(x->c->d, sq_decide_at(x, "step"), "max_calls: what you think is right",
                           "verify fuse: step \"%s\" hits some calls only, so that a breaker may rightly stay closed",
                           id_of(step));

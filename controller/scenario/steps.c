@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "scenario/normalize.h"
+#include "squall/callspec.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/netspec.h"
@@ -140,6 +141,15 @@ static void network_with(struct sq_norm *c, const char *label, const struct sq_n
     absolute_distribution(c, json_object_get(with, "slot"));
 }
 
+static void edge_target(struct sq_norm *c, const char *label, const struct sq_node *n, const json_t *target)
+{
+    const char *key = "";
+    struct sq_err e = {0};
+
+    if (sq_call_target_check(target, &key, &e) < 0)
+        sq_diag_error(c->d, at_path(sq_node_get(n, "target"), key), e.hint, "%s: %s", label, e.msg);
+}
+
 /* call/bandwidth's */
 static void edge_with(struct sq_norm *c, const char *label, const struct sq_node *n, const json_t *with)
 {
@@ -180,6 +190,8 @@ static void fault_step(struct sq_norm *c, const char *label, const struct sq_nod
         network_target(c, label, n, t);
     if (target && c->d->errors == errors && spec->target == SQ_T_PARTITION)
         partition_target(c, label, n, t);
+    if (target && c->d->errors == errors && spec->target == SQ_T_EDGE)
+        edge_target(c, label, n, t);
     (void)json_object_set_new(o, "target", t);
     (void)snprintf(what, sizeof what, "%s: %s", label, uses);
     errors = c->d->errors;

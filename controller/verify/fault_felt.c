@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "squall/callspec.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
@@ -25,6 +26,7 @@ static const struct sq_param params[] = {
 
 struct tally {
     uint64_t hit, felt, past, answered;
+    uint64_t most; /* hit calls of one instance */
     double *held;  /* of answered calls that were hit, ns */
     size_t n_held; /* of them: whose delay was seen whole */
 };
@@ -82,6 +84,8 @@ static int tally_calls(const struct sq_evidence *ev, const struct sq_ev_step *s,
         const struct sq_ev_series *series = &ev->series[i];
         size_t from, to;
 
+        uint64_t before = t->hit;
+
         (void)sq_ev_calls_in(series, reach, &from, &to);
         for (size_t k = from; k < to; k++) {
             const struct sq_ev_call *c = &series->calls[k];
@@ -100,6 +104,7 @@ static int tally_calls(const struct sq_evidence *ev, const struct sq_ev_step *s,
             if (!cut_short(c, s->win.from_ns, ending, held, delay_ns))
                 t->held[t->n_held++] = twice && held > 1.5 * delay_ns ? held / 2.0 : held;
         }
+        t->most = t->hit - before > t->most ? t->hit - before : t->most;
     }
     return 0;
 }
@@ -176,18 +181,33 @@ static uint64_t expected_calls(const struct sq_evidence *ev, const struct sq_ev_
     return (uint64_t)(calls * share);
 }
 
+/* A fault that counts is felt when it hit as many as it was to hit; a call more, and it is not the one asked for. Those
+ * on bytes hit connections, each with as many calls as it carries. */
+static bool too_many(const struct tally *t, const json_t *target, int64_t acts, struct sq_result *r)
+{
+    uint64_t first = (uint64_t)sq_json_int_or(target, "first", 0);
+
+    if (first == 0 || acts >= 0 || t->most <= first)
+        return false;
+    (void)sq_result_set(r, SQ_V_FAIL, "the fault hit %llu calls of one instance, and was to hit %llu",
+                        (unsigned long long)t->most, (unsigned long long)first);
+    return true;
+}
+
 static void judge_tally(const struct sq_evidence *ev, const struct sq_ev_step *s, const json_t *p, struct tally *t,
                         struct sq_result *r)
 {
     uint64_t min = (uint64_t)llabs(sq_json_int_or(p, "min_calls", 10));
-    double percent = sq_param_percent(s->fault->target, "percent", 100.0);
+    uint64_t first = (uint64_t)sq_json_int_or(s->fault->target, "first", 0);
+    bool all = sq_param_percent(s->fault->target, "percent", 100.0) >= 100.0 && !sq_call_counts(s->fault->target);
     double delay = (double)sq_param_ns(s->fault->with, "delay", 0),
            jitter = (double)sq_param_ns(s->fault->with, "jitter", 0);
 
+    min = first > 0 && first < min ? first : min;
     r->n = t->hit;
     (void)snprintf(r->limit, sizeof r->limit, ">= %llu calls", (unsigned long long)min);
     (void)snprintf(r->observed, sizeof r->observed, "%llu calls felt it", (unsigned long long)t->felt);
-    if (percent >= 100.0 && (double)t->past > BYPASS * (double)(t->past + t->hit) && t->past >= 3) {
+    if (all && (double)t->past > BYPASS * (double)(t->past + t->hit) && t->past >= 3) {
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
                             "%llu of %llu calls went past the fault although it should hit every one: the caller "
                             "bypasses the edge",
@@ -202,6 +222,8 @@ static void judge_tally(const struct sq_evidence *ev, const struct sq_ev_step *s
                             (unsigned long long)expected_calls(ev, s));
         return;
     }
+    if (too_many(t, s->fault->target, acts_of(ev, s->fault), r))
+        return;
     if (acts_of(ev, s->fault) >= 0) {
         judge_acts(acts_of(ev, s->fault), t, r);
         return;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "squall/callspec.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
@@ -146,7 +147,7 @@ static int judge_step(const struct sq_evidence *ev, const struct sq_ev_step *s, 
         return sq_undecided_step(results, s, edge, "", e);
     if (!sq_steady_secs(ev, &on, &off))
         return sq_undecided(results, s, edge, "", e, "no steady state was recorded to know the callers' rate from");
-    if (x && sq_param_percent(s->fault->target, "percent", 100.0) < 100.0)
+    if (x && (sq_param_percent(s->fault->target, "percent", 100.0) < 100.0 || sq_call_counts(s->fault->target)))
         return sq_undecided(results, s, edge, "", e,
                             "the fault hits some calls only, so that a breaker may rightly stay closed");
     sq_edge_calls(ev, edge, s->win, &c);

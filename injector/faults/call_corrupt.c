@@ -22,6 +22,6 @@ const struct sq_fault_spec sq_spec_call_corrupt = {
 #include "intercept/callfault.h"
 
 extern const struct sq_fault_ops sq_ops_call_corrupt;
-const struct sq_fault_ops sq_ops_call_corrupt = SQ_BYTE_OPS;
+const struct sq_fault_ops sq_ops_call_corrupt = SQ_CALL_OPS;
 
 #endif

@@ -22,6 +22,6 @@ const struct sq_fault_spec sq_spec_call_loss = {
 #include "intercept/callfault.h"
 
 extern const struct sq_fault_ops sq_ops_call_loss;
-const struct sq_fault_ops sq_ops_call_loss = SQ_BYTE_OPS;
+const struct sq_fault_ops sq_ops_call_loss = SQ_CALL_OPS;
 
 #endif

@@ -21,6 +21,6 @@ const struct sq_fault_spec sq_spec_call_reset = {
 #include "intercept/callfault.h"
 
 extern const struct sq_fault_ops sq_ops_call_reset;
-const struct sq_fault_ops sq_ops_call_reset = SQ_BYTE_OPS;
+const struct sq_fault_ops sq_ops_call_reset = SQ_CALL_OPS;
 
 #endif

@@ -23,6 +23,6 @@ const struct sq_fault_spec sq_spec_call_slicer = {
 #include "intercept/callfault.h"
 
 extern const struct sq_fault_ops sq_ops_call_slicer;
-const struct sq_fault_ops sq_ops_call_slicer = SQ_BYTE_OPS;
+const struct sq_fault_ops sq_ops_call_slicer = SQ_CALL_OPS;
 
 #endif

@@ -21,6 +21,6 @@ const struct sq_fault_spec sq_spec_call_slow_close = {
 #include "intercept/callfault.h"
 
 extern const struct sq_fault_ops sq_ops_call_slow_close;
-const struct sq_fault_ops sq_ops_call_slow_close = SQ_BYTE_OPS;
+const struct sq_fault_ops sq_ops_call_slow_close = SQ_CALL_OPS;
 
 #endif

@@ -21,6 +21,6 @@ const struct sq_fault_spec sq_spec_call_timeout = {
 #include "intercept/callfault.h"
 
 extern const struct sq_fault_ops sq_ops_call_timeout;
-const struct sq_fault_ops sq_ops_call_timeout = SQ_BYTE_OPS;
+const struct sq_fault_ops sq_ops_call_timeout = SQ_CALL_OPS;
 
 #endif

@@ -51,6 +51,7 @@ int sq_bpf_try(struct sq_err *e)
         return refuse(e, -errno, "cannot open the programs");
     (void)bpf_map__set_max_entries(skel->maps.flows, 1); /* only whether it loads is asked */
     (void)bpf_map__set_max_entries(skel->maps.peers, 64);
+    (void)bpf_map__set_max_entries(skel->maps.tallies, 1);
     rc = edge__load(skel);
     edge__destroy(skel);
     return rc < 0 ? refuse(e, rc, "cannot load the programs") : 0;
@@ -98,6 +99,7 @@ static int make_maps(struct sq_bpf *b)
     b->fd[SQ_M_COUNTS] = make_map(BPF_MAP_TYPE_ARRAY, "sq_counts", 4, sizeof(struct sq_edge_counts), SQ_EDGES, mm);
     b->fd[SQ_M_HOOKS] = make_map(BPF_MAP_TYPE_RINGBUF, "sq_hooks", 0, 0, 1 << 18, 0);
     b->fd[SQ_M_PEERS] = make_map(BPF_MAP_TYPE_LRU_HASH, "sq_peers", 8, sizeof(struct sq_peer_addr), SQ_FLOWS, 0);
+    b->fd[SQ_M_TALLIES] = make_map(BPF_MAP_TYPE_ARRAY, "sq_tallies", 4, sizeof(struct sq_tally), SQ_TALLIES, mm);
     for (size_t i = 0; i < SQ_MAPS; i++)
         if (b->fd[i] < 0)
             return b->fd[i];
@@ -116,7 +118,7 @@ int sq_bpf_open(struct sq_intercept *ic, struct sq_err *e)
     struct sq_bpf *b = &ic->bpf;
     long page = sysconf(_SC_PAGESIZE);
     size_t mask = (size_t)page - 1;
-    void *cfg, *counts;
+    void *cfg, *counts, *tallies;
     int rc;
 
     rc = make_maps(b);
@@ -128,19 +130,24 @@ int sq_bpf_open(struct sq_intercept *ic, struct sq_err *e)
     ic->counts_len = (SQ_EDGES * sizeof(struct sq_edge_counts) + mask) & ~mask;
     cfg = map_memory(b->fd[SQ_M_EDGES], ic->cfg_len);
     counts = map_memory(b->fd[SQ_M_COUNTS], ic->counts_len);
+    ic->tallies_len = SQ_TALLIES * sizeof(struct sq_tally); /* whole pages */
+    tallies = map_memory(b->fd[SQ_M_TALLIES], ic->tallies_len);
     b->ring = ring_buffer__new(b->fd[SQ_M_HOOKS], on_hook, ic, NULL);
     if (b->ring)
         b->poll = sq_ic_poll(ic, ring_buffer__epoll_fd(b->ring), UV_READABLE, on_ring, ic);
-    if (!cfg || !counts || !b->poll) {
+    if (!cfg || !counts || !tallies || !b->poll) {
         if (cfg)
             (void)munmap(cfg, ic->cfg_len);
         if (counts)
             (void)munmap(counts, ic->counts_len);
+        if (tallies)
+            (void)munmap(tallies, ic->tallies_len);
         sq_bpf_close(ic);
         return refuse(e, -ENOMEM, "cannot map the maps");
     }
     ic->cfg = cfg;
     ic->counts = counts;
+    ic->tallies = tallies;
     return 0;
 }
 
@@ -179,6 +186,7 @@ static int reuse(struct edge *s, const struct sq_bpf *b)
     rc = rc ? rc : bpf_map__reuse_fd(s->maps.next_flow, b->fd[SQ_M_NEXT_FLOW]);
     rc = rc ? rc : bpf_map__reuse_fd(s->maps.counts, b->fd[SQ_M_COUNTS]);
     rc = rc ? rc : bpf_map__reuse_fd(s->maps.hooks, b->fd[SQ_M_HOOKS]);
+    rc = rc ? rc : bpf_map__reuse_fd(s->maps.tallies, b->fd[SQ_M_TALLIES]);
     return rc ? rc : bpf_map__reuse_fd(s->maps.peers, b->fd[SQ_M_PEERS]);
 }
 

@@ -7,6 +7,7 @@
 
 #include "engine.h"
 #include "intercept/priv.h"
+#include "squall/callspec.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/proc.h"
@@ -82,16 +83,20 @@ int sq_call_resolve(struct sq_fault *f, struct sq_err *e)
 {
     cleanup_json json_t *instances = json_array();
     struct sq_edge *edge = NULL;
+    char counts[128];
     int rc = find_edge(f, &edge, e);
 
+    rc = rc ? rc : sq_call_target_check(f->target, NULL, e);
     rc = rc ? rc : check_with(f->with, e);
     rc = rc ? rc : sq_byte_check(f->spec->name, f->with, e);
     rc = rc ? rc : instances_of(f, edge, instances, e);
     if (rc < 0)
         return rc;
-    (void)json_array_append_new(f->hit,
-                                json_pack("{s:s,s:s,s:O,s:b}", "edge", edge->name, "mode", sq_edge_mode(edge),
-                                          "instances", instances, "delays_connect", sq_edge_delays_connect(edge)));
+    json_t *hit = json_pack("{s:s,s:s,s:O,s:b}", "edge", edge->name, "mode", sq_edge_mode(edge), "instances", instances,
+                            "delays_connect", sq_edge_delays_connect(edge));
+    if (hit && sq_call_counts(f->target))
+        (void)json_object_set_new(hit, "counts", json_string(sq_call_count_text(f->target, counts, sizeof(counts))));
+    (void)json_array_append_new(f->hit, hit);
     return 0;
 }
 
@@ -114,6 +119,8 @@ static double share_of(const struct sq_fault *f, const json_t *with)
     return sq_json_num_or(f->target, "percent", 100.0) * sq_json_num_or(with, "dose", 100.0) / 100.0;
 }
 
+static const char *const count_keys[] = {"first", "every", "after"};
+
 static json_t *rule_of(const struct sq_fault *f, const json_t *with)
 {
     const char *kind = strchr(f->spec->name, '/');
@@ -123,6 +130,9 @@ static json_t *rule_of(const struct sq_fault *f, const json_t *with)
         "delay", (json_int_t)sq_json_int_or(with, "delay", 0), "jitter", (json_int_t)sq_json_int_or(with, "jitter", 0),
         "errno", (json_int_t)sq_json_int_or(with, "errno", 0), "seed", (json_int_t)(sq_run_seed(f->run) & INT64_MAX));
 
+    for (size_t i = 0; rule && i < SQ_COUNT(count_keys); i++)
+        if (json_object_get(f->target, count_keys[i]))
+            (void)json_object_set(rule, count_keys[i], json_object_get(f->target, count_keys[i]));
     /* By name only when asked for: an instance that is started during the fault belongs to "all". */
     if (rule && only_instance(f) >= 0)
         (void)json_object_set(rule, "instances", json_object_get(hit, "instances"));
@@ -178,6 +188,9 @@ int sq_call_readback(struct sq_fault *f, json_t **out, struct sq_err *e)
             return sq_err(e, -EBADE, "edge %s: asked for %s %lld, in force is %lld", edge->name, ints[i],
                           (long long)want, (long long)have);
     }
+    for (size_t i = 0; i < SQ_COUNT(count_keys); i++)
+        if (sq_json_int_or(*out, count_keys[i], 0) != sq_json_int_or(f->target, count_keys[i], 0))
+            return sq_err(e, -EBADE, "edge %s: asked for another `%s` than is in force", edge->name, count_keys[i]);
     if (fabs(sq_json_num_or(*out, "percent", -1.0) - share_of(f, f->with)) > 1e-6)
         return sq_err(e, -EBADE, "edge %s: asked for another percentage than is in force", edge->name);
     return 0;
@@ -187,11 +200,18 @@ json_t *sq_call_felt(struct sq_fault *f)
 {
     struct sq_edge *edge = NULL;
     cleanup_json json_t *rule = NULL;
+    struct sq_tally_cell n;
+    json_t *felt;
 
-    if (find_edge(f, &edge, NULL) < 0 || sq_edge_rule_count(edge, f->id, &rule, NULL) < 0)
+    if (find_edge(f, &edge, NULL) < 0)
         return NULL;
-    return json_pack("{s:I,s:I}", "acts", (json_int_t)sq_json_int_or(rule, "acts", 0), "bytes",
-                     (json_int_t)sq_json_int_or(rule, "acted", 0));
+    n = sq_edge_rule_hits(edge, f->id);
+    felt = json_pack("{s:I,s:I}", "seen", (json_int_t)(n.seen & INT64_MAX), "hits", (json_int_t)(n.hit & INT64_MAX));
+    if (felt && sq_is_byte_fault(f->spec->name) && sq_edge_rule_count(edge, f->id, &rule, NULL) == 0) {
+        (void)json_object_set_new(felt, "acts", json_integer(sq_json_int_or(rule, "acts", 0)));
+        (void)json_object_set_new(felt, "bytes", json_integer(sq_json_int_or(rule, "acted", 0)));
+    }
+    return felt;
 }
 
 static struct sq_edge *edge_of(struct sq_engine *eng, const json_t *undo)

@@ -16,7 +16,7 @@ int sq_call_change(struct sq_fault *f, json_t *with, struct sq_err *e);
 int sq_call_revert(struct sq_engine *eng, const json_t *undo, struct sq_err *e);
 int sq_call_gone(struct sq_engine *eng, const json_t *undo, struct sq_err *e);
 
-json_t *sq_call_felt(struct sq_fault *f); /* of those on bytes: {"acts","bytes"} */
+json_t *sq_call_felt(struct sq_fault *f); /* {"seen","hits"} (calls); of those on bytes also {"acts","bytes"} */
 /* bytefault.c: what only those on bytes have. WITH is checked, then said in RULE as the proxy reads it (wire.h). */
 bool sq_is_byte_fault(const char *name);
 int sq_byte_check(const char *name, const json_t *with, struct sq_err *e);
@@ -25,12 +25,6 @@ int sq_byte_rule(const char *name, const json_t *with, json_t *rule, struct sq_e
 int sq_byte_same(const json_t *rule, const json_t *have, struct sq_err *e);
 
 #define SQ_CALL_OPS                                                                                                    \
-    {                                                                                                                  \
-        .check = sq_call_check, .resolve = sq_call_resolve, .undo = sq_call_undo, .apply = sq_call_apply,              \
-        .readback = sq_call_readback, .change = sq_call_change, .revert = sq_call_revert, .gone = sq_call_gone,        \
-    }
-
-#define SQ_BYTE_OPS                                                                                                    \
     {                                                                                                                  \
         .check = sq_call_check, .resolve = sq_call_resolve, .undo = sq_call_undo, .apply = sq_call_apply,              \
         .readback = sq_call_readback, .change = sq_call_change, .felt = sq_call_felt, .revert = sq_call_revert,        \

@@ -66,6 +66,22 @@ struct {
     __type(value, struct sq_peer_addr);
 } peers SEC(".maps");
 
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, SQ_TALLIES);
+    __type(key, __u32);
+    __type(value, struct sq_tally);
+} tallies SEC(".maps");
+
+static __always_inline struct sq_tally_cell *sq_cell(struct sq_tally *unused, __u32 tally, __u32 slot)
+{
+    struct sq_tally *t = bpf_map_lookup_elem(&tallies, &tally);
+
+    (void)unused;
+    return t ? &t->of[slot & (SQ_TALLY_CALLERS - 1)] : 0;
+}
+
 static __always_inline void tell(__u64 now, __u32 edge, const struct sq_decision *d, struct sq_edge_counts *c)
 {
     struct sq_hook_event *ev = bpf_ringbuf_reserve(&hooks, sizeof(*ev), 0);
@@ -103,9 +119,10 @@ static __always_inline int write_flow(const struct call *k, const struct sq_deci
     f->t_ns = now;
     f->caller = caller_id;
     f->edge = edge;
-    f->epoch = d->epoch;
     f->port = (__u16)k->port;
-    f->drawn = (__u8)d->drawn;
+    f->hits = (__u8)d->hits;
+    for (int i = 0; i < SQ_FLOW_RULES; i++)
+        f->rule[i] = d->drawn[i];
     f->family = v4 ? AF_INET : AF_INET6;
     fa[0] = v4 ? k->a[3] : k->a[0];
     fa[1] = v4 ? 0 : k->a[1];
@@ -141,15 +158,15 @@ static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct cal
         return 1;
     __sync_fetch_and_add(&c->connects, 1);
     now = bpf_ktime_get_ns();
-    sq_decide(cfg, caller_slot, &d);
+    if (netns_cookie && bpf_get_netns_cookie(ctx) != netns_cookie)
+        bypass = 1;
+    sq_decide(cfg, 0, caller_slot, bypass, &d);
     if (d.go == SQ_GO_FAIL) {
         __sync_fetch_and_add(&c->failed, 1);
         tell(now, cfg->id, &d, c);
         bpf_set_retval(-(int)d.err);
         return 0;
     }
-    if (netns_cookie && bpf_get_netns_cookie(ctx) != netns_cookie)
-        bypass = 1;
     if (bypass || !write_flow(k, &d, cfg->id, now, &idx)) {
         __sync_fetch_and_add(&c->bypassed, 1);
         bpf_map_delete_elem(&peers, &k->cookie);

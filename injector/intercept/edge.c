@@ -146,7 +146,7 @@ static int choose_bpf(struct sq_intercept *ic, struct sq_err *e)
     ic->cfg = calloc(SQ_EDGES, sizeof(*ic->cfg));
     ic->counts = calloc(SQ_EDGES, sizeof(*ic->counts));
     ic->cfg_len = ic->counts_len = 0;
-    return ic->cfg && ic->counts ? 0 : sq_err(e, -ENOMEM, "out of memory");
+    return ic->cfg && ic->counts ? sq_tally_open(ic, e) : sq_err(e, -ENOMEM, "out of memory");
 }
 
 static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *e)
@@ -289,6 +289,9 @@ static void edge_remove(struct sq_edge *edge)
     (void)sq_link_send(ic, msg, NULL, 0, NULL);
     ic->edge[edge->slot] = NULL;
     sq_hole_close(&edge->hole);
+    for (size_t i = 0; i < SQ_EDGE_FAULTS; i++)
+        if (edge->fault[i].rule)
+            sq_tally_give(ic, edge->fault[i].tally);
     keep_name(ic, edge);
 }
 

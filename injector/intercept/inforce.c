@@ -38,6 +38,13 @@ static uint64_t threshold_of(const json_t *rule)
     return p <= 0.0 ? 0 : (uint64_t)llround(p / 100.0 * (double)SQ_ALWAYS);
 }
 
+static struct sq_nth count_of(const json_t *rule)
+{
+    return (struct sq_nth){.first = (uint32_t)sq_json_int_or(rule, "first", 0),
+                           .every = (uint32_t)sq_json_int_or(rule, "every", 0),
+                           .after = (uint32_t)sq_json_int_or(rule, "after", 0)};
+}
+
 bool sq_edge_fault_hits(const struct sq_edge_fault *f, const struct sq_caller *c)
 {
     const json_t *only = json_object_get(f->rule, "instances"), *v;
@@ -77,6 +84,8 @@ static void fill(const struct sq_edge *edge, struct sq_rules *out)
         r->err = (uint32_t)sq_json_int_or(f->rule, "errno", 0);
         r->number = f->number;
         r->hold = edge->ic->hold_ok;
+        r->tally = f->tally;
+        r->count = count_of(f->rule);
         for (uint32_t c = 0; c < SQ_CALLERS; c++)
             if (calls_over(edge->ic->caller[c], edge) && sq_edge_fault_hits(f, edge->ic->caller[c]))
                 r->callers[c / 64] |= UINT64_C(1) << (c % 64);
@@ -96,9 +105,10 @@ static json_t *callers_of(const struct sq_edge *edge, const struct sq_edge_fault
     return ids;
 }
 
-static void copy_bytes(const json_t *from, json_t *to)
+static void copy_rest(const json_t *from, json_t *to)
 {
-    static const char *const keys[] = {"stream", "rate", "size", "variation", "share", "correlation"};
+    static const char *const keys[] = {"stream",      "rate",  "size",  "variation", "share",
+                                       "correlation", "first", "every", "after"};
 
     for (size_t i = 0; to && i < SQ_COUNT(keys); i++)
         if (json_object_get(from, keys[i]))
@@ -121,7 +131,11 @@ static json_t *message(const struct sq_edge *edge, uint32_t epoch)
             sq_json_num_or(f->rule, "percent", 100.0), "delay", (json_int_t)sq_json_int_or(f->rule, "delay", 0),
             "jitter", (json_int_t)sq_json_int_or(f->rule, "jitter", 0), "errno",
             (json_int_t)sq_json_int_or(f->rule, "errno", 0), "seed", (json_int_t)sq_json_int_or(f->rule, "seed", 0));
-        copy_bytes(f->rule, r);
+        copy_rest(f->rule, r);
+        if (r) {
+            (void)json_object_set_new(r, "number", json_integer(f->number));
+            (void)json_object_set_new(r, "tally", json_integer(f->tally));
+        }
         if (r && json_is_array(json_object_get(f->rule, "instances")))
             (void)json_object_set_new(r, "callers", callers_of(edge, f));
         (void)json_array_append_new(rules, r);
@@ -240,9 +254,14 @@ int sq_edge_rule_set(struct sq_edge *edge, const json_t *rule, struct sq_err *e)
         return sq_err(e, -ENOMEM, "out of memory");
     }
     (void)snprintf(f->id, sizeof(f->id), "%s", id);
-    f->number = ++edge->ic->next_rule;
-    rc = sq_edge_push(edge, SQ_PUSH_SET, e);
+    /* Only with another share are calls drawn anew; what was counted stays in any case. */
+    if (!before.rule || threshold_of(before.rule) != threshold_of(rule))
+        f->number = ++edge->ic->next_rule;
+    rc = before.rule ? 0 : sq_tally_take(edge->ic, &f->tally, e);
+    rc = rc ? rc : sq_edge_push(edge, SQ_PUSH_SET, e);
     if (rc < 0) {
+        if (!before.rule)
+            sq_tally_give(edge->ic, f->tally);
         json_decref(f->rule);
         *f = before;
         (void)sq_edge_push(edge, SQ_PUSH_CLEAR, NULL);
@@ -267,15 +286,19 @@ static const json_t *acked(const struct sq_edge *edge, const char *id)
 int sq_edge_rule_clear(struct sq_edge *edge, const char *fault_id, struct sq_err *e)
 {
     struct sq_edge_fault *f = find_fault(edge, fault_id);
+    uint32_t tally = SQ_TALLY_NONE;
     int rc;
 
     if (!f && !acked(edge, fault_id))
         return 0; /* gone, and the proxy has said so */
     if (f) {
+        tally = f->tally;
         json_decref(f->rule);
         memset(f, 0, sizeof(*f));
+        f->tally = SQ_TALLY_NONE;
     }
     rc = sq_edge_push(edge, SQ_PUSH_CLEAR, e);
+    sq_tally_give(edge->ic, tally);
     sq_ic_flush(edge->ic);
     if (rc < 0 && !sq_link_alive(edge->ic)) {
         sq_err_clear(e); /* no proxy, no fault: calls go direct */
@@ -324,6 +347,11 @@ static int read_hooks(const struct sq_edge *edge, uint32_t number, struct sq_rul
     return sq_err(e, -ENOENT, "the rule is not in force");
 }
 
+static bool same_count(struct sq_nth a, struct sq_nth b)
+{
+    return a.first == b.first && a.every == b.every && a.after == b.after;
+}
+
 static bool nobody_hit(const struct sq_rule *r)
 {
     uint64_t any = 0;
@@ -349,7 +377,7 @@ static int read_bytes(struct sq_edge *edge, const char *fault_id, json_t **out, 
         json_pack("{s:s,s:s,s:s,s:f,s:I,s:I,s:s}", "edge", edge->name, "fault", fault_id, "kind",
                   sq_json_str_or(said, "kind", ""), "percent", sq_json_num_or(said, "percent", -1.0), "delay",
                   (json_int_t)sq_json_int_or(said, "delay", 0), "epoch", (json_int_t)epoch, "mode", sq_edge_mode(edge));
-    copy_bytes(said, *out);
+    copy_rest(said, *out);
     return *out ? 0 : sq_err(e, -ENOMEM, "out of memory");
 }
 
@@ -371,6 +399,14 @@ int sq_edge_rule_count(struct sq_edge *edge, const char *fault_id, json_t **out,
         rc = sq_err_cls(e, SQ_C_NOTFOUND, -ENOENT, "fault %s is not on edge %s", fault_id, edge->name);
     *out = json_deep_copy(said);
     return rc;
+}
+
+struct sq_tally_cell sq_edge_rule_hits(const struct sq_edge *edge, const char *fault_id)
+{
+    for (size_t i = 0; i < SQ_EDGE_FAULTS; i++)
+        if (edge->fault[i].rule && strcmp(edge->fault[i].id, fault_id) == 0)
+            return sq_tally_sum(edge->ic, edge->fault[i].tally);
+    return (struct sq_tally_cell){0};
 }
 
 int sq_edge_rule_read(struct sq_edge *edge, const char *fault_id, json_t **out, struct sq_err *e)
@@ -395,7 +431,8 @@ int sq_edge_rule_read(struct sq_edge *edge, const char *fault_id, json_t **out, 
     if (rc < 0)
         return rc;
     said = acked(edge, fault_id);
-    if (!said || edge->acked != epoch || r.kind != kind_of(said) || r.threshold != threshold_of(said))
+    if (!said || edge->acked != epoch || r.kind != kind_of(said) || r.threshold != threshold_of(said) ||
+        !same_count(r.count, count_of(said)))
         return sq_err(e, -EBADE, "the proxy and the hooks of edge %s don't agree about fault %s", edge->name, fault_id);
     *out =
         json_pack("{s:s,s:s,s:s,s:f,s:I,s:I,s:I,s:I,s:s,s:b,s:b}", "edge", edge->name, "fault", fault_id, "kind",
@@ -403,5 +440,6 @@ int sq_edge_rule_read(struct sq_edge *edge, const char *fault_id, json_t **out, 
                   (json_int_t)sq_json_int_or(said, "delay", 0), "jitter", (json_int_t)sq_json_int_or(said, "jitter", 0),
                   "errno", (json_int_t)r.err, "epoch", (json_int_t)epoch, "mode", sq_edge_mode(edge), "delays_connect",
                   sq_edge_delays_connect(edge), "callers", !nobody_hit(&r));
+    copy_rest(said, *out);
     return *out ? 0 : sq_err(e, -ENOMEM, "out of memory");
 }

@@ -241,7 +241,7 @@ int sq_intercept_new(const struct sq_intercept_opts *o, struct sq_intercept **ou
     if (!ic)
         return sq_err(e, -ENOMEM, "out of memory");
     ic->o = *o;
-    ic->link.fd = ic->link.pidfd = ic->flows_fd = -1;
+    ic->link.fd = ic->link.pidfd = ic->flows_fd = ic->tallies_fd = -1;
     for (size_t i = 0; i < SQ_MAPS; i++)
         ic->bpf.fd[i] = -1;
     ic->waits = calloc(1, sizeof(*ic->waits));
@@ -285,6 +285,7 @@ static void free_memory(struct sq_intercept *ic)
         free(ic->cfg);
         free(ic->counts);
     }
+    sq_tally_close(ic);
     if (ic->flows)
         (void)munmap(ic->flows, SQ_FLOWS * sizeof(struct sq_flow));
     if (ic->flows_fd >= 0)
@@ -440,7 +441,7 @@ static int new_caller(struct sq_intercept *ic, const char *run_id, const char *s
                       struct sq_caller **out, struct sq_err *e)
 {
     struct sq_caller *c = calloc(1, sizeof(*c));
-    uint32_t slot = 0;
+    uint32_t slot;
 
     *out = c;
     if (!c)
@@ -448,8 +449,7 @@ static int new_caller(struct sq_intercept *ic, const char *run_id, const char *s
     if (strlen(run_id) >= sizeof(c->run) || strlen(service) >= sizeof(c->service) ||
         strlen(instance) >= sizeof(c->instance))
         return sq_err_cls(e, SQ_C_INPUT, -ENAMETOOLONG, "the name of instance %s is too long", instance);
-    while (slot < SQ_CALLERS && ic->caller[slot])
-        slot++;
+    slot = sq_tally_slot(ic, run_id, instance);
     if (slot == SQ_CALLERS)
         return sq_err_cls(e, SQ_C_CONFLICT, -ENOSPC, "%u instances are intercepted already, which is the most",
                           SQ_CALLERS);
@@ -474,8 +474,9 @@ int sq_intercept_arm(struct sq_intercept *ic, const char *run_id, const char *se
         free(c);
         return rc; /* a dead proxy: calls go direct */
     }
-    c->id = ++ic->next_caller;
+    c->id = (++ic->next_caller * SQ_CALLERS) | c->slot;
     c->armed = true;
+    ic->slot_last[c->slot] = c->id;
     ic->caller[c->slot] = c;
     rc = arm(c, cgroup_fd, out, e);
     if (rc < 0) {

@@ -15,6 +15,7 @@
 #include <uv.h>
 
 #include "faults/fault.h"
+#include "proxy/count.h"
 #include "squall/err.h"
 
 struct sq_intercept;
@@ -75,15 +76,17 @@ int sq_intercept_supervise(struct sq_intercept *ic, uint64_t key, pid_t pid, int
 void sq_intercept_disarm(struct sq_intercept *ic, const char *run_id, const char *instance);
 
 /* Rules: call faults. `rule` is {"fault","kind":"latency|error|blackhole|<on bytes,
- * wire.h>","percent","delay","jitter", "errno","seed","instances":[...] or absent; on bytes:
- * "stream","rate","size","variation","share","correlation"}, normalized. Returns when the proxy and the kernel have it
- * (bounded: 1 s, then -ETIMEDOUT). */
+ * wire.h>","percent","delay","jitter", "errno","seed","instances":[...] or absent,"first","every","after" or absent; on
+ * bytes: "stream","rate","size","variation","share","correlation"}, normalized. Returns when the proxy and the kernel
+ * have it (bounded: 1 s, then -ETIMEDOUT). */
 int sq_edge_rule_set(struct sq_edge *edge, const json_t *rule, struct sq_err *e);
 int sq_edge_rule_clear(struct sq_edge *edge, const char *fault_id, struct sq_err *e);
 /* What is in force now, read from the BPF map and from the proxy, not from our own memory. New reference. */
 int sq_edge_rule_read(struct sq_edge *edge, const char *fault_id, json_t **out, struct sq_err *e);
 /* The same for one on bytes, with what it did until now, asked of the proxy: "acts", "acted" (bytes). */
 int sq_edge_rule_count(struct sq_edge *edge, const char *fault_id, json_t **out, struct sq_err *e);
+/* How many calls the fault would have hit, and how many it did (proxy/count.h). */
+struct sq_tally_cell sq_edge_rule_hits(const struct sq_edge *edge, const char *fault_id);
 /* "bpf", "seccomp": how its calls are taken; and whether the connect can be delayed. */
 const char *sq_edge_mode(const struct sq_edge *edge);
 bool sq_edge_delays_connect(const struct sq_edge *edge);

@@ -218,7 +218,7 @@ static int hello(struct sq_intercept *ic, struct sq_err *e)
 {
     cleanup_close int own = -1, none = -1;
     cleanup_json json_t *msg = NULL;
-    int fds[3];
+    int fds[4];
 
     fds[0] = ic->o.beat_fd;
     if (fds[0] < 0) {
@@ -234,7 +234,8 @@ static int hello(struct sq_intercept *ic, struct sq_err *e)
     }
     fds[2] = ic->flows_fd;
     msg = json_pack("{s:s,s:I}", "op", "hello", "beat_offset", (json_int_t)ic->o.beat_offset);
-    return sq_link_send(ic, msg, fds, 3, e);
+    fds[3] = ic->tallies_fd >= 0 ? ic->tallies_fd : ic->bpf.fd[SQ_M_TALLIES];
+    return sq_link_send(ic, msg, fds, 4, e);
 }
 
 static int offer_synhold(struct sq_intercept *ic, struct sq_err *e)

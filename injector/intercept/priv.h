@@ -21,6 +21,7 @@ struct sq_edge_fault {
     char id[32];
     json_t *rule;    /* normalized, owned; NULL: free */
     uint32_t number; /* struct sq_rule */
+    uint32_t tally;  /* where its calls are counted */
 };
 
 /* A listener that swallows SYNs, in squalld; fd -1: none. */
@@ -77,7 +78,7 @@ struct sq_caller {
     struct sq_caller *next; /* of the disarmed */
 };
 
-enum sq_map { SQ_M_EDGES, SQ_M_FLOWS, SQ_M_NEXT_FLOW, SQ_M_COUNTS, SQ_M_HOOKS, SQ_M_PEERS, SQ_MAPS };
+enum sq_map { SQ_M_EDGES, SQ_M_FLOWS, SQ_M_NEXT_FLOW, SQ_M_COUNTS, SQ_M_HOOKS, SQ_M_PEERS, SQ_M_TALLIES, SQ_MAPS };
 
 /* What all BPF objects share. */
 struct sq_bpf {
@@ -115,14 +116,19 @@ struct sq_intercept {
     struct sq_edge_cfg *cfg;       /* [SQ_EDGES]: the BPF map, or our own memory */
     struct sq_edge_counts *counts; /* [SQ_EDGES], the same */
     size_t cfg_len, counts_len;    /* as mapped */
-    int flows_fd;                  /* of seccomp redirects: a sealed memfd */
+    struct sq_tally *tallies;      /* [SQ_TALLIES]: the BPF map, or a memfd's; shared with the proxy */
+    size_t tallies_len;
+    int tallies_fd; /* the memfd; -1: it is the map */
+    bool tally_used[SQ_TALLIES];
+    uint32_t slot_last[SQ_CALLERS]; /* number of the caller that had the slot last */
+    int flows_fd;                   /* of seccomp redirects: a sealed memfd */
     struct sq_flow *flows;
     uint32_t next_flow;
     struct sq_edge *edge[SQ_EDGES];
     struct sq_caller *caller[SQ_CALLERS];
     struct sq_caller *gone;     /* newest first */
     struct sq_edge *gone_edges; /* newest first */
-    uint32_t next_edge, next_caller, next_rule;
+    uint32_t next_edge, next_caller, next_rule, next_slot;
     struct sq_supervisor *sups;
     uv_timer_t *tick, *flush;
     unsigned handles; /* open uv handles */
@@ -198,6 +204,17 @@ int sq_upstream_connect(const struct sq_edge *edge);
 /* edge.c */
 void sq_edge_free(struct sq_edge *edge);
 uint32_t sq_edge_matchers(struct sq_intercept *ic, const struct sq_caller *c, struct sq_matcher *out);
+/* tally.c: where rules count their calls */
+int sq_tally_open(struct sq_intercept *ic, struct sq_err *e); /* where there is no BPF map */
+void sq_tally_close(struct sq_intercept *ic);
+int sq_tally_take(struct sq_intercept *ic, uint32_t *tally, struct sq_err *e); /* an empty one */
+void sq_tally_give(struct sq_intercept *ic, uint32_t tally);
+/* A slot for this instance: the one that it had before, so that it counts on; else one that nobody had for the longest
+ * time. SQ_CALLERS: none is free. */
+uint32_t sq_tally_slot(struct sq_intercept *ic, const char *run, const char *instance);
+/* What a rule has counted, of all callers of the edge. */
+struct sq_tally_cell sq_tally_sum(const struct sq_intercept *ic, uint32_t tally);
+
 /* inforce.c */
 enum sq_push {
     SQ_PUSH_SET,   /* the proxy first, and its ack */

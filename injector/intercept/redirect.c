@@ -150,10 +150,10 @@ static uint32_t write_flow(struct sq_supervisor *s, const struct sq_edge *edge, 
     f->t_ns = (uint64_t)now;
     f->caller = s->caller->id;
     f->edge = edge->id;
-    f->epoch = d->epoch;
     f->port = htons(port);
     f->family = v4 ? AF_INET : AF_INET6;
-    f->drawn = (uint8_t)d->drawn;
+    f->hits = (uint8_t)d->hits;
+    memcpy(f->rule, d->drawn, sizeof(f->rule));
     memset(f->addr, 0, sizeof(f->addr));
     memcpy(f->addr, v4 ? &addr[3] : &addr[0], v4 ? 4 : 16);
     __atomic_thread_fence(__ATOMIC_RELEASE);
@@ -237,18 +237,20 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     if (int_opt(fd, SOL_SOCKET, SO_TYPE, 0) != SOCK_STREAM ||
         int_opt(fd, SOL_SOCKET, SO_DOMAIN, 0) != a->to.sa.sa_family || !fresh_tcp(fd))
         return;
+    why = unreachable(s, a, fd);
+    flags = fcntl(fd, F_GETFL);
+    if (!why && (flags < 0 || !sq_link_alive(s->ic)))
+        why = "the proxy is gone";
     s->ic->counts[edge->slot].connects++;
-    sq_decide(&s->ic->cfg[edge->slot], s->caller->slot, &d);
+    sq_decide(&s->ic->cfg[edge->slot], s->ic->tallies, s->caller->slot, why, &d);
     if (d.go == SQ_GO_FAIL) {
         s->ic->counts[edge->slot].failed++;
         sq_incoming_failed(s->ic, s->caller, edge, (uint64_t)now, d.rule);
         answer(r, -(int)d.err);
         return;
     }
-    why = unreachable(s, a, fd);
-    flags = fcntl(fd, F_GETFL);
-    if (why || flags < 0 || !sq_link_alive(s->ic)) {
-        bypass(s, edge, r, why ? why : "the proxy is gone");
+    if (why) {
+        bypass(s, edge, r, why);
         return;
     }
     if (a->fastopen && !(flags & O_NONBLOCK)) {
@@ -289,9 +291,10 @@ static bool fails_always(const struct sq_supervisor *s, const struct sq_edge *ed
     for (uint32_t i = 0; i < rules->n && i < SQ_EDGE_RULES; i++) {
         const struct sq_rule *rule = &rules->rule[i];
 
-        if (rule->kind != SQ_RULE_ERROR || rule->threshold < SQ_ALWAYS ||
+        if (rule->kind != SQ_RULE_ERROR || rule->threshold < SQ_ALWAYS || sq_nth_any(&rule->count) ||
             !(rule->callers[slot / 64] & (UINT64_C(1) << (slot % 64))))
             continue;
+        (void)sq_nth_take(&rule->count, sq_cell(s->ic->tallies, rule->tally, slot));
         d->err = rule->err;
         d->rule = rule->number;
         return true;

@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 
+#include "proxy/count.h"
 #include "proxy/wire.h"
 
 #define SQ_EDGES 256u      /* edges at once, of all runs */
@@ -25,7 +26,12 @@ struct sq_rule {
     uint32_t err;    /* positive errno */
     uint32_t number; /* unique within the injector's life: says in a hook event which fault it was */
     uint32_t hold;   /* latency: the connect can be held, too */
+    uint32_t tally;  /* where its calls are counted; SQ_TALLY_NONE: nowhere */
+    struct sq_nth count;
 };
+
+_Static_assert(SQ_CALLERS == SQ_TALLY_CALLERS, "a caller's slot is its cell");
+_Static_assert(SQ_EDGE_RULES == SQ_FLOW_RULES, "a flow has room for all that was drawn");
 
 struct sq_rules {
     uint32_t n;
@@ -80,47 +86,64 @@ struct sq_peer_addr {
 enum { SQ_GO_PASS = 0, SQ_GO_GATE = 1, SQ_GO_FAIL = 2 };
 
 struct sq_decision {
-    uint32_t epoch;
     uint32_t go;
-    uint32_t drawn; /* as struct sq_flow has it */
     uint32_t err;
     uint32_t rule;
+    uint32_t hits; /* as struct sq_flow has both */
+    uint32_t drawn[SQ_EDGE_RULES];
 };
 
 #ifdef __bpf__
 #define SQ_RND() bpf_get_prandom_u32()
+/* Beside the map, in edge.bpf.c. */
+static __attribute__((always_inline)) inline struct sq_tally_cell *sq_cell(struct sq_tally *unused, uint32_t tally,
+                                                                           uint32_t slot);
 #else
 uint32_t sq_decide_rnd(void);
 #define SQ_RND() sq_decide_rnd()
+static inline struct sq_tally_cell *sq_cell(struct sq_tally *tallies, uint32_t tally, uint32_t slot)
+{
+    return tallies && tally < SQ_TALLIES ? &tallies[tally].of[slot % SQ_TALLY_CALLERS] : 0;
+}
 #endif
 
-/* What happens to a connect of the caller at SLOT over this edge, now. Errors win over black holes, those over latency.
- */
-static __attribute__((always_inline)) inline void sq_decide(const struct sq_edge_cfg *cfg, uint32_t slot,
-                                                            struct sq_decision *d)
+static __attribute__((always_inline)) inline bool sq_rule_hits(const struct sq_rule *r, struct sq_tally *tallies,
+                                                               uint32_t slot)
 {
-    const struct sq_rules *rs;
+    if (r->threshold == 0 || (r->threshold < SQ_ALWAYS && SQ_RND() >= r->threshold))
+        return false;
+    return sq_nth_take(&r->count, sq_cell(tallies, r->tally, slot));
+}
+
+/* What happens to a connect of the caller at SLOT over this edge, now. Errors come first: a connect that one fails is
+ * no call for the others, and takes no ticket of theirs. Nor is one that can't go through the proxy (DIRECT). Black
+ * holes win over latency. TALLIES: where calls are counted (the hooks have their map instead). */
+static __attribute__((always_inline)) inline void sq_decide(const struct sq_edge_cfg *cfg, struct sq_tally *tallies,
+                                                            uint32_t slot, bool direct, struct sq_decision *d)
+{
+    const struct sq_rules *rs = &cfg->slot[*(const volatile uint32_t *)&cfg->epoch & 1];
     uint32_t i;
 
-    d->epoch = *(const volatile uint32_t *)&cfg->epoch;
     d->go = SQ_GO_PASS;
-    d->drawn = 0;
     d->err = 0;
     d->rule = 0;
-    rs = &cfg->slot[d->epoch & 1];
-    for (i = 0; i < SQ_EDGE_RULES; i++) {
-        const struct sq_rule *r = &rs->rule[i];
+    d->hits = 0;
+    for (i = 0; i < SQ_EDGE_RULES; i++)
+        d->drawn[i] = 0;
+    for (i = 0; i < 2 * SQ_EDGE_RULES; i++) {
+        uint32_t k = i & (SQ_EDGE_RULES - 1);
+        const struct sq_rule *r = &rs->rule[k];
 
-        if (i >= rs->n)
+        if (direct && i >= SQ_EDGE_RULES)
             break;
+        if (k >= rs->n || (r->kind == SQ_RULE_ERROR) != (i < SQ_EDGE_RULES))
+            continue;
         if (!(r->callers[(slot / 64) & (SQ_CALLERS / 64 - 1)] & (1ull << (slot & 63))))
             continue;
-        if (r->threshold < SQ_ALWAYS && SQ_RND() >= r->threshold) {
-            if (!d->drawn)
-                d->drawn = 1;
+        d->drawn[k] = r->number;
+        if (!sq_rule_hits(r, tallies, slot))
             continue;
-        }
-        d->drawn = 2;
+        d->hits |= 1u << k;
         if (r->kind == SQ_RULE_ERROR) {
             d->go = SQ_GO_FAIL;
             d->err = r->err;

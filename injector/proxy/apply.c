@@ -26,10 +26,7 @@ int64_t px_latency(struct conn *c, struct sq_call *call)
 
 static uint32_t draw(struct conn *c, uint32_t among)
 {
-    struct sq_rules *r = &c->edge->rules;
-    int shared = c->drawn && c->epoch == r->epoch ? c->drawn : 0;
-    c->drawn = 0; /* only the first one shares the connect's draw */
-    return among ? sq_rules_draw(r, among, c->caller, shared) : 0;
+    return among ? sq_rules_draw(&c->edge->rules, among, c->caller, &c->drawn) : 0;
 }
 
 static void hit(struct conn *c, struct sq_call *call, uint32_t hits, int64_t now)
@@ -62,6 +59,7 @@ bool px_begin(struct conn *c, struct sq_call *call, int64_t now)
     c->hits = hits;
     c->judged = true; /* should it turn out not to be HTTP, this was the draw of the connection */
     c->carried = true;
+    c->drawn = (struct sq_drawn){0}; /* only the first one shares the connect's draw */
     call->drawn = true;
     hit(c, call, hits | c->shaped, now);
     return hits && sq_rules_of(&c->edge->rules, hits, SQ_R_ERROR);
@@ -109,7 +107,7 @@ static void catch_calls(struct conn *c, uint32_t fresh, int64_t now)
         if (call->done)
             continue;
         uint32_t among = holes | (call->answer ? 0 : slow);
-        hit(c, call, (among ? sq_rules_draw(r, among, c->caller, 0) : 0) | (c->shaped & fresh), now);
+        hit(c, call, (among ? sq_rules_draw(r, among, c->caller, NULL) : 0) | (c->shaped & fresh), now);
     }
 }
 
@@ -127,7 +125,7 @@ static bool catch_conn(struct conn *c, uint32_t fresh, int64_t now)
         c->whole.fault = sq_rules_fault(r, sure);
         return true;
     }
-    uint32_t hits = sq_rules_draw(r, fresh & ~r->bytes, c->caller, 0);
+    uint32_t hits = sq_rules_draw(r, fresh & ~r->bytes, c->caller, NULL);
     c->hits |= hits;
     c->judged = true;
     hit(c, &c->whole, hits | (c->shaped & fresh), now);

@@ -60,7 +60,6 @@ void px_conn_new(struct edge *e, int fd, bool local, const struct origin *o)
                        .edge = e,
                        .local = local,
                        .caller = o->caller,
-                       .epoch = o->epoch,
                        .drawn = o->drawn,
                        .flow_ns = o->flow_ns,
                        .connected_hold = o->hold_ns,

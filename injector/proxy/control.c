@@ -46,6 +46,16 @@ static const struct sq_flow *map_flows(int fd)
     return p == MAP_FAILED ? NULL : p;
 }
 
+static struct sq_tally *map_tallies(int fd)
+{
+    struct stat st;
+    size_t len = SQ_TALLIES * sizeof(struct sq_tally);
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size < (off_t)len)
+        return NULL;
+    void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
 static void on_hello(struct px *px, struct packet *p)
 {
     if (p->nfds < 3)
@@ -54,6 +64,8 @@ static void on_hello(struct px *px, struct packet *p)
     for (int i = 0; i < 2; i++)
         if (!px->flows[i])
             px->flows[i] = map_flows(p->fds[1 + i]);
+    if (p->nfds >= 4 && !px->tallies)
+        px->tallies = map_tallies(p->fds[3]);
 }
 
 static void on_raw(struct px *px, struct packet *p)

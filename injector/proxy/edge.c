@@ -48,8 +48,8 @@ static bool origin_of(struct edge *e, const struct sockaddr_in *peer, const stru
     memcpy(&f, shared, sizeof(f)); /* it may be written at any time: look at one copy */
     if (f.edge != e->id)
         return false;
-    *o = (struct origin){
-        .caller = f.caller, .epoch = f.epoch, .drawn = f.drawn <= 2 ? f.drawn : 0, .flow_ns = (int64_t)f.t_ns};
+    *o = (struct origin){.caller = f.caller, .flow_ns = (int64_t)f.t_ns, .drawn.hits = f.hits};
+    memcpy(o->drawn.rule, f.rule, sizeof(f.rule));
     if (f.family == AF_INET) {
         struct sockaddr_in *to = (struct sockaddr_in *)&o->to;
         *to = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = f.port};
@@ -201,6 +201,7 @@ int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protoc
     e->id = id;
     e->protocol = protocol_of(protocol);
     e->rules.names = &px->names;
+    e->rules.tallies = &px->tallies;
     e->counted = true;
     (void)snprintf(e->name, sizeof(e->name), "%s", name);
     TAILQ_INIT(&e->listeners);

@@ -197,9 +197,10 @@ static struct edge *edge_of(struct px *px, uint32_t id, in_port_t port)
 static void judge(struct syn *s, const struct sq_flow *f, int64_t now)
 {
     struct sq_rules *r = &s->edge->rules;
-    int shared = f->epoch == r->epoch && f->drawn <= 2 ? f->drawn : 0;
+    struct sq_drawn drawn = {.hits = f->hits};
+    memcpy(drawn.rule, f->rule, sizeof(f->rule));
     s->epoch = r->epoch;
-    s->hits = r->mask & ~r->bytes ? sq_rules_draw(r, r->mask & ~r->bytes, s->caller, shared) : 0;
+    s->hits = r->mask & ~r->bytes ? sq_rules_draw(r, r->mask & ~r->bytes, s->caller, &drawn) : 0;
     s->fault = sq_rules_fault(r, s->hits);
     s->bh = sq_rules_of(r, s->hits, SQ_R_BLACKHOLE);
     int64_t flow = (int64_t)f->t_ns;

@@ -101,8 +101,7 @@ struct conn {
     struct px *px;
     struct edge *edge;
     uint32_t caller;
-    uint32_t epoch; /* of the rules when its connect was drawn */
-    uint8_t drawn;  /* struct sq_flow: 0 none, 1 spared, 2 hit */
+    struct sq_drawn drawn; /* for its connect, which its first request shares */
     enum { PX_CONNECTING, PX_OPEN, PX_CLOSED } state;
     bool local; /* a Unix socket */
     bool pending;
@@ -131,8 +130,8 @@ struct conn {
 
 /* Where an accepted connection wants to go. */
 struct origin {
-    uint32_t caller, epoch;
-    uint8_t drawn;
+    uint32_t caller;
+    struct sq_drawn drawn;
     int64_t flow_ns, hold_ns;
     uint32_t hits; /* drawn when its SYN came, valid when `judged` */
     bool judged;
@@ -157,6 +156,7 @@ struct px {
     void *beat_page;
     size_t beat_len;
     const struct sq_flow *flows[2]; /* BPF, seccomp */
+    struct sq_tally *tallies;       /* shared with squalld and the hooks; NULL: none */
     TAILQ_HEAD(, edge) edges;
     TAILQ_HEAD(, caller) callers;
     TAILQ_HEAD(, conn) pending;

@@ -105,13 +105,27 @@ static int parse_bytes(const json_t *o, struct sq_rule *r, struct sq_err *e)
     return 0;
 }
 
+static int parse_count(const json_t *o, struct sq_rule *r, struct sq_err *e)
+{
+    int64_t first = sq_json_int_or(o, "first", 0), every = sq_json_int_or(o, "every", 0);
+    int64_t after = sq_json_int_or(o, "after", 0), number = sq_json_int_or(o, "number", 0);
+    int64_t tally = sq_json_int_or(o, "tally", SQ_TALLY_NONE);
+    if (first < 0 || first > SQ_COUNT_MAX || every < 0 || every > SQ_COUNT_MAX || after < 0 || after > SQ_COUNT_MAX ||
+        number < 0 || number > UINT32_MAX || tally < 0 || tally > UINT32_MAX)
+        return sq_err_cls(e, SQ_C_INPUT, -ERANGE, "first, every, after, number or tally of a rule is out of range");
+    r->count = (struct sq_nth){(uint32_t)first, (uint32_t)every, (uint32_t)after};
+    r->number = (uint32_t)number;
+    r->tally = (uint32_t)tally;
+    return 0;
+}
+
 static int parse_rule(struct sq_names *names, const json_t *o, struct sq_rule *r, struct sq_err *e)
 {
     const char *fault, *kind;
     int rc;
     memset(r, 0, sizeof(*r));
     if ((rc = sq_json_str(o, "fault", &fault, e)) || (rc = sq_json_str(o, "kind", &kind, e)) ||
-        (rc = parse_kind(kind, &r->kind, e)) || (rc = parse_callers(o, r, e)))
+        (rc = parse_kind(kind, &r->kind, e)) || (rc = parse_callers(o, r, e)) || (rc = parse_count(o, r, e)))
         return rc;
     r->percent = sq_json_num_or(o, "percent", 100.0);
     r->delay = sq_json_int_or(o, "delay", 0);
@@ -183,6 +197,7 @@ int sq_rules_replace(struct sq_rules *r, uint32_t epoch, const json_t *rules, ui
         next->order[next->n++] = (uint8_t)s;
     }
     next->names = r->names;
+    next->tallies = r->tallies;
     next->epoch = epoch;
     *gone = r->mask & ~next->mask;
     *r = *next;
@@ -200,6 +215,16 @@ static void bytes_json(const struct sq_rule *r, json_t *o)
     json_decref(more);
 }
 
+static void count_json(const struct sq_nth *c, json_t *o)
+{
+    if (c->first)
+        json_object_set_new(o, "first", json_integer(c->first));
+    if (c->every)
+        json_object_set_new(o, "every", json_integer(c->every));
+    if (c->after)
+        json_object_set_new(o, "after", json_integer(c->after));
+}
+
 static json_t *rule_json(const struct sq_names *names, const struct sq_rule *r)
 {
     json_t *o = json_pack("{s:s,s:s,s:f,s:I,s:I,s:i,s:I}", "fault", sq_name_of(names, r->fault), "kind", KINDS[r->kind],
@@ -207,6 +232,8 @@ static json_t *rule_json(const struct sq_names *names, const struct sq_rule *r)
                           "errno", r->err, "seed", (json_int_t)r->seed);
     if (o && r->kind >= SQ_R_BYTES)
         bytes_json(r, o);
+    if (o)
+        count_json(&r->count, o);
     if (!o || r->ncallers == 0)
         return o;
     json_t *a = json_array();
@@ -232,20 +259,45 @@ static bool concerns(const struct sq_rule *r, uint32_t caller)
     return r->ncallers == 0;
 }
 
-uint32_t sq_rules_draw(struct sq_rules *r, uint32_t among, uint32_t caller, int shared)
+static bool was_drawn(const struct sq_drawn *before, uint32_t number, bool *hit)
+{
+    for (unsigned i = 0; before && number && i < SQ_FLOW_RULES; i++)
+        if (before->rule[i] == number) {
+            *hit = before->hits & (1u << i);
+            return true;
+        }
+    return false;
+}
+
+static bool draw_one(const struct sq_rules *r, struct sq_rule *one, uint32_t caller, const struct sq_drawn *before)
+{
+    struct sq_tally *tallies = r->tallies ? *r->tallies : NULL;
+    bool hit = one->percent >= 100;
+    if (was_drawn(before, one->number, &hit))
+        return hit;
+    if (!hit && !(one->percent > 0 && sq_rng_double(&one->rng) * 100 < one->percent))
+        return false;
+    return sq_nth_take(&one->count,
+                       tallies && one->tally < SQ_TALLIES ? &tallies[one->tally].of[caller % SQ_TALLY_CALLERS] : NULL);
+}
+
+static uint32_t draw_kind(struct sq_rules *r, uint32_t among, uint32_t caller, const struct sq_drawn *before,
+                          bool error)
 {
     uint32_t hits = 0;
     for (unsigned i = 0; i < r->n; i++) {
         struct sq_rule *one = &r->slot[r->order[i]];
         uint32_t bit = UINT32_C(1) << r->order[i];
-        if (!(among & bit) || !concerns(one, caller))
-            continue;
-        bool hit = one->percent >= 100;
-        if (!hit && one->percent > 0)
-            hit = shared ? shared == 2 : sq_rng_double(&one->rng) * 100 < one->percent;
-        hits |= hit ? bit : 0;
+        if ((among & bit) && (one->kind == SQ_R_ERROR) == error && concerns(one, caller))
+            hits |= draw_one(r, one, caller, before) ? bit : 0;
     }
     return hits;
+}
+
+uint32_t sq_rules_draw(struct sq_rules *r, uint32_t among, uint32_t caller, const struct sq_drawn *before)
+{
+    uint32_t hits = draw_kind(r, among, caller, before, true);
+    return hits ? hits : draw_kind(r, among, caller, before, false);
 }
 
 uint32_t sq_rules_of(const struct sq_rules *r, uint32_t hits, enum sq_rule_kind kind)
@@ -298,7 +350,8 @@ uint32_t sq_rules_certain(const struct sq_rules *r, uint32_t among, uint32_t cal
     for (unsigned i = 0; i < r->n; i++) {
         const struct sq_rule *one = &r->slot[r->order[i]];
         uint32_t bit = UINT32_C(1) << r->order[i];
-        if ((among & bit) && one->kind == kind && one->percent >= 100 && concerns(one, caller))
+        if ((among & bit) && one->kind == kind && one->percent >= 100 && !sq_nth_any(&one->count) &&
+            concerns(one, caller))
             out |= bit;
     }
     return out;

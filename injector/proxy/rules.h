@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "proxy/count.h"
+#include "proxy/wire.h"
 #include "squall/err.h"
 #include "squall/rng.h"
 
@@ -47,6 +49,9 @@ struct sq_rule {
     uint64_t acts, acted;  /* of bytes: how often it acted, on how many bytes */
     uint64_t seed;
     struct sq_rng rng;
+    uint32_t number; /* as in struct sq_flow; 0: none */
+    uint32_t tally;  /* SQ_TALLY_NONE: calls are not counted */
+    struct sq_nth count;
     unsigned ncallers; /* 0: all */
     uint32_t callers[SQ_RULE_CALLERS];
 };
@@ -62,7 +67,8 @@ const char *sq_name_of(const struct sq_names *names, uint16_t n);
 void sq_names_free(struct sq_names *names);
 
 struct sq_rules {
-    struct sq_names *names; /* shared by all edges */
+    struct sq_names *names;    /* shared by all edges */
+    struct sq_tally **tallies; /* [SQ_TALLIES], the same; NULL (or at NULL): none */
     uint32_t epoch;
     uint32_t mask;  /* slots in use */
     uint32_t bytes; /* those of them that act on bytes */
@@ -78,16 +84,22 @@ int sq_rules_replace(struct sq_rules *r, uint32_t epoch, const json_t *rules, ui
 /* What is in force, as in the message. New reference. */
 json_t *sq_rules_json(const struct sq_rules *r);
 
-/* Draw for one request or connection of `caller`: which of the slots in `among` hit it. `shared` is the draw of its
- * connect (struct sq_flow: 0 none, 1 spared, 2 hit), which stands for rules of less than 100 %. */
-uint32_t sq_rules_draw(struct sq_rules *r, uint32_t among, uint32_t caller, int shared);
+/* What was drawn for a connect already, as in struct sq_flow. */
+struct sq_drawn {
+    uint32_t rule[SQ_FLOW_RULES];
+    uint8_t hits;
+};
+
+/* Draw for one request or connection of `caller`: which of the slots in `among` hit it. What was drawn for its connect
+ * (NULL: nothing) stands. One that an error hits is no call for the other rules. */
+uint32_t sq_rules_draw(struct sq_rules *r, uint32_t among, uint32_t caller, const struct sq_drawn *before);
 /* Of these hits: those of a kind. */
 uint32_t sq_rules_of(const struct sq_rules *r, uint32_t hits, enum sq_rule_kind kind);
 /* The fault that counts when these hit: an error before a black hole before a latency before one on bytes; 0: none. */
 uint16_t sq_rules_fault(const struct sq_rules *r, uint32_t hits);
 /* Draw the delay that the latencies among these hits add up to, >= 0. */
 int64_t sq_rules_delay(struct sq_rules *r, uint32_t hits);
-/* Rules of this kind that hit every call of `caller`. */
+/* Rules of this kind that hit every call of `caller`: not those that count. */
 uint32_t sq_rules_certain(const struct sq_rules *r, uint32_t among, uint32_t caller, enum sq_rule_kind kind);
 
 #endif

@@ -30,7 +30,7 @@ void px_shape_new(struct conn *c)
     uint32_t bytes = r->bytes & r->mask;
     if (!bytes)
         return;
-    c->shaped = sq_rules_draw(r, bytes, c->caller, 0);
+    c->shaped = sq_rules_draw(r, bytes, c->caller, NULL);
     set_stages(c, c->accepted);
 }
 
@@ -44,7 +44,7 @@ bool px_shape_changed(struct conn *c, uint32_t gone, uint32_t fresh, int64_t now
         return true;
     c->shaped &= ~gone;
     if (bytes)
-        c->shaped |= sq_rules_draw(r, bytes, c->caller, 0);
+        c->shaped |= sq_rules_draw(r, bytes, c->caller, NULL);
     if (c->shaped || c->lane[UP].stages || c->lane[DOWN].stages)
         set_stages(c, now);
     return false;

@@ -3,8 +3,9 @@
  *
  * Messages are JSON objects, one a packet, at most SQ_WIRE_MAX bytes; descriptors ride along (SCM_RIGHTS).
  * squalld -> proxy
- *   {"op":"hello","beat_offset":N}                 fds: [beat memfd, bpf flows or memfd, seccomp flows memfd]; an
- * absent one is a memfd of SQ_FLOWS entries that nobody writes
+ *   {"op":"hello","beat_offset":N}                 fds: [beat memfd, bpf flows or memfd, seccomp flows memfd, tallies];
+ * an absent one is a memfd of SQ_FLOWS entries that nobody writes; tallies (count.h; may be left out) are read and
+ * written by both sides and the hooks
  *   {"op":"raw"}                                   fds: [AF_PACKET socket (unbound), raw IPv4 socket]: SYN-hold is
  * possible
  *   {"op":"edge","id":N,"name":S,"protocol":"auto|http|tcp"}
@@ -14,8 +15,9 @@
  *   {"op":"unix","edge":N,"caller":N}              fds: [listener]: accepted ones want {"op":"upstream"}
  *   {"op":"uncaller","id":N}  {"op":"unedge","id":N}
  *   {"op":"rules","edge":N,"epoch":N,"rules":[{"fault":S,"kind":"latency|error|blackhole","percent":R,"delay":ns,
- *        "jitter":ns,"errno":N,"seed":N,"callers":[ids] or absent}]}      replaces all rules of the edge; answered by
- * "ack" Kinds on bytes (bytes.h): timeout, reset, loss, corrupt, limit_data, delay, slicer, bandwidth, slow_close,
+ *        "jitter":ns,"errno":N,"seed":N,"callers":[ids] or absent,"number":N,"tally":N,"first":N,"every":N,"after":N}]}
+ *        replaces all rules of the edge; answered by "ack". number: as in struct sq_flow; tally: index of struct
+ * sq_tally Kinds on bytes (bytes.h): timeout, reset, loss, corrupt, limit_data, delay, slicer, bandwidth, slow_close,
  * noop; those have "stream":"upstream|downstream","rate":bytes/s,"size":N,"variation":N,"share":0..1,"correlation":0..1
  *   {"op":"ask","edge":N}                          answered by "ack": rules on bytes say "acts" and "acted" (bytes)
  *   {"op":"plain","id":N,"host":S,"port":N}        fds: [listener]: a proxy with one upstream, none of whose calls are
@@ -51,16 +53,18 @@
 #define SQ_NET_BPF 0x7f010000u
 #define SQ_NET_SECCOMP 0x7f020000u
 
+#define SQ_FLOW_RULES 4
+
 struct sq_flow {
     uint64_t t_ns; /* CLOCK_MONOTONIC of the connect */
     uint32_t caller;
     uint32_t edge;
-    uint32_t epoch; /* of the edge's rules at that moment */
-    uint16_t port;  /* network byte order */
-    uint8_t family; /* AF_INET, AF_INET6; 0: never written */
-    uint8_t drawn;  /* 1: percent was drawn for this connect and it was spared; 2: it was hit (and sent to the gate) */
-    uint8_t addr[16]; /* network byte order; IPv4 in the first four */
-    uint8_t pad[24];
+    uint16_t port;                /* network byte order */
+    uint8_t family;               /* AF_INET, AF_INET6; 0: never written */
+    uint8_t hits;                 /* bit i: rule[i] hit this connect */
+    uint8_t addr[16];             /* network byte order; IPv4 in the first four */
+    uint32_t rule[SQ_FLOW_RULES]; /* numbers of the rules that were drawn for this connect; 0: none */
+    uint8_t pad[12];
 };
 _Static_assert(sizeof(struct sq_flow) == 64, "shared with BPF and between processes");
 

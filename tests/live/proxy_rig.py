@@ -12,7 +12,8 @@ import threading
 import time
 
 BUILD = os.environ.get("SQUALL_BUILD", "build")
-FLOW = struct.Struct("=QIIIHBB16s24x")
+FLOW = struct.Struct("=QIIHBB16s4I12x")
+TALLIES = 256 * 256 * 16
 FLOWS = 65536
 TTL = 77
 REQUEST, CONNECT, CONN = 0, 1, 2
@@ -60,6 +61,8 @@ class Rig:
         theirs.close()
         atexit.register(self.kill)
         self.beat, self.flows = os.memfd_create("beat"), [os.memfd_create("flows%d" % i) for i in range(2)]
+        self.tallies = os.memfd_create("tallies")
+        os.ftruncate(self.tallies, TALLIES)
         os.ftruncate(self.beat, 4096)
         for f in self.flows:
             os.ftruncate(f, FLOWS * FLOW.size)
@@ -69,7 +72,7 @@ class Rig:
         self.edges = {}
         self.next_flow = 1
         self.on_upstream = None
-        self.send({"op": "hello", "beat_offset": 8}, [self.beat] + self.flows)
+        self.send({"op": "hello", "beat_offset": 8}, [self.beat] + self.flows + [self.tallies])
         if raw:
             a = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
             b = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
@@ -125,7 +128,8 @@ class Rig:
         i = self.next_flow
         self.next_flow += 1
         fam = socket.AF_INET6 if ":" in to[0] else socket.AF_INET
-        e = FLOW.pack(time.monotonic_ns(), caller, edge, epoch, socket.htons(to[1]), fam, drawn, socket.inet_pton(fam, to[0]))
+        e = FLOW.pack(time.monotonic_ns(), caller, edge, socket.htons(to[1]), fam, drawn == 2, socket.inet_pton(fam, to[0]),
+                      epoch * 100 + 1 if drawn else 0, 0, 0, 0)
         os.pwrite(self.flows[table], e, i * FLOW.size)
         return "127.%d.%d.%d" % (1 + table, i >> 8, i & 255)
 
@@ -137,8 +141,10 @@ class Rig:
         return s
 
     def rules(self, edge, rules, epoch=1):
+        """The i-th rule gets the number 100 * epoch + i + 1: flow() says with it what was drawn."""
         n = len(self.acks)
-        self.send({"op": "rules", "edge": edge, "epoch": epoch, "rules": rules})
+        numbered = [dict(r, number=100 * epoch + i + 1) for i, r in enumerate(rules)]
+        self.send({"op": "rules", "edge": edge, "epoch": epoch, "rules": numbered})
         self.wait("the ack", lambda: len(self.acks) > n)
         ack = self.acks[-1]
         assert ack["edge"] == edge and ack["epoch"] == epoch and len(ack["rules"]) == len(rules), ack

@@ -68,6 +68,40 @@ static void latency(void **state)
     }
 }
 
+/* A fault with first: 3 is felt when 3 were hit, whatever else went past it; a fourth is not what was asked for. */
+static void counting(void **state)
+{
+    static const struct {
+        const char *target;
+        int n;
+        const char *want, *words;
+    } cases[] = {
+        {"\"first\":3", 3, "pass", "felt by 3 calls"},
+        {"\"first\":3", 2, "inconclusive", "only 2 calls, at least 3"},
+        {"\"first\":3", 4, "fail", "hit 4 calls of one instance, and was to hit 3"},
+        {"\"first\":30", 20, "pass", "felt by 20 calls"},
+        {"\"every\":2", 9, "inconclusive", "at least 10"},
+        {"\"every\":2", 20, "pass", "felt by 20"},
+        {"\"after\":5", 20, "pass", "felt by 20"},
+        {"\"percent\":100", 20, "inconclusive", "bypasses the edge"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char more[128];
+        struct rig r;
+
+        (void)snprintf(more, sizeof more, "\"target\":{\"edge\":\"" EDGE "\",%s}", cases[i].target);
+        open_step(&r, "call/error", more);
+        calls(&r, cases[i].n, (struct rig_call){.kind = 1, .outcome = 1, .fault = "f1"});
+        calls(&r, 40, (struct rig_call){.status = 200, .dur_ms = 3});
+        EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), cases[i].want);
+        if (!strstr(rig_why(&r, 0), cases[i].words))
+            fail_msg("case %zu: \"%s\" does not say \"%s\"", i, rig_why(&r, 0), cases[i].words);
+        rig_close(&r);
+    }
+}
+
 /* On a busy host taking back takes a while: calls that went through meanwhile bypassed nothing. */
 static void while_it_ends(void **state)
 {
@@ -274,6 +308,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(latency),
         cmocka_unit_test(cut_short),
+        cmocka_unit_test(counting),
         cmocka_unit_test(while_it_ends),
         cmocka_unit_test(connect_is_delayed_too),
         cmocka_unit_test(percent_spares_some),

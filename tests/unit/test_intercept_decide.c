@@ -43,29 +43,28 @@ static void kinds(void **state)
     struct sq_edge_cfg cfg = {.epoch = 2};
 
     (void)state;
-    sq_decide(&cfg, 0, &d);
+    sq_decide(&cfg, NULL, 0, false, &d);
     assert_int_equal(d.go, SQ_GO_PASS);
-    assert_int_equal(d.drawn, 0);
+    assert_int_equal(d.drawn[0], 0);
     cfg = one_rule(SQ_RULE_ERROR, SQ_ALWAYS);
-    sq_decide(&cfg, 5, &d);
+    sq_decide(&cfg, NULL, 5, false, &d);
     assert_int_equal(d.go, SQ_GO_FAIL);
     assert_int_equal(d.err, ECONNREFUSED);
     assert_int_equal(d.rule, 7);
-    assert_int_equal(d.epoch, 3);
     cfg = one_rule(SQ_RULE_ERROR, 0);
-    sq_decide(&cfg, 5, &d);
+    sq_decide(&cfg, NULL, 5, false, &d);
     assert_int_equal(d.go, SQ_GO_PASS);
-    assert_int_equal(d.drawn, 1);
+    assert_true(d.drawn[0] == 7 && d.hits == 0);
     cfg = one_rule(SQ_RULE_BLACKHOLE, SQ_ALWAYS);
-    sq_decide(&cfg, 5, &d);
+    sq_decide(&cfg, NULL, 5, false, &d);
     assert_int_equal(d.go, SQ_GO_GATE);
-    assert_int_equal(d.drawn, 2);
+    assert_true(d.drawn[0] == 7 && d.hits == 1);
     cfg = one_rule(SQ_RULE_LATENCY, SQ_ALWAYS);
-    sq_decide(&cfg, 5, &d);
+    sq_decide(&cfg, NULL, 5, false, &d);
     assert_int_equal(d.go, SQ_GO_PASS); /* the connect can't be held: only its bytes */
-    assert_int_equal(d.drawn, 2);
+    assert_true(d.drawn[0] == 7 && d.hits == 1);
     cfg.slot[1].rule[0].hold = 1;
-    sq_decide(&cfg, 5, &d);
+    sq_decide(&cfg, NULL, 5, false, &d);
     assert_int_equal(d.go, SQ_GO_GATE);
 }
 
@@ -78,9 +77,10 @@ static void callers(void **state)
     memset(cfg.slot[1].rule[0].callers, 0, sizeof(cfg.slot[1].rule[0].callers));
     cfg.slot[1].rule[0].callers[2] = UINT64_C(1) << 3; /* caller 131 */
     for (uint32_t c = 0; c < SQ_CALLERS; c++) {
-        sq_decide(&cfg, c, &d);
+        sq_decide(&cfg, NULL, c, false, &d);
         assert_int_equal(d.go, c == 131 ? SQ_GO_FAIL : SQ_GO_PASS);
-        assert_int_equal(d.drawn, c == 131 ? 2 : 0);
+        assert_int_equal(d.drawn[0], c == 131 ? 7 : 0);
+        assert_int_equal(d.hits, c == 131);
     }
 }
 
@@ -94,11 +94,43 @@ static void order(void **state)
     cfg.slot[1].rule[1] = cfg.slot[1].rule[0];
     cfg.slot[1].rule[1].kind = SQ_RULE_ERROR;
     cfg.slot[1].n = 2;
-    sq_decide(&cfg, 0, &d);
+    sq_decide(&cfg, NULL, 0, false, &d);
     assert_int_equal(d.go, SQ_GO_FAIL);
     cfg.slot[1].n = 4000000000u; /* never more than there are */
-    sq_decide(&cfg, 0, &d);
+    sq_decide(&cfg, NULL, 0, false, &d);
     assert_int_equal(d.go, SQ_GO_FAIL);
+}
+
+/* Two rules that count: a connect that an error fails takes no ticket of the other, one that goes direct neither. */
+static void counts(void **state)
+{
+    struct sq_tally *tallies = calloc(SQ_TALLIES, sizeof(*tallies));
+    struct sq_edge_cfg cfg = one_rule(SQ_RULE_LATENCY, SQ_ALWAYS);
+    struct sq_rule *slow = &cfg.slot[1].rule[0], *fail = &cfg.slot[1].rule[1];
+    struct sq_decision d;
+    char got[13] = "";
+
+    (void)state;
+    slow->hold = 1;
+    slow->tally = 3;
+    slow->count.every = 2;
+    *fail = (struct sq_rule){.kind = SQ_RULE_ERROR, .threshold = SQ_ALWAYS, .err = 5, .number = 8, .tally = 4};
+    fail->count = (struct sq_nth){.first = 2, .after = 1};
+    memset(fail->callers, 0xff, sizeof(fail->callers));
+    cfg.slot[1].n = 2;
+    for (int i = 0; i < 8; i++) {
+        sq_decide(&cfg, tallies, 6, i == 5, &d);
+        got[i] = "pgf"[d.go];
+        assert_int_equal(d.drawn[1], 8);
+        assert_int_equal(d.drawn[0], d.go == SQ_GO_FAIL || i == 5 ? 0 : 7);
+    }
+    assert_string_equal(got, "pffgppgp");
+    assert_true(tallies[3].of[6].seen == 5 && tallies[3].of[6].hit == 2);
+    assert_true(tallies[4].of[6].seen == 8 && tallies[4].of[6].hit == 2);
+    fail->tally = SQ_TALLY_NONE;
+    sq_decide(&cfg, tallies, 6, false, &d);
+    assert_int_equal(d.go, SQ_GO_GATE); /* what can't be counted is not hit */
+    free(tallies);
 }
 
 static void share(void **state)
@@ -109,9 +141,9 @@ static void share(void **state)
 
     (void)state;
     for (int i = 0; i < 10000; i++) {
-        sq_decide(&cfg, 0, &d);
+        sq_decide(&cfg, NULL, 0, false, &d);
         n += d.go == SQ_GO_FAIL;
-        assert_int_equal(d.drawn, d.go == SQ_GO_FAIL ? 2 : 1);
+        assert_true(d.drawn[0] == 7 && d.hits == (d.go == SQ_GO_FAIL));
     }
     assert_in_range(n, 2760, 3240); /* 5.2 standard deviations */
 }
@@ -298,6 +330,7 @@ int main(void)
         cmocka_unit_test(callers),
         cmocka_unit_test(order),
         cmocka_unit_test(share),
+        cmocka_unit_test(counts),
         cmocka_unit_test_setup_teardown(calls, setup, teardown),
         cmocka_unit_test_setup_teardown(lies, setup, teardown),
         cmocka_unit_test_setup_teardown(runs, setup, teardown),

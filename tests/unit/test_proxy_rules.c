@@ -33,7 +33,8 @@ static int set(struct sq_rules *r, const char *text, uint32_t *gone, uint32_t *f
 }
 
 #define LATENCY                                                                                                        \
-    "{\"fault\":\"f1\",\"kind\":\"latency\",\"percent\":30.0,\"delay\":1000000,\"jitter\":100000,\"seed\":5}"
+    "{\"fault\":\"f1\",\"kind\":\"latency\",\"percent\":30.0,\"delay\":1000000,\"jitter\":100000,\"seed\":5,"          \
+    "\"number\":9}"
 #define HOLE "{\"fault\":\"f2\",\"kind\":\"blackhole\",\"percent\":100.0}"
 #define ERROR "{\"fault\":\"f3\",\"kind\":\"error\",\"percent\":100.0,\"errno\":111,\"callers\":[4,5]}"
 
@@ -104,6 +105,10 @@ static void bad(void **state)
         "[{\"fault\":\"f\",\"kind\":\"latency\",\"delay\":9223372036854775807}]",
         "[{\"fault\":\"f\",\"kind\":\"latency\",\"jitter\":9223372036854775807}]",
         "[{\"fault\":\"f\",\"kind\":\"error\",\"callers\":[]}]",
+        "[{\"fault\":\"f\",\"kind\":\"error\",\"first\":-1}]",
+        "[{\"fault\":\"f\",\"kind\":\"error\",\"every\":4294967296}]",
+        "[{\"fault\":\"f\",\"kind\":\"error\",\"after\":1000000001}]",
+        "[{\"fault\":\"f\",\"kind\":\"error\",\"tally\":-1}]",
         "[{\"fault\":\"f\",\"kind\":\"error\",\"callers\":[-1]}]",
         "[{\"fault\":\"f\",\"kind\":\"error\",\"callers\":\"a\"}]",
         "[" LATENCY ",{\"fault\":\"f\"}]",
@@ -126,21 +131,80 @@ static void draws(void **state)
     set(b, "[" LATENCY "]", NULL, NULL);
     int hits = 0, n = 20000;
     for (int i = 0; i < n; i++) {
-        uint32_t x = sq_rules_draw(a, a->mask, 1, 0), y = sq_rules_draw(b, b->mask, 1, 0);
+        uint32_t x = sq_rules_draw(a, a->mask, 1, NULL), y = sq_rules_draw(b, b->mask, 1, NULL);
         assert_int_equal(x, y);
         hits += x != 0;
     }
     assert_true(abs(hits - n * 3 / 10) < 300); /* 4.6 sigma */
-    assert_true(sq_rules_draw(a, a->mask, 1, 1) == 0 && sq_rules_draw(a, a->mask, 1, 2) == a->mask);
-    assert_int_equal(sq_rules_draw(a, 0, 1, 2), 0);
+    const struct sq_drawn spared = {.rule = {8, 9}}, drawn = {.rule = {8, 9}, .hits = 2};
+    for (int i = 0; i < 30; i++) /* what was drawn stands */
+        assert_true(sq_rules_draw(a, a->mask, 1, &spared) == 0 && sq_rules_draw(a, a->mask, 1, &drawn) == a->mask);
+    assert_int_equal(sq_rules_draw(a, 0, 1, &drawn), 0);
     set(a, "[" ERROR "]", NULL, NULL);
-    assert_true(sq_rules_draw(a, a->mask, 4, 1) == a->mask); /* 100 % spares nobody */
-    assert_int_equal(sq_rules_draw(a, a->mask, 6, 2), 0);
+    assert_true(sq_rules_draw(a, a->mask, 4, &spared) == a->mask); /* it was not drawn */
+    assert_int_equal(sq_rules_draw(a, a->mask, 6, &drawn), 0);
     assert_true(sq_rules_certain(a, a->mask, 5, SQ_R_ERROR) && !sq_rules_certain(a, a->mask, 6, SQ_R_ERROR));
     set(a, "[{\"fault\":\"z\",\"kind\":\"error\",\"percent\":0}]", NULL, NULL);
-    assert_int_equal(sq_rules_draw(a, a->mask, 1, 2), 0);
+    assert_int_equal(sq_rules_draw(a, a->mask, 1, NULL), 0);
     free(a);
     free(b);
+}
+
+/* The ticket decides: against the words of the definition, taken literally. */
+static void numbers(void **state)
+{
+    static const struct sq_nth nths[] = {{3, 0, 0}, {0, 2, 0}, {0, 0, 5}, {2, 3, 4}, {1, 1, 0}, {1, 7, 0}, {0, 1, 0}};
+    (void)state;
+    for (size_t i = 0; i < sizeof(nths) / sizeof(nths[0]); i++) {
+        const struct sq_nth *w = &nths[i];
+        uint32_t left = w->first ? w->first : UINT32_MAX, turn = 0;
+        for (uint32_t call = 1; call <= 100; call++) {
+            bool want = call > w->after && ++turn % (w->every ? w->every : 1) == 0 && left > 0 && left--;
+            assert_int_equal(sq_nth_hits(w, call - 1), want);
+        }
+        assert_int_equal(sq_nth_any(w), i < 6);
+    }
+    assert_true(sq_nth_hits(&(struct sq_nth){0, 1000000000, 1000000000}, 1999999999));
+    assert_false(sq_nth_hits(&(struct sq_nth){0, 1000000000, 1000000000}, 2000000000));
+    struct sq_tally_cell cell = {0};
+    const struct sq_nth two = {.first = 2};
+    int hits = 0;
+    for (int i = 0; i < 10; i++)
+        hits += sq_nth_take(&two, &cell);
+    assert_true(hits == 2 && cell.seen == 10 && cell.hit == 2);
+    assert_false(sq_nth_take(&two, NULL)); /* nothing to count in: it could not be exact */
+    assert_true(sq_nth_take(&(struct sq_nth){0}, NULL));
+}
+
+/* In a proxy: by caller, in memory that is not its own; replaced rules count on; an error comes before what it spares.
+ */
+static void counted(void **state)
+{
+    (void)state;
+    struct sq_tally *tallies = calloc(SQ_TALLIES, sizeof(*tallies));
+    struct sq_rules *r = make();
+    uint32_t gone, fresh;
+    int hits = 0;
+    r->tallies = &tallies;
+    set(r, "[{\"fault\":\"a\",\"kind\":\"error\",\"first\":3,\"tally\":255,\"number\":1}]", NULL, NULL);
+    for (int i = 0; i < 10; i++)
+        hits += (sq_rules_draw(r, r->mask, 1 + 256, NULL) != 0) + (sq_rules_draw(r, r->mask, 2, NULL) != 0);
+    assert_int_equal(hits, 6);
+    assert_true(tallies[255].of[1].seen == 10 && tallies[255].of[1].hit == 3 && tallies[255].of[2].hit == 3);
+    assert_int_equal(sq_rules_certain(r, r->mask, 1, SQ_R_ERROR), 0);
+    set(r,
+        "[{\"fault\":\"a\",\"kind\":\"error\",\"first\":3,\"tally\":255,\"number\":1,\"errno\":5},"
+        "{\"fault\":\"b\",\"kind\":\"latency\",\"tally\":7,\"number\":2}]",
+        &gone, &fresh);
+    assert_true(gone == 0 && sq_rules_draw(r, r->mask, 1, NULL) == fresh);
+    assert_true(sq_rules_draw(r, r->mask, 9, NULL) == (r->mask & ~fresh) && tallies[7].of[9].seen == 0);
+    json_t *j = sq_rules_json(r);
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(j, 0), "first")), 3);
+    json_decref(j);
+    r->tallies = NULL;
+    assert_int_equal(sq_rules_draw(r, r->mask & ~fresh, 1, NULL), 0);
+    free(tallies);
+    free(r);
 }
 
 static void composition(void **state)
@@ -193,8 +257,8 @@ static int tidy(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(slots), cmocka_unit_test(full),        cmocka_unit_test(bad),
-        cmocka_unit_test(draws), cmocka_unit_test(composition), cmocka_unit_test(readback),
+        cmocka_unit_test(slots),       cmocka_unit_test(full),     cmocka_unit_test(bad),     cmocka_unit_test(draws),
+        cmocka_unit_test(composition), cmocka_unit_test(readback), cmocka_unit_test(numbers), cmocka_unit_test(counted),
     };
     return cmocka_run_group_tests(tests, NULL, tidy);
 }
