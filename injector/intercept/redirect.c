@@ -221,6 +221,7 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     struct sockaddr_storage proxy;
     socklen_t len;
     const char *why;
+    bool refused;
     int flags, rc;
 
     if (s->caller->with_bpf || !wanted(a, addr, &port))
@@ -241,8 +242,9 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     flags = fcntl(fd, F_GETFL);
     if (!why && (flags < 0 || !sq_link_alive(s->ic)))
         why = "the proxy is gone";
+    refused = a->fastopen && !(flags & O_NONBLOCK);
     s->ic->counts[edge->slot].connects++;
-    sq_decide(&s->ic->cfg[edge->slot], s->ic->tallies, s->caller->slot, why, &d);
+    sq_decide(&s->ic->cfg[edge->slot], s->ic->tallies, s->caller->slot, why || refused, &d);
     if (d.go == SQ_GO_FAIL) {
         s->ic->counts[edge->slot].failed++;
         sq_incoming_failed(s->ic, s->caller, edge, (uint64_t)now, d.rule);
@@ -253,7 +255,7 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
         bypass(s, edge, r, why);
         return;
     }
-    if (a->fastopen && !(flags & O_NONBLOCK)) {
+    if (refused) {
         answer(r, -EOPNOTSUPP);
         return;
     }

@@ -81,6 +81,15 @@ class Place:
     def hits(self, fault):
         return sum(c[6] == fault["fault"] for c in self.rig.calls())
 
+    def marked(self, code, n):
+        """Run it: N calls, one after the other. Which faults their records name, and what the caller saw."""
+        before = len(self.rig.calls())
+        got = self.do(code)
+        until("the calls are in the evidence", lambda: len(self.rig.calls()) >= before + n)
+        calls = self.rig.calls()[before:]
+        assert len(calls) == n, calls
+        return [c[6] for c in calls], got
+
     def end_of(self, fault):
         self.rig.clear(fault)
         return [e for e in self.rig.events("fault") if e["fault"] == fault["fault"] and e["state"] == "reverted"][0]
@@ -147,23 +156,23 @@ def requests_of_a_kept_connection(run_dir, mode):
     with Dependency() as dep:
         p = Place(run_dir, mode, dep.port)
         f = p.rig.fault("call/latency", {"delay": "150ms"}, every=2)
-        got = p.do("result = kept(9)")
-        assert [ms >= 145 for _, ms in got] == [i % 2 == 1 for i in range(9)] and all(e == 0 for e, _ in got), got
-        until("the hits are in the evidence", lambda: p.hits(f) == 4)
+        marks, got = p.marked("result = kept(9)", 9)
+        assert marks == ["", f["fault"]] * 4 + [""] and all(e == 0 for e, _ in got), (marks, got)
+        assert all(ms >= 145 for _, ms in got[1::2]), got
         end = p.end_of(f)
         assert end["seen"] == 9 and end["hits"] == 4, end
         # The very first one is its connect's: held once, counted once. Others of the same edge count for themselves.
         f, g = (p.rig.fault("call/latency", {"delay": d}, **t) for d, t in (("150ms", {"first": 1}), ("100ms", {"after": 2})))
-        got = p.do("result = kept(4)")
-        assert [ms >= 145 for _, ms in got] == [True, False, False, False], got
-        assert [ms >= 95 for _, ms in got] == [True, False, True, True], got
+        marks, got = p.marked("result = kept(4)", 4)
+        assert marks == [f["fault"], "", g["fault"], g["fault"]], marks
+        assert got[0][1] >= 295 and min(got[2][1], got[3][1]) >= 95, got  # the connect is held, and the answer
         assert [p.end_of(x)["hits"] for x in (f, g)] == [1, 2]
         # New parameters do not begin to count anew.
         f = p.rig.fault("call/latency", {"delay": "150ms"}, first=3)
-        assert [ms >= 145 for _, ms in p.do("result = kept(2)")] == [True] * 2
+        assert p.marked("result = kept(2)", 2)[0] == [f["fault"]] * 2
         status, got = p.rig.inj.call("PATCH", f"runs/{p.rig.id}/faults/{f['fault']}", {"with": {"delay": "200ms"}})
         assert status == 200 and got["readback"]["first"] == 3, got
-        assert [ms >= 195 for _, ms in p.do("result = kept(4)")] == [True, False, False, False]
+        assert p.marked("result = kept(4)", 4)[0] == [f["fault"], "", "", ""]
         end = p.end_of(f)
         assert end["seen"] == 6 and end["hits"] == 3, end
         p.rig.end()
@@ -210,11 +219,11 @@ def connections_that_are_not_http(run_dir, mode):
             "    for _ in range(3):\n        c.sendall(b'ping')\n        b = c.recv(100)\n        n += len(b)\n"
             "    c.close(); return [n, (time.monotonic() - t0) * 1000]\n")
     f = p.rig.fault("call/latency", {"delay": "60ms"}, every=2)
-    got = p.do(talk + "result = [talk() for _ in range(6)]")
-    assert [ms >= 175 for _, ms in got] == [False, True] * 3 and all(n == 12 for n, _ in got), got
+    marks, got = p.marked(talk + "result = [talk() for _ in range(6)]", 6)
+    assert marks == ["", f["fault"]] * 3 and all(n == 12 for n, _ in got) and all(ms >= 175 for _, ms in got[1::2]), got
     end = p.end_of(f)
     assert end["seen"] == 6 and end["hits"] == 3, end
-    until("all connections have ended", lambda: len(p.rig.calls()) == 6)  # an open one counts, too
+    # All have ended: an open one would be the first to count.
     f = p.rig.fault("call/limit_data", {"bytes": 6, "stream": "downstream"}, after=1, first=2)
     got = p.do(talk.replace("n += len(b)", "n += len(b)\n        if not b: break") + "result = [talk()[0] for _ in range(5)]")
     assert got == [12, 6, 6, 12, 12], got
