@@ -143,15 +143,20 @@ static void report(struct syn *s, enum sq_call_outcome outcome)
         px_call_raw(s->px, s->edge, s->caller, SQ_CALL_CONNECT, outcome, 0, &call, now);
 }
 
-static void on_due(struct sq_timer *t)
+/* It has waited: whoever left meanwhile will never be accepted, and is told of here. */
+static void release(struct syn *s)
 {
-    struct syn *s = (struct syn *)((char *)t - offsetof(struct syn, timer));
     if (px_diag(s->px->diag, &s->from, &s->to) == PX_PEER_LEFT) {
         report(s, SQ_OUT_GAVE_UP);
         forget(s);
         return;
     }
     send_on(s);
+}
+
+static void on_due(struct sq_timer *t)
+{
+    release((struct syn *)((char *)t - offsetof(struct syn, timer)));
 }
 
 static void schedule(struct syn *s)
@@ -354,9 +359,10 @@ static void reconsider(struct syn *s, int64_t now)
     if (bh == s->bh)
         return;
     s->bh = bh;
-    if (s->due < now)
-        s->due = now;
-    schedule(s);
+    if (!bh && s->due <= now)
+        release(s);
+    else
+        schedule(s);
 }
 
 void px_hold_rules(struct px *px)
