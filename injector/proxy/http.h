@@ -28,6 +28,7 @@ struct sq_call {
     bool drawn;
     bool delayed;
     bool done;    /* its answer is complete */
+    bool cut;     /* but the caller will not have all of it: a fault on bytes kept some */
     bool no_body; /* HEAD */
     bool connect; /* CONNECT */
     char trace[33];

@@ -40,7 +40,8 @@ static void flushed(struct conn *c, int64_t now)
     while ((call = sq_http_at(&c->http, 0)) && call->done && call->end_off <= c->lane[DOWN].out) {
         if (c->lane[DOWN].stages && now - call->ended > call->held)
             call->held = now - call->ended; /* the pace of its last byte */
-        px_call(c, SQ_CALL_REQUEST, call->gave_up ? SQ_OUT_GAVE_UP : SQ_OUT_ANSWERED, call->status, call,
+        enum sq_call_outcome how = call->cut ? SQ_OUT_FAILED : SQ_OUT_ANSWERED;
+        px_call(c, SQ_CALL_REQUEST, call->gave_up ? SQ_OUT_GAVE_UP : how, call->status, call,
                 call->gave_up ? call->gave_up : now);
         sq_http_pop(&c->http);
     }
@@ -57,25 +58,28 @@ static void caller_reset(struct conn *c)
     px_conn_close(c, SQ_OUT_ANSWERED, 0, true);
 }
 
-static void put(struct conn *c, int lane, char *p, size_t len, int64_t due, uint32_t bh, int64_t now)
+/* False: a rule on bytes kept some of them for good. */
+static bool put(struct conn *c, int lane, char *p, size_t len, int64_t due, uint32_t bh, int64_t now)
 {
     if (len == 0 || c->state == PX_CLOSED)
-        return;
+        return true;
     if ((lane == DOWN && c->gone) || (lane == UP && c->deaf))
-        return;
+        return true;
     c->px->bytes[lane] += len;
     c->edge->bytes[lane] += len;
+    size_t all = len;
     if (c->lane[lane].stages && (len = px_shape_take(c, lane, p, len, &due, now)) == 0)
-        return;
+        return false;
     int rc = sq_lane_put(&c->lane[lane], c->end[1 - lane].fd, p, len, due, bh, now);
     if (rc == 0)
-        return;
+        return len == all;
     if (lane == DOWN || rc == -ENOMEM) {
         caller_reset(c);
     } else { /* it may have said why before it stopped reading: what it sends is still read */
         c->deaf = true;
         sq_lane_clear(&c->lane[UP]);
     }
+    return true;
 }
 
 /* Bytes from the caller. */
@@ -87,14 +91,14 @@ static void take_up(struct conn *c, char *p, size_t len, int64_t now)
             if (c->hits && sq_rules_of(&c->edge->rules, c->hits, SQ_R_ERROR))
                 px_conn_close(c, SQ_OUT_FAILED, 0, true);
             else
-                put(c, UP, p, len, 0, px_blackhole(c, c->hits), now);
+                (void)put(c, UP, p, len, 0, px_blackhole(c, c->hits), now);
             return;
         }
         struct sq_call *call = sq_http_newest(h);
         uint32_t bh = call ? px_blackhole(c, call->hits) : 0;
         enum sq_http_ev ev;
         size_t used = sq_http_up(h, p, len, &ev);
-        put(c, UP, p, used, 0, bh, now);
+        (void)put(c, UP, p, used, 0, bh, now);
         p += used;
         len -= used;
         if (ev == SQ_HTTP_OPAQUE)
@@ -135,6 +139,12 @@ static bool nobody_home(struct conn *c)
     return true;
 }
 
+/* Its answer goes nowhere: the call lasts until the connection ends. */
+static bool swallowed(const struct conn *c)
+{
+    return c->lane[DOWN].stages && c->lane[DOWN].stages->swallows;
+}
+
 /* Bytes from the dependency. */
 static void take_down(struct conn *c, char *p, size_t len, int64_t now)
 {
@@ -145,7 +155,7 @@ static void take_down(struct conn *c, char *p, size_t len, int64_t now)
             if (!c->whole.answer)
                 begin_answer(c, &c->whole, when, now);
             if (!nobody_home(c))
-                put(c, DOWN, p, len, when, px_blackhole(c, c->hits), now);
+                (void)put(c, DOWN, p, len, when, px_blackhole(c, c->hits), now);
             return;
         }
         struct sq_call *call = sq_http_oldest(h);
@@ -153,7 +163,8 @@ static void take_down(struct conn *c, char *p, size_t len, int64_t now)
         uint32_t bh = call ? px_blackhole(c, call->hits) : 0;
         enum sq_http_ev ev;
         size_t used = sq_http_down(h, p, len, &ev);
-        put(c, DOWN, p, used, due, bh, now);
+        if (!put(c, DOWN, p, used, due, bh, now) && call && c->state == PX_OPEN)
+            call->cut = true;
         p += used;
         len -= used;
         if (c->state != PX_OPEN)
@@ -163,7 +174,7 @@ static void take_down(struct conn *c, char *p, size_t len, int64_t now)
         if (ev == SQ_HTTP_BEGIN && nobody_home(c))
             return;
         if (ev == SQ_HTTP_END && sq_http_ended(h)) {
-            sq_http_ended(h)->end_off = c->lane[DOWN].in;
+            sq_http_ended(h)->end_off = swallowed(c) ? UINT64_MAX : c->lane[DOWN].in;
             sq_http_ended(h)->ended = now;
         }
         if (ev == SQ_HTTP_OPAQUE || h->opaque)
@@ -401,12 +412,16 @@ static void finish(struct conn *c, int lane, int64_t now)
     }
 }
 
-/* A caller whose socket is full behind our black hole cannot even send its FIN: then the kernel is asked whether it
- * left. */
-static bool choked(const struct conn *c, int64_t now)
+/* Has the caller left without a sign? One whose socket is full behind our black hole cannot even send its FIN; one that
+ * has shut its sending side down sends none when it closes (Java does both, one after the other). Then the kernel is
+ * asked again and again. */
+static bool may_leave(const struct conn *c, int64_t now)
 {
-    return !c->local && !c->gone && !c->end[CALLER].eof && c->lane[UP].head && c->lane[UP].head->bh &&
-           sq_lane_full(&c->lane[UP], now);
+    if (c->local || c->gone)
+        return false;
+    if (c->end[CALLER].eof || c->fin_seen)
+        return c->state == PX_CONNECTING || c->http.n > 0 || c->lane[DOWN].head;
+    return c->lane[UP].head && c->lane[UP].head->bh && sq_lane_full(&c->lane[UP], now);
 }
 
 static void on_due(struct sq_timer *t)
@@ -419,7 +434,7 @@ static void on_due(struct sq_timer *t)
             px_conn_close(c, SQ_OUT_GAVE_UP, 0, true);
         return;
     }
-    if (choked(c, sq_mono_ns()))
+    if (may_leave(c, sq_mono_ns()))
         maybe_gone(c);
     px_pump(c);
 }
@@ -445,7 +460,7 @@ static void wait_for(struct conn *c, int64_t now)
         want |= UV_WRITABLE;
     px_end_poll(&c->end[DEP], want);
     int64_t due = c->deadline ? c->deadline : INT64_MAX;
-    if (choked(c, now) && due > now + LOOK)
+    if (may_leave(c, now) && due > now + LOOK)
         due = now + (c->px->open < LOOK_FEW ? LOOK : 10 * LOOK);
     if (c->shaped) {
         int64_t fires = px_shape_next(c);

@@ -295,14 +295,30 @@ def gives_up_while_we_hold_the_answer():
     srv, rig = http_server(), Rig()
     rig.edge(1)
     rig.rules(1, [rule("latency", delay=2000 * MS)])
-    s = rig.connect(srv.addr)
-    s.sendall(ASK)
-    time.sleep(0.3)
-    s.close()
-    c = rig.take(1, timeout=1)[0]
-    assert (c.outcome, c.fault, c.status) == (GAVE_UP, "f1", 200), c
-    assert 100 * MS < c.dur < 1500 * MS and 0 < c.answer < 200 * MS, c
-    assert c.answer + c.held >= c.dur, c
+    for in_two_steps in (False, True):  # Java shuts its sending side down first
+        s = rig.connect(srv.addr)
+        s.sendall(ASK)
+        if in_two_steps:
+            s.shutdown(socket.SHUT_WR)
+        time.sleep(0.3)
+        s.close()
+        c = rig.take(1, timeout=1)[0]
+        assert (c.outcome, c.fault, c.status) == (GAVE_UP, "f1", 200), c
+        assert 250 * MS < c.dur < 1500 * MS and 0 < c.answer < 200 * MS, c
+        assert c.answer + c.held >= c.dur, c
+    rig.quit()
+
+
+def an_answer_that_a_fault_cut_has_failed():
+    srv, rig = http_server(), Rig()
+    rig.edge(1)
+    for cut in ({"kind": "limit_data", "size": 20}, {"kind": "reset"}, {"kind": "timeout", "delay": 100 * MS}):
+        rig.rules(1, [rule(stream="downstream", **cut)])
+        s = rig.connect(srv.addr)
+        s.sendall(ASK)
+        c = rig.take(1)[0]
+        assert (c.outcome, c.fault, c.status) == (FAILED, "f1", 200), (cut, c)
+        s.close()
     rig.quit()
 
 
@@ -359,4 +375,4 @@ if __name__ == "__main__":
           error_resets_idle_at_once_busy_at_the_next_request, error_on_connections_that_are_not_http,
           percent_is_per_request, the_first_request_shares_its_connects_draw, blackhole_holds_and_releases,
           blackhole_is_bounded, gives_up_in_a_black_hole, gives_up_while_we_hold_the_answer,
-          error_beats_black_hole_beats_latency, bad_rules_change_nothing, open_calls_are_reported_when_the_edge_ends])
+          an_answer_that_a_fault_cut_has_failed, error_beats_black_hole_beats_latency, bad_rules_change_nothing, open_calls_are_reported_when_the_edge_ends])
