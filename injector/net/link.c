@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "net/tc.h"
+#include "net/rtnl.h"
 #include "net/tree.h"
 
 /* Ours from its birth on, whenever we are killed: a link's group is taken with its name, an alias only later. */
@@ -45,7 +45,7 @@ int sq_ifb_find(int ifindex, bool *clsact, struct sq_err *e)
     struct ifb w = {.name = name};
 
     name_of(ifindex, name, sizeof name);
-    int r = sq_tc_dump(RTM_GETLINK, NULL, see_link, &w, e);
+    int r = sq_rtnl_dump(RTM_GETLINK, NULL, see_link, &w, e);
     if (r < 0)
         return r;
     if (w.ifindex && !w.ours)
@@ -91,7 +91,7 @@ int sq_ifb_add(int ifindex, bool clsact, struct sq_err *e)
     name_of(ifindex, n.name, sizeof n.name);
     (void)snprintf(n.alias, sizeof n.alias, "squall: ingress of %d", ifindex);
     n.group = GROUP | (clsact ? GROUP_CLSACT : 0);
-    r = sq_tc_link_request(RTM_NEWLINK, SQ_TC_CREATE, 0, 0, put_ifb, &n, "make an ifb device", &why);
+    r = sq_rtnl_link(RTM_NEWLINK, SQ_RTNL_CREATE, 0, 0, put_ifb, &n, "make an ifb device", &why);
     if (r == -EOPNOTSUPP) {
         sq_err_cls(e, SQ_C_UNSUPPORTED, r, "this kernel has no ifb devices, which faults of incoming traffic need");
         sq_err_hint(e, "modprobe ifb, or say backend: packet");
@@ -102,9 +102,9 @@ int sq_ifb_add(int ifindex, bool clsact, struct sq_err *e)
     ifb = (int)if_nametoindex(n.name);
     if (ifb <= 0)
         return sq_err(e, -ENODEV, "our device %s is gone again", n.name);
-    r = sq_tc_link_request(RTM_NEWLINK, 0, ifb, 0, put_alias, &n, "name our ifb device", e);
+    r = sq_rtnl_link(RTM_NEWLINK, 0, ifb, 0, put_alias, &n, "name our ifb device", e);
     if (r == 0)
-        r = sq_tc_link_request(RTM_NEWLINK, 0, ifb, IFF_UP, NULL, NULL, "set our ifb device up", e);
+        r = sq_rtnl_link(RTM_NEWLINK, 0, ifb, IFF_UP, NULL, NULL, "set our ifb device up", e);
     if (r < 0)
         (void)sq_ifb_del(ifb, NULL);
     return r < 0 ? r : ifb;
@@ -113,7 +113,7 @@ int sq_ifb_add(int ifindex, bool clsact, struct sq_err *e)
 int sq_ifb_del(int ifb, struct sq_err *e)
 {
     struct sq_err why = {0};
-    int r = sq_tc_link_request(RTM_DELLINK, 0, ifb, 0, NULL, NULL, "delete our ifb device", &why);
+    int r = sq_rtnl_link(RTM_DELLINK, 0, ifb, 0, NULL, NULL, "delete our ifb device", &why);
 
     return r == 0 || r == -ENODEV ? 0 : sq_err(e, r, "%s", why.msg);
 }

@@ -93,21 +93,29 @@ static int open_tap(const struct sq_tap_opts *o, int *out, struct sq_err *e)
     return 0;
 }
 
+struct moving {
+    const struct sq_tap_opts *o;
+    int ns_fd;
+};
+
+static int put_place(struct nl_msg *msg, void *arg, struct sq_err *e)
+{
+    const struct moving *m = arg;
+
+    return nla_put_u32(msg, IFLA_NET_NS_FD, (uint32_t)m->ns_fd) < 0 ||
+                   nla_put_string(msg, IFLA_IFNAME, m->o->name) < 0 ||
+                   nla_put(msg, IFLA_IFALIAS, (int)strlen(m->o->alias), m->o->alias) < 0
+               ? sq_err(e, -ENOMEM, "out of memory")
+               : 0;
+}
+
 /* To the namespace NS_FD, with its alias and up, in one message. */
 static int move(const struct sq_tap_opts *o, int ns_fd, struct sq_err *e)
 {
-    struct ifinfomsg ifi = {.ifi_index = (int)if_nametoindex(o->name), .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
-    struct nl_msg *msg = nlmsg_alloc_simple(RTM_NEWLINK, 0);
-    int rc;
+    struct moving m = {o, ns_fd};
 
-    if (!msg || nlmsg_append(msg, &ifi, sizeof ifi, NLMSG_ALIGNTO) < 0 ||
-        nla_put_u32(msg, IFLA_NET_NS_FD, (uint32_t)ns_fd) < 0 || nla_put_string(msg, IFLA_IFNAME, o->name) < 0 ||
-        nla_put(msg, IFLA_IFALIAS, (int)strlen(o->alias), o->alias) < 0) {
-        nlmsg_free(msg);
-        return sq_err(e, -ENOMEM, "out of memory");
-    }
-    rc = sq_rtnl_transact(msg);
-    return rc < 0 ? sq_err_sys(e, rc, "cannot move the TAP device %s to the namespace of its target", o->name) : 0;
+    return sq_rtnl_link(RTM_NEWLINK, 0, (int)if_nametoindex(o->name), IFF_UP, put_place, &m,
+                        "move the TAP device to the namespace of its target", e);
 }
 
 struct making {
@@ -204,7 +212,7 @@ int sq_tap_whose(const char *name, char *alias, size_t len, struct sq_err *e)
 {
     struct look l = {0};
     struct nl_msg *msg = about(RTM_GETLINK, name);
-    int rc = msg ? sq_rtnl_ask(msg, on_link, &l) : -ENOMEM;
+    int rc = sq_rtnl_ask(msg, on_link, &l);
 
     if (rc == -ENODEV || rc == -ENOENT)
         return 0;
@@ -225,13 +233,12 @@ int sq_tap_there(const char *name, const char *alias, struct sq_err *e)
 int sq_tap_del(const char *name, const char *alias, struct sq_err *e)
 {
     int rc = sq_tap_there(name, alias, e);
-    struct nl_msg *msg;
+    struct sq_err why = {0};
 
     if (rc <= 0)
         return rc;
-    msg = about(RTM_DELLINK, name);
-    rc = msg ? sq_rtnl_transact(msg) : -ENOMEM;
-    return rc < 0 && rc != -ENODEV && rc != -ENOENT ? sq_err_sys(e, rc, "cannot delete the TAP device %s", name) : 0;
+    rc = sq_rtnl_transact(about(RTM_DELLINK, name), "delete a TAP device", &why);
+    return rc < 0 && rc != -ENODEV && rc != -ENOENT ? sq_err_cls(e, why.cls, rc, "%s", why.msg) : 0;
 }
 
 int sq_tap_offload(const char *name, bool *on, struct sq_err *e)

@@ -11,7 +11,7 @@
 #include <sys/utsname.h>
 
 #include "net/netem.h"
-#include "net/tc.h"
+#include "net/rtnl.h"
 
 #define UNLIMITED (UINT64_C(1) << 40)      /* bytes/s: a 64 KiB packet costs 60 ns of tokens */
 #define BUFFER_TICKS (1000000u / 64u * 10) /* 10 ms */
@@ -52,7 +52,7 @@ int sq_tree_look(int ifindex, struct sq_tree *t, struct sq_err *e)
     struct tcmsg tc = {.tcm_ifindex = ifindex};
 
     memset(t, 0, sizeof *t);
-    int r = sq_tc_dump(RTM_GETQDISC, &tc, see_qdisc, t, e);
+    int r = sq_rtnl_dump(RTM_GETQDISC, &tc, see_qdisc, t, e);
     if (strcmp(t->kind, "mq") != 0)
         (void)snprintf(t->queue, sizeof t->queue, "%s", t->kind);
     return r;
@@ -97,7 +97,7 @@ int sq_tree_class_add(int ifindex, uint32_t classid, struct sq_err *e)
 {
     struct tcmsg tc = {.tcm_ifindex = ifindex, .tcm_handle = classid, .tcm_parent = TC_H_MAJ(classid)};
 
-    return sq_tc_request(RTM_NEWTCLASS, SQ_TC_CREATE, &tc, put_class, NULL, "add a class of our own", e);
+    return sq_rtnl_tc(RTM_NEWTCLASS, SQ_RTNL_CREATE, &tc, put_class, NULL, "add a class of our own", e);
 }
 
 /* As the kernel's default: a queue of the device's length. A kind without options of ours gets the kernel's. */
@@ -120,10 +120,10 @@ static int add_queue(int ifindex, const char *queue, struct sq_err *e)
     bool plain = !queue[0] || strcmp(queue, "noqueue") == 0 || strcmp(queue, "mq") == 0;
 
     (void)snprintf(kind, sizeof kind, "%s", plain ? "pfifo" : queue);
-    if (!plain && sq_tc_request(RTM_NEWQDISC, SQ_TC_CREATE, &tc, put_queue, kind, "add a queue", NULL) == 0)
+    if (!plain && sq_rtnl_tc(RTM_NEWQDISC, SQ_RTNL_CREATE, &tc, put_queue, kind, "add a queue", NULL) == 0)
         return 0;
     (void)snprintf(kind, sizeof kind, "pfifo");
-    return sq_tc_request(RTM_NEWQDISC, SQ_TC_CREATE, &tc, put_queue, kind, "add a queue", e);
+    return sq_rtnl_tc(RTM_NEWQDISC, SQ_RTNL_CREATE, &tc, put_queue, kind, "add a queue", e);
 }
 
 int sq_tree_root_del(int ifindex, struct sq_err *e)
@@ -137,7 +137,7 @@ int sq_tree_root_del(int ifindex, struct sq_err *e)
     if (t.handle != SQ_TREE_HANDLE)
         return 0;
     struct sq_err why = {0};
-    r = sq_tc_request(RTM_DELQDISC, 0, &tc, NULL, NULL, "delete our root qdisc", &why);
+    r = sq_rtnl_tc(RTM_DELQDISC, 0, &tc, NULL, NULL, "delete our root qdisc", &why);
     if (r == 0 || r == -ENOENT || r == -ENODEV) /* gone in between, or the interface with it */
         return 0;
     return sq_err(e, r, "%s", why.msg);
@@ -154,7 +154,7 @@ int sq_tree_root_add(int ifindex, const char *queue, struct sq_err *e)
     if (t.handle)
         return sq_err_cls(e, SQ_C_CONFLICT, -EEXIST, "its root qdisc is %s %x: of somebody else", t.kind,
                           t.handle >> 16);
-    r = sq_tc_request(RTM_NEWQDISC, SQ_TC_CREATE, &tc, put_htb, NULL, "make htb the root qdisc", e);
+    r = sq_rtnl_tc(RTM_NEWQDISC, SQ_RTNL_CREATE, &tc, put_htb, NULL, "make htb the root qdisc", e);
     /* Until the default class is there, htb sends everything directly. */
     if (r == 0)
         r = sq_tree_class_add(ifindex, SQ_TREE_HANDLE | DEFAULT_MINOR, e);
@@ -177,14 +177,14 @@ int sq_tree_clsact_add(int ifindex, struct sq_err *e)
 {
     struct tcmsg tc = {.tcm_ifindex = ifindex, .tcm_handle = TC_H_CLSACT & TC_H_MAJ_MASK, .tcm_parent = TC_H_CLSACT};
 
-    return sq_tc_request(RTM_NEWQDISC, SQ_TC_CREATE, &tc, put_clsact, NULL, "add clsact", e);
+    return sq_rtnl_tc(RTM_NEWQDISC, SQ_RTNL_CREATE, &tc, put_clsact, NULL, "add clsact", e);
 }
 
 int sq_tree_clsact_del(int ifindex, struct sq_err *e)
 {
     struct tcmsg tc = {.tcm_ifindex = ifindex, .tcm_handle = TC_H_CLSACT & TC_H_MAJ_MASK, .tcm_parent = TC_H_CLSACT};
     struct sq_err why = {0};
-    int r = sq_tc_request(RTM_DELQDISC, 0, &tc, NULL, NULL, "delete our clsact", &why);
+    int r = sq_rtnl_tc(RTM_DELQDISC, 0, &tc, NULL, NULL, "delete our clsact", &why);
 
     return r == 0 || r == -ENOENT || r == -EINVAL || r == -ENODEV ? 0 : sq_err(e, r, "%s", why.msg);
 }
@@ -206,7 +206,8 @@ static int see_filter(const void *head, struct nlattr **tb, void *arg)
     if (tb[TCA_KIND] && strcmp(nla_get_string(tb[TCA_KIND]), "bpf") == 0 && tb[TCA_OPTIONS])
         (void)nla_parse_nested(o, TCA_BPF_MAX, tb[TCA_OPTIONS], NULL);
     const char *name = o[TCA_BPF_NAME] ? nla_get_string(o[TCA_BPF_NAME]) : "";
-    if (strncmp(name, "squall-", 7) != 0 && tc->tcm_handle) { /* handle 0: the preference itself, without a filter */
+    w->f->all += tc->tcm_handle != 0; /* handle 0: the preference itself, without a filter */
+    if (strncmp(name, "squall-", 7) != 0 && tc->tcm_handle) {
         w->f->others++;
         w->f->least = w->f->least == 0 || pref < w->f->least ? pref : w->f->least;
     }
@@ -227,7 +228,7 @@ int sq_tree_filter_find(int ifindex, uint32_t parent, uint16_t pref, struct sq_t
     f->pref = pref;
     f->parent = parent;
     struct sq_err why = {0};
-    int r = sq_tc_dump(RTM_GETTFILTER, &tc, see_filter, &w, &why);
+    int r = sq_rtnl_dump(RTM_GETTFILTER, &tc, see_filter, &w, &why);
     if (r == -EINVAL || r == -ENODEV) /* no such parent */
         return -ENOENT;
     if (r < 0)
@@ -261,7 +262,8 @@ static int put_filter(struct nl_msg *msg, void *arg, struct sq_err *e)
 
     if (nla_put_string(msg, TCA_KIND, "bpf") < 0 || !(o = nla_nest_start(msg, TCA_OPTIONS)) ||
         nla_put_u32(msg, TCA_BPF_FD, (uint32_t)f->prog_fd) < 0 || nla_put_string(msg, TCA_BPF_NAME, f->name) < 0 ||
-        (f->redirect && put_redirect(msg, f->redirect) < 0))
+        (f->redirect == SQ_TREE_DIRECT && nla_put_u32(msg, TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT) < 0) ||
+        (f->redirect > 0 && put_redirect(msg, f->redirect) < 0))
         return sq_err(e, -EMSGSIZE, "the netlink message is too small");
     nla_nest_end(msg, o);
     return 0;
@@ -274,7 +276,7 @@ int sq_tree_filter_add(int ifindex, uint32_t parent, uint16_t pref, int prog_fd,
         .tcm_ifindex = ifindex, .tcm_parent = parent, .tcm_info = (uint32_t)pref << 16 | htons(ETH_P_ALL)};
     struct new_filter f = {prog_fd, redirect, name};
 
-    return sq_tc_request(RTM_NEWTFILTER, SQ_TC_CREATE, &tc, put_filter, &f, "add our classifier", e);
+    return sq_rtnl_tc(RTM_NEWTFILTER, SQ_RTNL_CREATE, &tc, put_filter, &f, "add our classifier", e);
 }
 
 int sq_tree_filter_del(int ifindex, uint32_t parent, uint16_t pref, struct sq_err *e)
@@ -282,7 +284,7 @@ int sq_tree_filter_del(int ifindex, uint32_t parent, uint16_t pref, struct sq_er
     struct tcmsg tc = {
         .tcm_ifindex = ifindex, .tcm_parent = parent, .tcm_info = (uint32_t)pref << 16 | htons(ETH_P_ALL)};
     struct sq_err why = {0};
-    int r = sq_tc_request(RTM_DELTFILTER, 0, &tc, NULL, NULL, "delete our classifier", &why);
+    int r = sq_rtnl_tc(RTM_DELTFILTER, 0, &tc, NULL, NULL, "delete our classifier", &why);
 
     return r == 0 || r == -ENOENT || r == -EINVAL || r == -ENODEV ? 0 : sq_err(e, r, "%s", why.msg);
 }
@@ -293,7 +295,7 @@ int sq_tree_class_del(int ifindex, uint32_t classid, struct sq_err *e)
 {
     struct tcmsg tc = {.tcm_ifindex = ifindex, .tcm_handle = classid, .tcm_parent = TC_H_MAJ(classid)};
     struct sq_err why = {0};
-    int r = sq_tc_request(RTM_DELTCLASS, 0, &tc, NULL, NULL, "delete our class", &why);
+    int r = sq_rtnl_tc(RTM_DELTCLASS, 0, &tc, NULL, NULL, "delete our class", &why);
 
     return r == 0 || r == -ENOENT || r == -EINVAL || r == -ENODEV ? 0 : sq_err(e, r, "%s", why.msg);
 }
@@ -332,7 +334,7 @@ int sq_tree_classes(int ifindex, uint32_t classid, struct sq_tree_classes *c, st
     struct classes w = {c, classid};
 
     memset(c, 0, sizeof *c);
-    return sq_tc_dump(RTM_GETTCLASS, &tc, see_class, &w, e);
+    return sq_rtnl_dump(RTM_GETTCLASS, &tc, see_class, &w, e);
 }
 
 /* ---- netem ---- */
@@ -355,7 +357,7 @@ int sq_tree_netem_put(int ifindex, uint32_t classid, uint32_t handle, const stru
     struct tcmsg tc = {.tcm_ifindex = ifindex, .tcm_handle = handle, .tcm_parent = classid};
     struct new_netem n = {im, change};
     struct sq_err why = {0};
-    int r = sq_tc_request(RTM_NEWQDISC, change ? 0 : SQ_TC_CREATE, &tc, put_netem, &n, "add netem", &why);
+    int r = sq_rtnl_tc(RTM_NEWQDISC, change ? 0 : SQ_RTNL_CREATE, &tc, put_netem, &n, "add netem", &why);
 
     if (r == -ENOENT && !change) {
         struct utsname u;
@@ -425,7 +427,7 @@ int sq_tree_netem_read(int ifindex, uint32_t classid, uint32_t handle, struct sq
     int r;
 
     memset(n, 0, sizeof *n);
-    r = sq_tc_dump(RTM_GETQDISC, &tc, see_netem, &w, e);
+    r = sq_rtnl_dump(RTM_GETQDISC, &tc, see_netem, &w, e);
     if (r == 0)
         return sq_err(e, -EBADE, "our netem %x: is not below the class %x:%x", handle >> 16, classid >> 16,
                       TC_H_MIN(classid));

@@ -54,12 +54,14 @@ struct sq_tree_filter {
     uint32_t prog;   /* id of the BPF program; 0: no bpf filter */
     uint32_t parent; /* as asked */
     uint16_t pref;
-    unsigned others; /* filters of others at this parent */
+    unsigned all;    /* filters at this parent */
+    unsigned others; /* those of others than netem faults */
     uint16_t least;  /* their smallest preference; 0: none */
 };
 /* PREF's filter at PARENT (SQ_TREE_INGRESS or a qdisc's handle): -ENOENT when there is none (others is filled). */
 int sq_tree_filter_find(int ifindex, uint32_t parent, uint16_t pref, struct sq_tree_filter *f, struct sq_err *e);
-/* REDIRECT: the ifb that matching packets go to; 0: none, the program chooses a class. */
+#define SQ_TREE_DIRECT (-1) /* the program itself says what becomes of a packet */
+/* REDIRECT: the ifb that matching packets go to; 0: none, the program chooses a class; or SQ_TREE_DIRECT. */
 int sq_tree_filter_add(int ifindex, uint32_t parent, uint16_t pref, int prog_fd, const char *name, int redirect,
                        struct sq_err *e);
 int sq_tree_filter_del(int ifindex, uint32_t parent, uint16_t pref, struct sq_err *e);
