@@ -199,6 +199,45 @@ static int ask_injector(struct planning *p, const char *socket)
     return 0;
 }
 
+static bool sends(const json_t *load, const char *host)
+{
+    const json_t *name;
+    const char *key;
+    json_t *endpoint;
+    size_t i;
+
+    json_object_foreach((json_t *)(uintptr_t)load, key, endpoint)
+    {
+        json_array_foreach(json_object_get(endpoint, "from"), i, name)
+        {
+            if (strcmp(json_string_value(name), host) == 0)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Does the injector of every other host that sends answer? */
+static void ask_senders(struct planning *p)
+{
+    const json_t *spec = json_object_get(p->doc, "spec");
+    const char *name;
+    json_t *host;
+
+    json_object_foreach(json_object_get(spec, "hosts"), name, host)
+    {
+        struct sq_session *s = NULL;
+        struct sq_err e = {0};
+
+        if (!sends(json_object_get(spec, "load"), name))
+            continue;
+        if (sq_session_open(sq_json_str_or(host, "injector", ""), &s, &e) < 0 ||
+            sq_session_ask(s, "GET", "/v1/info", NULL, NULL, &e) < 0)
+            problem(p, SQ_INFRA, json_sprintf("host %s: %s", name, e.msg));
+        sq_session_close(s, NULL);
+    }
+}
+
 static void heading(const struct sq_term *t, const char *text)
 {
     (void)fprintf(t->out, "\n%s%s%s\n", sq_term_out(t, SQ_BOLD), text, sq_term_out(t, SQ_PLAIN));
@@ -267,6 +306,23 @@ static void print_edges(const struct planning *p)
     }
 }
 
+/* Which hosts send an endpoint, and where their injectors are asked. */
+static void print_senders(const struct planning *p, const json_t *from)
+{
+    const json_t *hosts = json_object_get(json_object_get(p->doc, "spec"), "hosts"), *name;
+    size_t i;
+
+    json_array_foreach(from, i, name)
+    {
+        const json_t *host = json_object_get(hosts, json_string_value(name));
+
+        (void)fprintf(p->t->out, "%19s%s from %s%s%s%s%s\n", "", i ? "and" : "an equal part each",
+                      host ? json_string_value(name) : "this host", host ? " (" : "",
+                      host ? sq_json_str_or(host, "injector", "") : "", host ? ")" : "",
+                      i + 1 < json_array_size(from) ? "," : "");
+    }
+}
+
 static void print_load(const struct planning *p)
 {
     const json_t *load = json_object_get(json_object_get(p->doc, "spec"), "load"), *request, *stage;
@@ -302,6 +358,7 @@ static void print_load(const struct planning *p)
                       sq_json_str_or(request, "url", ""),
                       sq_fmt_duration(sq_json_int_or(request, "timeout", 0), buf, sizeof buf),
                       (long long)sq_json_int_or(endpoint, "connections", 0));
+        print_senders(p, json_object_get(endpoint, "from"));
     }
 }
 
@@ -484,6 +541,8 @@ static int plan_main(const struct sq_args *a, struct sq_term *t)
         code = sq_begin(t);
     if (code == 0 && !sq_args_has(a, "offline"))
         code = ask_injector(&p, sq_begin_injector(sq_args_value(a, "injector")));
+    if (code == 0 && !sq_args_has(a, "offline"))
+        ask_senders(&p);
     if (code)
         return code;
     (void)json_object_set(plan, "problems", problems);

@@ -36,6 +36,9 @@ static const struct sq_option options[] = {
      "and counts from its planned time",
      SQ_COMPLETE_NONE, NULL},
     {"threads", 0, "N", "threads of the probe (default 1: good for about 100,000/s)", SQ_COMPLETE_NONE, NULL},
+    {"from", 0, "HOSTS",
+     "send from other hosts, each an equal part: NAME=SOCKET of their squalld, self for this one, between commas",
+     SQ_COMPLETE_NONE, NULL},
     {"streams", 0, "N", "HTTP/2: most requests at once on a connection (default 100)", SQ_COMPLETE_NONE, NULL},
     {"timeout", 0, "TIME", "from the planned send; what takes longer is bad (default 5s)", SQ_COMPLETE_NONE, NULL},
     {"method", 'X', "NAME", "HTTP method (default GET, with --body POST)", SQ_COMPLETE_NONE, NULL},
@@ -316,15 +319,48 @@ static int put_statuses(const char *text, json_t *expect, struct sq_err *e)
     return 0;
 }
 
-static int endpoint_of(const struct sq_args *a, json_t *o, int64_t *ns, struct sq_err *e)
+/* "self,east=/run/east.sock": into FROM their names, into HOSTS where each is. */
+static int put_hosts(const char *text, json_t *o, json_t *hosts, struct sq_err *e)
 {
-    const char *statuses = sq_args_value(a, "expect-status");
+    static const char how[] = "NAME=SOCKET, several between commas, self for this host: self,east=/run/east.sock";
+    cleanup_free char *copy = strdup(text);
+    json_t *from = json_array();
+    char *rest = copy, *one;
+
+    (void)json_object_set_new(o, "from", from);
+    while (copy && (one = strsep(&rest, ","))) {
+        char *socket = strchr(one, '=');
+        size_t i, n = socket ? (size_t)(socket - one) : strlen(one);
+        const json_t *other;
+
+        if (socket)
+            *socket++ = '\0';
+        if (n == 0 || n > 63 || strspn(one, "abcdefghijklmnopqrstuvwxyz0123456789._-") != n ||
+            (strcmp(one, "self") == 0) != !socket || (socket && !*socket))
+            return bad(e, "from", text, how);
+        json_array_foreach(from, i, other)
+        {
+            if (strcmp(json_string_value(other), one) == 0)
+                return bad(e, "from", text, "each host once");
+        }
+        if (json_array_append_new(from, json_string(one)) < 0 ||
+            (socket && json_object_set_new(hosts, one, json_pack("{s:s}", "injector", socket)) < 0))
+            return bad(e, "from", text, how);
+    }
+    return 0;
+}
+
+static int endpoint_of(const struct sq_args *a, json_t *o, json_t *hosts, int64_t *ns, struct sq_err *e)
+{
+    const char *statuses = sq_args_value(a, "expect-status"), *from = sq_args_value(a, "from");
     json_t *expect = json_object();
     int rc;
 
     put_text(a, "data", o, "data");
     put_text(a, "expect-body", expect, "body");
     rc = statuses ? put_statuses(statuses, expect, e) : 0;
+    if (rc == 0 && from)
+        rc = put_hosts(from, o, hosts, e);
     if (json_object_size(expect) > 0)
         (void)json_object_set(o, "expect", expect);
     json_decref(expect);
@@ -337,6 +373,7 @@ static int endpoint_of(const struct sq_args *a, json_t *o, int64_t *ns, struct s
 static int scenario_of(const struct sq_args *a, const struct sq_term *t, json_t **doc, struct sq_err *e)
 {
     cleanup_json json_t *endpoint = json_object();
+    cleanup_json json_t *hosts = json_object();
     cleanup_json json_t *thresholds = json_array();
     cleanup_json json_t *warnings = NULL;
     const char *name = sq_args_value(a, "name"), *sure = sq_args_value(a, "confidence");
@@ -345,7 +382,7 @@ static int scenario_of(const struct sq_args *a, const struct sq_term *t, json_t 
     int64_t ns = 0, over = 0;
     const json_t *w;
     size_t i;
-    int rc = endpoint_of(a, endpoint, &ns, e);
+    int rc = endpoint_of(a, endpoint, hosts, &ns, e);
 
     for (i = 0; i < a->n_given; i++)
         if (strcmp(a->given[i].option->name, "threshold") == 0)
@@ -359,7 +396,7 @@ static int scenario_of(const struct sq_args *a, const struct sq_term *t, json_t 
          strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789._-") != strlen(name)))
         rc = bad(e, "name", name, "a-z 0-9 . _ -, at most 63, beginning with a letter or digit");
     if (rc == 0)
-        rc = sq_scenario_adhoc(endpoint, name ? name : "probe", SQ_ADHOC_STEP, ns, thresholds, confidence, doc,
+        rc = sq_scenario_adhoc(endpoint, hosts, name ? name : "probe", SQ_ADHOC_STEP, ns, thresholds, confidence, doc,
                                &warnings, e);
     if (rc == 0 && late)
         (void)json_object_set_new(json_object_get(json_object_get(*doc, "spec"), "lateness"), "over",
@@ -501,6 +538,9 @@ static int run(const struct sq_args *a, struct sq_term *t, const json_t *doc, co
                               .arg = &view};
     rc = sq_adhoc_run(&o, &r, &e);
     sq_probe_view_end(&view);
+    for (size_t i = 0; rc == 0 && i < json_array_size(r->left); i++)
+        (void)fprintf(t->err, "%swarning:%s %s\n", sq_term_err(t, SQ_YELLOW), sq_term_err(t, SQ_PLAIN),
+                      json_string_value(json_array_get(r->left, i)));
     code = rc < 0 ? sq_term_fail(t, &e) : show(a, t, title, doc, r, &view.heat);
     if (rc == 0 && dir && keep(a, dir, temporary, &e) < 0)
         code = sq_term_fail(t, &e);
@@ -549,6 +589,7 @@ const struct sq_command sq_cmd_probe = {
         "  squall probe http://shop/cart --rate 10/s --ramp 1m:500/s,5m:500/s --poisson -o before/\n"
         "  squall probe redis://127.0.0.1 -r 5000/s         PING; as well postgres://, grpc://, dns://, tcp://, "
         "udp://\n"
+        "  squall probe http://shop/ -r 900/s --from self,east=/run/east.sock,west=/run/west.sock\n"
         "  squall probe 127.0.0.1:8080 --closed-loop -c 64  how much it can do (but not how it feels)\n\n"
         "URL is what `load` in a scenario takes: http(s)://, h2c://, unix:/path.sock:/path, grpc(s)://, tcp://, "
         "udp://,\n"

@@ -97,6 +97,9 @@ void sq_probe_view_second(void *view, const json_t *sample)
     uint64_t before = 0;
     unsigned column;
 
+    if (h->n == 0) /* other hosts begin some seconds after the record */
+        h->first = sec;
+    sec -= h->first;
     if (!v->scratch || sec < 0)
         return;
     while (sec / h->per >= SQ_HEAT_COLUMNS)

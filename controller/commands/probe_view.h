@@ -17,6 +17,7 @@
 /* Where the latencies of each stretch of time lie; a column is 1, 2, 4, ... seconds, so that all of the load fits. */
 struct sq_heat {
     unsigned per, n; /* seconds a column, columns in use */
+    int64_t first;   /* the load's first second in the record */
     uint64_t cell[SQ_HEAT_COLUMNS][SQ_HEAT_ROWS];
     uint64_t all[SQ_HEAT_COLUMNS], bad[SQ_HEAT_COLUMNS];
 };

@@ -13,6 +13,7 @@
 #include <uv.h>
 
 #include "run/evlog.h"
+#include "run/farm.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
 #include "squall/json.h"
@@ -26,19 +27,25 @@
 #define TICK_MS 100
 #define GRACE SQ_S /* after a signal */
 #define LIVE_SECONDS 3
+#define LEASE (10 * SQ_S) /* of other hosts' probes */
+#define HURRY (2 * SQ_S)  /* after a second signal, for other hosts to say that they ended */
 
 struct job {
     const struct sq_adhoc_opts *o;
     struct sq_adhoc *a;
     const json_t *spec;
-    struct sq_probe *probe;
+    json_t *load;
+    struct sq_farm *farm;
     struct sq_evlog *log;
     uv_loop_t loop;
     uv_timer_t tick, end;
     uv_signal_t sig[3];
-    int64_t start_ns, total_ns, stopped_ns; /* stopped_ns: 0, or when planning ended */
+    /* start_ns: second 0 of the record; begin_ns: 0, or when the first request is planned; stopped_ns: 0, or when
+     * planning ended */
+    int64_t start_ns, begin_ns, total_ns, stopped_ns, give_up_ns;
     unsigned signals;
     bool broken; /* the log could not be written */
+    struct sq_err lost;
 };
 
 /* --- sums --- */
@@ -95,11 +102,16 @@ static void put(const struct job *j, const char *type, int64_t at, json_t *rec)
         json_decref(rec);
 }
 
+static json_t *phase_record(const char *state)
+{
+    return json_pack("{s:s,s:s,s:s}", "phase", "wait", "state", state, "step", SQ_ADHOC_STEP);
+}
+
 static void drain(struct job *j)
 {
     json_t *s;
 
-    while ((s = sq_probe_next(j->probe))) {
+    while ((s = sq_farm_next(j->farm))) {
         (void)add_sample(&j->a->sums, s, NULL); /* ours: never damaged */
         if (j->o->second)
             j->o->second(j->o->arg, s);
@@ -114,7 +126,7 @@ static void stop(struct job *j, int64_t grace_ns)
 {
     if (!j->stopped_ns)
         j->stopped_ns = sq_mono_ns();
-    sq_probe_stop(j->probe, grace_ns);
+    sq_farm_stop(j->farm, grace_ns);
 }
 
 static void on_end(uv_timer_t *t)
@@ -128,6 +140,8 @@ static void on_signal(uv_signal_t *s, int signum)
 
     (void)signum;
     j->a->interrupted = j->a->interrupted || !j->stopped_ns;
+    if (j->signals > 0)
+        j->give_up_ns = sq_mono_ns() + HURRY;
     stop(j, j->signals++ == 0 ? GRACE : 0);
 }
 
@@ -135,34 +149,31 @@ static void on_tick(uv_timer_t *t)
 {
     struct job *j = t->data;
     struct sq_adhoc_view v = {.total_ns = j->total_ns, .ending = j->stopped_ns != 0};
-    bool done = sq_probe_done(j->probe); /* before the last look: nothing comes after it */
+    bool done = sq_farm_done(j->farm); /* before the last look: nothing comes after it */
 
     drain(j);
-    v.elapsed_ns = (j->stopped_ns ? j->stopped_ns : sq_mono_ns()) - j->start_ns;
+    v.elapsed_ns = j->begin_ns ? (j->stopped_ns ? j->stopped_ns : sq_mono_ns()) - j->begin_ns : -1;
     v.elapsed_ns = v.elapsed_ns > j->total_ns ? j->total_ns : v.elapsed_ns;
-    (void)sq_probe_window(j->probe, NULL, LIVE_SECONDS, &v.last);
-    sq_probe_live(j->probe, &v.live);
+    (void)sq_farm_window(j->farm, LIVE_SECONDS, &v.last);
+    sq_farm_live(j->farm, &v.live);
     if (j->o->tick)
         j->o->tick(j->o->arg, &v);
     if (j->log && sq_evlog_error(j->log) && !j->broken) {
         j->broken = true;
         stop(j, 0);
     }
-    if (done)
+    if (done || (j->give_up_ns && sq_mono_ns() > j->give_up_ns))
         uv_stop(&j->loop);
 }
 
 static void open_handles(struct job *j)
 {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-    int64_t left = j->start_ns + j->total_ns - sq_mono_ns();
 
     (void)uv_timer_init(&j->loop, &j->tick);
     (void)uv_timer_init(&j->loop, &j->end);
     j->tick.data = j->end.data = j;
     (void)uv_timer_start(&j->tick, on_tick, TICK_MS, TICK_MS);
-    uv_update_time(&j->loop); /* whole milliseconds, rounded down: a timer of its may come one early */
-    (void)uv_timer_start(&j->end, on_end, left > 0 ? (uint64_t)(left / SQ_MS + 2) : 0, 0);
     for (size_t i = 0; i < SQ_COUNT(signals); i++) {
         (void)uv_signal_init(&j->loop, &j->sig[i]);
         j->sig[i].data = j;
@@ -219,22 +230,66 @@ static void make_id(struct job *j)
                    (unsigned)(sq_rng_entropy() & 0xffff));
 }
 
-static int start_probe(struct job *j, struct sq_err *e)
+static void put_phase(struct job *j, const char *state, int64_t at)
 {
-    cleanup_json json_t *load = with_end(json_object_get(j->spec, "load"), j->total_ns);
-    struct sq_probe_opts po = {.load = load,
-                               .lateness = json_object_get(j->spec, "lateness"),
-                               .run_id = j->a->id,
-                               .seed = j->o->seed,
-                               .window_s = LIVE_SECONDS + 1};
-    int rc = load ? sq_probe_create(&po, &j->probe, e) : sq_err(e, -ENOMEM, "no memory");
+    put(j, "phase", at, phase_record(state));
+}
 
-    /* A zero that lies ahead is moved to the very start: second 0 is a whole one. */
-    if (rc == 0)
-        rc = sq_probe_start(j->probe, INT64_MAX, 0, e);
-    if (rc == 0)
-        j->start_ns = sq_probe_begin_ns(j->probe);
-    return rc;
+/* Every host that sends has begun, or will at that moment. */
+static void begun(void *arg)
+{
+    struct job *j = arg;
+    int64_t left;
+
+    j->begin_ns = sq_farm_begin_ns(j->farm);
+    left = j->begin_ns + j->total_ns - sq_mono_ns();
+    if (sq_farm_remote(j->farm))
+        put_phase(j, "begin", j->begin_ns);
+    else
+        j->start_ns = j->begin_ns;
+    uv_update_time(&j->loop); /* whole milliseconds, rounded down: a timer of its may come one early */
+    (void)uv_timer_start(&j->end, on_end, left > 0 ? (uint64_t)(left / SQ_MS + 2) : 0, 0);
+}
+
+static void lost(void *arg, const char *error)
+{
+    struct job *j = arg;
+
+    if (!j->lost.code)
+        (void)sq_err_cls(&j->lost, SQ_C_UNSUPPORTED, -EIO, "%s", error);
+    stop(j, 0);
+}
+
+static void told(void *arg, const char *type, json_t *rec)
+{
+    put(arg, type, sq_mono_ns(), rec);
+}
+
+static void nothing(void *arg)
+{
+    (void)arg; /* every tick looks for samples */
+}
+
+static int make_farm(struct job *j, struct sq_err *e)
+{
+    struct sq_farm_opts o = {.loop = &j->loop,
+                             .hosts = json_object_get(j->spec, "hosts"),
+                             .opt = {.load = j->load,
+                                     .lateness = json_object_get(j->spec, "lateness"),
+                                     .run_id = j->a->id,
+                                     .seed = j->o->seed,
+                                     .window_s = LIVE_SECONDS + 1,
+                                     .wake = nothing},
+                             .lease_ns = LEASE,
+                             .failed = lost,
+                             .log = told,
+                             .arg = j};
+
+    j->load = with_end(json_object_get(j->spec, "load"), j->total_ns);
+    if (!j->load)
+        return sq_err(e, -ENOMEM, "no memory");
+    o.opt.load = j->load;
+    return sq_farm_new(&o, &j->farm, e);
 }
 
 /* --- the record --- */
@@ -249,11 +304,6 @@ static json_t *run_record(const struct job *j)
                      sq_wall_iso_at(sq_wall_ns() - (sq_mono_ns() - j->start_ns), iso, sizeof iso), "start_mono_ns",
                      (json_int_t)j->start_ns, "squall", SQUALL_VERSION, "host", host, "seed", (json_int_t)j->o->seed,
                      "file", j->o->file, "scenario", j->o->scenario);
-}
-
-static json_t *phase_record(const char *state)
-{
-    return json_pack("{s:s,s:s,s:s}", "phase", "wait", "state", state, "step", SQ_ADHOC_STEP);
 }
 
 static json_t *end_record(const struct sq_adhoc *a)
@@ -310,7 +360,6 @@ static int open_log(struct job *j, struct sq_err *e)
     if (!rec)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "what was asked for is not UTF-8");
     put(j, "run", j->start_ns, rec);
-    put(j, "phase", j->start_ns, phase_record("begin"));
     return 0;
 }
 
@@ -327,7 +376,7 @@ static void close_log(struct job *j)
 
     if (!j->log)
         return;
-    put(j, "phase", j->start_ns + judged_ns(j->a), phase_record("end"));
+    put_phase(j, "end", j->begin_ns + judged_ns(j->a));
     json_array_foreach(j->a->ends, i, rec)
     {
         json_t *copy = json_copy((json_t *)(uintptr_t)rec);
@@ -399,19 +448,43 @@ static int judge(struct job *j, struct sq_err *e)
 
 /* --- life --- */
 
+/* A load of this process alone begins at second 0 of its record, which is then a whole one. Other hosts are told of
+ * second 0 first, and need a moment. */
+static int begin(struct job *j, struct sq_err *e)
+{
+    int rc;
+
+    if (sq_farm_remote(j->farm)) {
+        j->start_ns = sq_mono_ns();
+        rc = open_log(j, e);
+        return rc < 0 ? rc : sq_farm_start(j->farm, j->start_ns, begun, e);
+    }
+    /* A zero that lies ahead is moved to the very start. */
+    if ((rc = sq_farm_start(j->farm, INT64_MAX, begun, e)) == 0 && (rc = open_log(j, e)) == 0)
+        put_phase(j, "begin", j->begin_ns);
+    return rc;
+}
+
 static int go(struct job *j, struct sq_err *e)
 {
     struct sq_adhoc *a = j->a;
-    int rc = start_probe(j, e);
+    int rc = begin(j, e);
 
-    if (rc < 0 || (rc = open_log(j, e)) < 0)
+    if (rc == 0) {
+        (void)uv_run(&j->loop, UV_RUN_DEFAULT);
+        drain(j);
+    }
+    if (rc == 0 && (!j->begin_ns || j->lost.code)) {
+        if (!j->lost.code)
+            (void)sq_err_cls(&j->lost, SQ_C_INTERNAL, -ECANCELED, "interrupted before the load began");
+        *e = j->lost;
+        rc = j->lost.code;
+    }
+    if (rc < 0)
         return rc;
-    open_handles(j);
-    (void)uv_run(&j->loop, UV_RUN_DEFAULT);
-    close_handles(j);
-    drain(j);
-    a->ends = sq_probe_end(j->probe);
-    a->ran_ns = j->stopped_ns - j->start_ns;
+    a->ends = sq_farm_end(j->farm);
+    a->left = sq_farm_left(j->farm);
+    a->ran_ns = j->stopped_ns - j->begin_ns;
     a->ran_ns = a->ran_ns > j->total_ns ? j->total_ns : a->ran_ns < 0 ? 0 : a->ran_ns;
     close_log(j);
     return judge(j, e);
@@ -435,15 +508,19 @@ int sq_adhoc_run(const struct sq_adhoc_opts *o, struct sq_adhoc **out, struct sq
     else if (!o->out || (rc = check_out(o->out, e)) == 0)
         rc = uv_loop_init(&j.loop) == 0 ? 0 : sq_err(e, -ENOMEM, "no event loop");
     if (rc == 0) {
-        rc = go(&j, e);
+        open_handles(&j);
+        rc = make_farm(&j, e);
+        rc = rc < 0 ? rc : go(&j, e);
+        close_handles(&j);
         if (j.log && sq_evlog_close(j.log, &closing) < 0 && rc == 0) {
             rc = closing.code;
             if (e)
                 *e = closing;
         }
-        sq_probe_free(j.probe);
+        sq_farm_close(j.farm);
         (void)uv_run(&j.loop, UV_RUN_DEFAULT);
         (void)uv_loop_close(&j.loop);
+        json_decref(j.load);
     }
     if (rc < 0)
         sq_adhoc_free(a);
@@ -462,6 +539,7 @@ void sq_adhoc_free(struct sq_adhoc *a)
     json_decref(a->sums.bad);
     json_decref(a->sums.status);
     json_decref(a->ends);
+    json_decref(a->left);
     json_decref(a->verdict);
     free(a);
 }

@@ -1,4 +1,5 @@
-/* One load without a rehearsal around it: the probe's engine, a clock, and what it measured. Needs no injector. */
+/* One load without a rehearsal around it: the probe's engine, a clock, and what it measured. Needs no injector, but
+ * those of the other hosts that it is sent from. */
 #ifndef CONTROLLER_RUN_ADHOC_H
 #define CONTROLLER_RUN_ADHOC_H
 
@@ -28,7 +29,8 @@ struct sq_adhoc_view {
 };
 
 struct sq_adhoc_opts {
-    const json_t *scenario; /* normalized: spec.load, spec.lateness, one step: the wait SQ_ADHOC_STEP, whole seconds */
+    const json_t *scenario; /* normalized: spec.load, spec.hosts, spec.lateness, one step: the wait SQ_ADHOC_STEP, whole
+                               seconds */
     const char *file;       /* for the record */
     const char *out;        /* folder of the evidence (EVIDENCE.md); NULL: none is kept */
     uint64_t seed;
@@ -41,6 +43,7 @@ struct sq_adhoc_opts {
 struct sq_adhoc {
     struct sq_adhoc_sums sums;
     json_t *ends;     /* the `probe` records */
+    json_t *left;     /* what other hosts did not answer: sentences; empty when all is well */
     json_t *verdict;  /* verdict.json of EVIDENCE.md, over the whole load */
     int64_t ran_ns;   /* how long requests were planned */
     bool interrupted; /* by a signal: SIGINT, SIGTERM, SIGHUP */

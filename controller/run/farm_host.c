@@ -185,6 +185,14 @@ static void take_record(struct sq_farm_host *h, json_t *o)
              sq_json_str_or(o, "hint", ""));
 }
 
+static void take_exit(struct sq_farm_host *h, const json_t *ev)
+{
+    const char *tail = sq_json_str_or(ev, "tail", "");
+
+    lose(h, "it ended by itself (status %d, signal %d)%s%.200s", (int)sq_json_int_or(ev, "exit", 0),
+         (int)sq_json_int_or(ev, "signal", 0), *tail ? ": " : "", tail);
+}
+
 static void take_event(struct sq_farm_host *h, const json_t *ev)
 {
     const char *type = sq_json_str_or(ev, "type", ""), *state = sq_json_str_or(ev, "state", "");
@@ -192,8 +200,7 @@ static void take_event(struct sq_farm_host *h, const json_t *ev)
     if (strcmp(type, "probe") == 0 && !h->lost[0])
         take_record(h, json_object_get(ev, "record"));
     else if (strcmp(type, "service") == 0 && strcmp(state, "exited") == 0 && !h->over)
-        lose(h, "it ended by itself (status %d, signal %d): %.200s", (int)sq_json_int_or(ev, "exit", 0),
-             (int)sq_json_int_or(ev, "signal", 0), sq_json_str_or(ev, "tail", ""));
+        take_exit(h, ev);
     else if (strcmp(type, "lease") == 0 && !h->over)
         lose(h, "its run was ended there: %.100s", sq_json_str_or(ev, "by", "?"));
     else if (strcmp(type, "warning") == 0)

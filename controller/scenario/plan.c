@@ -86,9 +86,10 @@ json_t *sq_plan_make(const json_t *normalized, struct sq_err *e)
         total = add_timeline(spec, timeline, faults);
     }
     /* json_pack takes the arrays over, and gives NULL when one of them is. */
-    plan = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:I}", "name", sq_json_str_or(meta, "name", ""), "hypothesis",
-                     sq_json_str_or(spec, "hypothesis", ""), "services", started, "selected", selected, "timeline",
-                     timeline, "faults", faults, "total", (json_int_t)total);
+    plan = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:I, s:O?, s:O?}", "name", sq_json_str_or(meta, "name", ""),
+                     "hypothesis", sq_json_str_or(spec, "hypothesis", ""), "services", started, "selected", selected,
+                     "timeline", timeline, "faults", faults, "total", (json_int_t)total, "load",
+                     json_object_get(spec, "load"), "hosts", json_object_get(spec, "hosts"));
     if (!plan)
         sq_err(e, -ENOMEM, "out of memory");
     return plan;
