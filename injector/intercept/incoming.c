@@ -188,17 +188,29 @@ void sq_incoming_flush(struct sq_edge *edge)
 }
 
 /* Gathered for a moment: a retry storm is one event in 50 ms, not ten thousand a second. */
-void sq_incoming_failed(struct sq_intercept *ic, struct sq_caller *c, struct sq_edge *edge, uint64_t t_ns,
-                        uint32_t rule)
+static void gather(struct sq_caller *c, struct sq_edge *edge, json_t *call)
 {
     if (edge->failed && (edge->failed_caller != c || json_array_size(edge->failed) >= FAILED_MAX))
         sq_incoming_flush(edge);
     if (!edge->failed)
         edge->failed = json_array();
     edge->failed_caller = c;
-    (void)json_array_append_new(edge->failed, json_pack("[I,i,i,i,i,i,s,s,i]", (json_int_t)t_ns, SQ_CALL_CONNECT,
-                                                        SQ_OUT_FAILED, 0, 0, 0, sq_edge_fault_of(edge, rule), "", 0));
-    sq_ic_flush_soon(ic);
+    (void)json_array_append_new(edge->failed, call);
+    sq_ic_flush_soon(edge->ic);
+}
+
+void sq_incoming_failed(struct sq_caller *c, struct sq_edge *edge, int64_t t_ns, uint32_t rule)
+{
+    gather(c, edge,
+           json_pack("[I,i,i,i,i,i,s,s,i]", (json_int_t)t_ns, SQ_CALL_CONNECT, SQ_OUT_FAILED, 0, 0, 0,
+                     sq_edge_fault_of(edge, rule), "", 0));
+}
+
+void sq_incoming_gave_up(struct sq_caller *c, struct sq_edge *edge, int64_t t_ns, int64_t dur, const char *fault)
+{
+    gather(c, edge,
+           json_pack("[I,i,i,i,I,I,s,s,i]", (json_int_t)t_ns, SQ_CALL_CONNECT, SQ_OUT_GAVE_UP, 0, (json_int_t)dur,
+                     (json_int_t)dur, fault, "", 0));
 }
 
 void sq_incoming_hook(struct sq_intercept *ic, const struct sq_hook_event *ev)
@@ -207,5 +219,5 @@ void sq_incoming_hook(struct sq_intercept *ic, const struct sq_hook_event *ev)
     struct sq_edge *edge = sq_ic_edge(ic, ev->edge);
 
     if (c && edge)
-        sq_incoming_failed(ic, c, edge, ev->t_ns, ev->rule);
+        sq_incoming_failed(c, edge, (int64_t)ev->t_ns, ev->rule);
 }

@@ -152,18 +152,18 @@ static void switch_hooks(struct sq_edge *edge, uint32_t epoch)
     __atomic_store_n(&cfg->epoch, epoch, __ATOMIC_RELEASE);
 }
 
-static bool has_blackhole(const struct sq_edge *edge)
+const char *sq_edge_hole(const struct sq_edge *edge)
 {
     for (size_t i = 0; i < SQ_EDGE_FAULTS; i++)
         if (edge->fault[i].rule && kind_of(edge->fault[i].rule) == SQ_RULE_BLACKHOLE)
-            return true;
-    return false;
+            return edge->fault[i].id;
+    return NULL;
 }
 
 /* Where no SYN can be held, the gate's port is a black hole while a rule says so. */
 static void turn_gate(struct sq_edge *edge)
 {
-    bool shut = has_blackhole(edge);
+    bool shut = sq_edge_hole(edge) != NULL;
 
     if (edge->hole.fd >= 0 && shut != edge->hole_shut && sq_hole_turn(edge->hole.fd, shut) == 0)
         edge->hole_shut = shut;

@@ -221,7 +221,8 @@ static int start_timers(struct sq_intercept *ic, struct sq_err *e)
 {
     ic->tick = new_timer(ic);
     ic->flush = new_timer(ic);
-    if (!ic->tick || !ic->flush)
+    ic->look = new_timer(ic);
+    if (!ic->tick || !ic->flush || !ic->look)
         return sq_err(e, -ENOMEM, "out of memory");
     (void)uv_timer_start(ic->tick, on_tick, 1000, 1000);
     uv_unref((uv_handle_t *)ic->tick);
@@ -241,7 +242,8 @@ int sq_intercept_new(const struct sq_intercept_opts *o, struct sq_intercept **ou
     if (!ic)
         return sq_err(e, -ENOMEM, "out of memory");
     ic->o = *o;
-    ic->link.fd = ic->link.pidfd = ic->flows_fd = ic->tallies_fd = -1;
+    ic->link.fd = ic->link.pidfd = ic->flows_fd = ic->tallies_fd = ic->diag = -1;
+    TAILQ_INIT(&ic->holed);
     for (size_t i = 0; i < SQ_MAPS; i++)
         ic->bpf.fd[i] = -1;
     ic->waits = calloc(1, sizeof(*ic->waits));
@@ -258,6 +260,7 @@ int sq_intercept_new(const struct sq_intercept_opts *o, struct sq_intercept **ou
 
         end_timer(&ic->tick);
         end_timer(&ic->flush);
+        end_timer(&ic->look);
         ic->freed = nobody_waits;
         if (!open)
             free_all(ic);
@@ -309,6 +312,7 @@ static void free_all(struct sq_intercept *ic)
         ic->gone_edges = edge->next;
         sq_edge_free(edge);
     }
+    sq_holed_free(ic);
     free_memory(ic);
     sq_wait_leave(ic->waits);
     free(ic->dir);
@@ -329,6 +333,7 @@ void sq_intercept_free(struct sq_intercept *ic, void (*done)(void *arg), void *a
     sq_link_stop(ic, true);
     sq_bpf_close(ic);
     end_timer(&ic->flush);
+    end_timer(&ic->look);
     end_timer(&ic->tick);
 }
 

@@ -5,6 +5,8 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 #include <uv.h>
 
@@ -130,7 +132,10 @@ struct sq_intercept {
     struct sq_edge *gone_edges; /* newest first */
     uint32_t next_edge, next_caller, next_rule, next_slot;
     struct sq_supervisor *sups;
-    uv_timer_t *tick, *flush;
+    uv_timer_t *tick, *flush, *look;
+    int diag; /* sock_diag socket; -1: not open */
+    TAILQ_HEAD(, sq_holed) holed;
+    unsigned n_holed;
     unsigned handles; /* open uv handles */
     uint64_t bad_calls, proxy_lost;
     struct sq_waits *waits;
@@ -162,9 +167,10 @@ int sq_link_wait_ack(struct sq_intercept *ic, struct sq_edge *edge, uint32_t epo
 /* incoming.c: messages of the proxy, which are not trusted */
 void sq_incoming(struct sq_intercept *ic, const char *text, size_t len);
 void sq_incoming_hook(struct sq_intercept *ic, const struct sq_hook_event *ev);
-/* Tell the evidence of one connect that failed before it had begun. */
-void sq_incoming_failed(struct sq_intercept *ic, struct sq_caller *c, struct sq_edge *edge, uint64_t t_ns,
-                        uint32_t rule);
+/* Tell the evidence of one connect that failed before it had begun, and of one that the caller gave up after DUR ns.
+ * Times: CLOCK_MONOTONIC ns. */
+void sq_incoming_failed(struct sq_caller *c, struct sq_edge *edge, int64_t t_ns, uint32_t rule);
+void sq_incoming_gave_up(struct sq_caller *c, struct sq_edge *edge, int64_t t_ns, int64_t dur, const char *fault);
 void sq_incoming_flush(struct sq_edge *edge); /* what was gathered of those */
 
 /* bpf.c */
@@ -176,6 +182,13 @@ void sq_bpf_matchers(struct sq_caller *c, const struct sq_matcher *m, uint32_t n
 void sq_bpf_detach(struct sq_caller *c);
 int sq_bpf_read(struct sq_intercept *ic, uint32_t slot, struct sq_edge_cfg *out, struct sq_err *e);
 void sq_bpf_drain(struct sq_intercept *ic);
+
+const char *sq_edge_hole(const struct sq_edge *edge); /* inforce.c: the fault that is a black hole; NULL: none */
+
+/* holed.c: FD, a socket of C's, is on its way to TO, which is shut. Best effort: without memory it is not told of. */
+void sq_holed_add(struct sq_caller *c, const struct sq_edge *edge, int fd, int64_t start, const char *fault,
+                  const struct sockaddr_storage *to);
+void sq_holed_free(struct sq_intercept *ic);
 
 /* listen.c */
 int sq_listen_lo(bool gate, int *fd, uint16_t *port, struct sq_err *e); /* port in network byte order */

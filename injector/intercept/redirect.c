@@ -247,7 +247,7 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     sq_decide(&s->ic->cfg[edge->slot], s->ic->tallies, s->caller->slot, why || refused, &d);
     if (d.go == SQ_GO_FAIL) {
         s->ic->counts[edge->slot].failed++;
-        sq_incoming_failed(s->ic, s->caller, edge, (uint64_t)now, d.rule);
+        sq_incoming_failed(s->caller, edge, now, d.rule);
         answer(r, -(int)d.err);
         return;
     }
@@ -270,7 +270,9 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     rc = begin(fd, flags & O_NONBLOCK, flags, (struct sockaddr *)&proxy, len);
     if (rc == 0 || rc == -EINPROGRESS)
         s->ic->counts[edge->slot].redirected++;
-    else
+    if (rc == -EINPROGRESS && d.go == SQ_GO_GATE && edge->hole_shut)
+        sq_holed_add(s->caller, edge, fd, now, sq_edge_hole(edge), &proxy);
+    if (rc != 0 && rc != -EINPROGRESS)
         bypass(s, edge, r, strerror(-rc));
     conclude(r, a, flags & O_NONBLOCK, rc);
 }
@@ -328,7 +330,7 @@ static void take_unix(struct sq_supervisor *s, struct sq_attempt *a, struct sq_r
     s->ic->counts[edge->slot].connects++;
     if (fails_always(s, edge, &d)) {
         s->ic->counts[edge->slot].failed++;
-        sq_incoming_failed(s->ic, s->caller, edge, (uint64_t)sq_mono_ns(), d.rule);
+        sq_incoming_failed(s->caller, edge, sq_mono_ns(), d.rule);
         answer(r, -(int)d.err);
         return;
     }

@@ -1,6 +1,7 @@
-/* sock_diag(7): the state of one socket by its four-tuple. Needs no privilege. Tells a caller that closed its socket
- * from one that only shut its sending side down (a closed one has no inode), and whether a connect is still being
- * waited for. */
+/* Tells a caller that closed its socket from one that only shut its sending side down (a closed one has no inode), and
+ * whether a connect is still being waited for. */
+#include "proxy/diag.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/inet_diag.h>
@@ -10,8 +11,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include "proxy/px.h"
 
 int px_diag_open(void)
 {
@@ -42,8 +41,7 @@ static enum px_peer parse(const char *buf, ssize_t n)
     return m.idiag_inode ? PX_PEER_HERE : PX_PEER_LEFT;
 }
 
-/* FROM is the socket's own address, TO its peer's. The answer is there when sendto(2) returns: netlink is synchronous.
- */
+/* The answer is there when sendto(2) returns: netlink is synchronous. */
 enum px_peer px_diag(int diag, const struct sockaddr_in *from, const struct sockaddr_in *to)
 {
     struct {

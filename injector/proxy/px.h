@@ -11,6 +11,7 @@
 #include <time.h>
 #include <uv.h>
 
+#include "proxy/diag.h"
 #include "proxy/http.h"
 #include "proxy/lane.h"
 #include "proxy/rules.h"
@@ -258,11 +259,6 @@ void px_hold_close(struct px *px);
 void px_hold_forget(struct px *px, const struct edge *e);
 /* The SYN of an accepted connection was held: how long, and what was drawn for it. */
 void px_hold_accepted(struct px *px, const struct sockaddr_in *peer, const struct sockaddr_in *local, struct origin *o);
-
-/* diag.c: what the kernel knows of the other end of a loopback connection */
-int px_diag_open(void);
-enum px_peer { PX_PEER_UNKNOWN, PX_PEER_HERE, PX_PEER_CONNECTING, PX_PEER_LEFT };
-enum px_peer px_diag(int diag, const struct sockaddr_in *from, const struct sockaddr_in *to);
 
 /* notify.c: seccomp listeners */
 int px_notify_add(struct px *px, uint64_t key, int fd); /* owns fd */

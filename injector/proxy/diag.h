@@ -1,0 +1,13 @@
+/* What the kernel knows of the other end of a loopback connection (sock_diag(7)). Needs no privilege. */
+#ifndef SQUALL_PROXY_DIAG_H
+#define SQUALL_PROXY_DIAG_H
+
+#include <netinet/in.h>
+
+enum px_peer { PX_PEER_UNKNOWN, PX_PEER_HERE, PX_PEER_CONNECTING, PX_PEER_LEFT };
+
+int px_diag_open(void); /* -1: there is none */
+/* Of the TCP socket whose own address is FROM and whose peer's is TO. UNKNOWN also when DIAG is -1. */
+enum px_peer px_diag(int diag, const struct sockaddr_in *from, const struct sockaddr_in *to);
+
+#endif
