@@ -23,6 +23,7 @@
 #include "keeper.h"
 #include "packet/wire.h"
 #include "proxy/proxy.h"
+#include "rescue.h"
 #include "service.h"
 #include "squall/cleanup.h"
 #include "squall/err.h"
@@ -40,6 +41,7 @@ static const char usage[] =
     "usage: squalld [--dir DIR] [--private] [--group GROUP]     serve the API on RUN/squalld/api.sock\n"
     "               [--toxiproxy ADDRESS]                       and Toxiproxy's API, on TCP\n"
     "       squalld sweep                                       take back what an earlier life left, then leave\n"
+    "       squalld rescue PID                                  let a program call that lost all who answered for it\n"
     "\n"
     "  --dir DIR      keep socket, journal and lock in DIR (made; default RUN/squalld, or RUN/p-<hex> with --private)\n"
     "  --private      serve one controller: end when it quits, when its lease passes, or after 10 s without a run\n"
@@ -365,6 +367,8 @@ int main(int argc, char **argv)
         return sq_proxy_main(argc - 1, argv + 1);
     if (argc == 2 && strcmp(argv[1], "packet") == 0)
         return sq_packet_main();
+    if (argc > 1 && strcmp(argv[1], "rescue") == 0)
+        return sq_rescue_main(argc - 1, argv + 1);
     if (argc == 2 && strcmp(argv[1], "sweep") == 0)
         return sweep_main();
     if (!read_options(argc, argv, &o, &status))
