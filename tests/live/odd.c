@@ -21,6 +21,7 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct sockaddr_in to;
@@ -209,6 +210,61 @@ static void storm(int n)
     printf("{\"err\": %d, \"alarms\": %d}\n", bad, (int)alarms);
 }
 
+/* Until it is killed: two threads that call, four that compute and four that sleep; "wrong" when that went wrong. */
+static void *calls(void *arg)
+{
+    (void)arg;
+    for (;;) {
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        int rc = connect(fd, (struct sockaddr *)&to, sizeof to) < 0 ? errno : 0;
+        (void)close(fd);
+        printf(rc == 0 ? "ok\n" : rc == ECONNREFUSED ? "refused\n" : "error %d\n", rc);
+        (void)usleep(5000);
+    }
+    return NULL;
+}
+
+static void *computes(void *arg)
+{
+    (void)arg;
+    for (;;) {
+        volatile double x = 1.5;
+        unsigned sum = 0;
+        for (unsigned i = 0; i < 100000; i++)
+            sum += i * 2654435761u;
+        if (sum != 678852528u || x * x != 2.25)
+            printf("wrong %u\n", sum);
+    }
+    return NULL;
+}
+
+static void *sleeps(void *arg)
+{
+    (void)arg;
+    for (;;) {
+        struct timespec t = {0, 10000000}, a, b;
+        (void)clock_gettime(CLOCK_MONOTONIC, &a);
+        int rc = nanosleep(&t, NULL);
+        (void)clock_gettime(CLOCK_MONOTONIC, &b);
+        if (rc < 0 || (b.tv_sec - a.tv_sec) * 1000000000L + b.tv_nsec - a.tv_nsec < 10000000)
+            printf("wrong sleep\n");
+    }
+    return NULL;
+}
+
+static void forever(void)
+{
+    static void *(*const what[])(void *) = {calls, computes, sleeps};
+    static const int many[] = {1, 4, 4};
+    pthread_t t;
+    (void)setvbuf(stdout, NULL, _IOLBF, 0);
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; i < many[k]; i++)
+            if (pthread_create(&t, NULL, what[k], NULL) != 0)
+                abort();
+    (void)calls(NULL);
+}
+
 /* ---- its own seccomp filter ---- */
 
 static int filter(unsigned action, unsigned flags)
@@ -258,6 +314,8 @@ int main(int argc, char **argv)
         threads(n);
     else if (strcmp(what, "storm") == 0)
         storm(n);
+    else if (strcmp(what, "forever") == 0)
+        forever();
     else if (strcmp(what, "ids") == 0)
         printf("{\"euid\": %d, \"err\": %d}\n", (int)geteuid(), call_once());
     else if (strcmp(what, "filter") == 0)

@@ -1,0 +1,333 @@
+#include "intercept/inject.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "intercept/ptrace.h"
+#include "squall/cleanup.h"
+#include "squall/clock.h"
+#include "squall/guard.h"
+#include "squall/proc.h"
+
+#ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+#define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5)
+#endif
+
+/* What the helper tells, with the listener when code is 0. */
+struct report {
+    int64_t stopped_ns;
+    struct sq_err err;
+    bool no_new_privs;
+};
+
+#if defined(__x86_64__)
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
+static int seccomp_mode(pid_t pid, char *state)
+{
+    char path[64], text[8192];
+    (void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    if (sq_proc_slurp(path, text, sizeof(text)) < 0)
+        return -ESRCH;
+    const char *mode = strstr(text, "\nSeccomp:"), *at = strstr(text, "\nState:\t");
+    *state = at ? at[8] : '?';
+    return mode ? (int)strtol(mode + 9, NULL, 10) : 0;
+}
+
+int sq_inject_check(pid_t pid, uint64_t start, struct sq_err *e)
+{
+    char state = '?';
+    cleanup_close int pidfd = sq_proc_pidfd(pid, start, NULL);
+    int mode = pidfd < 0 ? -ESRCH : seccomp_mode(pid, &state);
+    if (mode < 0)
+        return sq_err_cls(e, SQ_C_NOTFOUND, -ESRCH, "process %d has ended", (int)pid);
+    if (mode != 0) {
+        sq_err_cls(e, SQ_C_CONFLICT, -EBUSY, "process %d is under seccomp filters already", (int)pid);
+        sq_err_hint(e, "they might kill it for what it would be made to do, and of filters that ask a supervisor "
+                       "there can be but one: let cgroup-BPF take its calls (attach: auto)");
+        return -EBUSY;
+    }
+    if (state == 'T' || state == 't')
+        return sq_err_cls(e, SQ_C_CONFLICT, -EBUSY, "process %d is stopped: it can be attached to when it runs",
+                          (int)pid);
+    /* Its descriptors must be ours to take before it depends on us. Whether it has this one does not matter. */
+    cleanup_close int fd = sq_pidfd_getfd(pidfd, 0);
+    if (fd == -EPERM || fd == -ENOSYS) {
+        sq_err_cls(e, SQ_C_DENIED, fd, "the descriptors of process %d may not be taken", (int)pid);
+        sq_err_hint(e, "it needs root or the same user, kernel.yama.ptrace_scope=0, and a process that may dump core");
+        return fd;
+    }
+    return 0;
+}
+
+/* ---- in the helper ---- */
+
+static int write_to(pid_t pid, uint64_t to, void *from, size_t len)
+{
+    struct iovec here = {from, len}, there = {(void *)(uintptr_t)to, len};
+    return process_vm_writev(pid, &here, 1, &there, 1, 0) == (ssize_t)len ? 0 : -EFAULT;
+}
+
+static int64_t load(struct sq_tracee *t, uint64_t prog, bool *nnp)
+{
+    uint64_t flags = SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH |
+                     SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    int64_t fd = -EACCES;
+    for (int i = 0; i < 3 && (fd == -EACCES || fd == -EINVAL); i++) {
+        fd = sq_tracee_call(t, SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, prog, 0, 0, 0);
+        if (fd == -EINVAL)
+            flags &= ~SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV; /* before Linux 5.19 */
+        if (fd == -EACCES && !*nnp)
+            *nnp = sq_tracee_call(t, SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0) == 0;
+    }
+    return fd;
+}
+
+static int say_why(struct sq_tracee *t, int64_t rc, struct sq_err *e)
+{
+    if (rc == -EBUSY)
+        return sq_err_cls(e, SQ_C_CONFLICT, -EBUSY,
+                          "the calls of process %d are intercepted by another seccomp "
+                          "supervisor already",
+                          (int)t->pid);
+    if (rc == -ESRCH)
+        return sq_err(e, -ESRCH,
+                      "process %d ended meanwhile, or its threads are not all under the same seccomp filters",
+                      (int)t->pid);
+    return sq_err_sys(e, (int)rc, "process %d could not load the seccomp filter", (int)t->pid);
+}
+
+/* In the stopped thread. Returns the listener, ours. */
+static int install(struct sq_tracee *t, int pidfd, void *filter, size_t len, bool *nnp, struct sq_err *e)
+{
+    size_t room = (len + sizeof(struct sock_fprog) + 4095) & ~(size_t)4095;
+    struct sock_fprog prog = {.len = (unsigned short)(len / sizeof(struct sock_filter))};
+    int64_t at =
+        sq_tracee_call(t, SYS_mmap, 0, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, ~UINT64_C(0), 0);
+    if (at < 0 && at > -4096)
+        return sq_err_sys(e, (int)at, "process %d has no memory for a seccomp filter", (int)t->pid);
+    int listener = -1;
+    uint64_t where = (uint64_t)at + sizeof(prog);
+    memcpy(&prog.filter, &where, sizeof(where));
+    int64_t fd = write_to(t->pid, (uint64_t)at, &prog, sizeof(prog));
+    fd = fd ? fd : write_to(t->pid, where, filter, len);
+    fd = fd ? fd : load(t, (uint64_t)at, nnp);
+    if (fd >= 0) {
+        listener = sq_pidfd_getfd(pidfd, (int)fd);
+        (void)sq_tracee_call(t, SYS_close, (uint64_t)fd, 0, 0, 0, 0, 0);
+    }
+    (void)sq_tracee_call(t, SYS_munmap, (uint64_t)at, room, 0, 0, 0, 0);
+    if (fd < 0)
+        return say_why(t, fd, e);
+    return listener >= 0 ? listener : sq_err_sys(e, listener, "cannot take the listener of process %d", (int)t->pid);
+}
+
+static int do_it(pid_t pid, uint64_t start, void *filter, size_t len, struct report *r)
+{
+    struct sq_tracee t;
+    cleanup_close int pidfd = sq_proc_pidfd(pid, start, &r->err);
+    int rc = pidfd < 0 ? pidfd : sq_tracee_stop(&t, pid, &r->err);
+    if (rc < 0)
+        return rc;
+    int64_t began = sq_mono_ns();
+    rc = install(&t, pidfd, filter, len, &r->no_new_privs, &r->err);
+    sq_tracee_go(&t);
+    r->stopped_ns = sq_mono_ns() - began;
+    return rc;
+}
+
+/* Nobody else is left: let everything through until the last process under the filter has ended. */
+static void answer_alone(int listener)
+{
+    struct pollfd p = {.fd = listener, .events = POLLIN};
+    (void)prctl(PR_SET_NAME, "squall-agent");
+    while (poll(&p, 1, -1) >= 0 || errno == EINTR) {
+        struct seccomp_notif n;
+        if (p.revents & (POLLHUP | POLLERR | POLLNVAL))
+            return;
+        if (!(p.revents & POLLIN) || sq_notif_recv(listener, &n) < 0)
+            continue;
+        struct seccomp_notif_resp resp = {.id = n.id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
+        (void)ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &resp);
+    }
+}
+
+static int send_report(int sock, const struct report *r, int fd)
+{
+    struct report copy = *r;
+    union {
+        char buf[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } ctl = {0};
+    struct iovec iov = {&copy, sizeof(copy)};
+    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (fd >= 0) {
+        h.msg_control = ctl.buf;
+        h.msg_controllen = sizeof(ctl.buf);
+        struct cmsghdr *c = CMSG_FIRSTHDR(&h);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+    }
+    return sendmsg(sock, &h, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+/* A process of its own: what squalld has open must not live on in it. */
+static int only(int sock)
+{
+    sigset_t none;
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    for (int sig = 1; sig < NSIG; sig++)
+        (void)signal(sig, SIG_DFL);
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGHUP, SIG_IGN);
+    (void)setsid();
+    (void)prctl(PR_SET_NAME, "squall-inject");
+    if (sock != 3 && dup2(sock, 3) != 3)
+        _exit(1);
+    if (syscall(SYS_close_range, 4U, ~0U, 0U) < 0)
+        for (int fd = 4; fd < 65536; fd++)
+            (void)close(fd);
+    return 3;
+}
+
+static void helper(int theirs, pid_t pid, uint64_t start, void *filter, size_t len)
+{
+    struct report r = {0};
+    int sock = only(theirs);
+    char done;
+    int listener = do_it(pid, start, filter, len, &r);
+    if (listener < 0 && !r.err.code)
+        r.err.code = listener;
+    int rc = send_report(sock, &r, listener);
+    if (listener >= 0 && (rc < 0 || recv(sock, &done, 1, 0) != 1))
+        answer_alone(listener);
+    _exit(0);
+}
+
+/* ---- in squalld ---- */
+
+static bool has_rings(pid_t pid)
+{
+    char path[320], link[64];
+    bool any = false;
+    (void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+    DIR *d = opendir(path);
+    for (const struct dirent *de; d && !any && (de = readdir(d)) != NULL;) {
+        (void)snprintf(path, sizeof(path), "/proc/%d/fd/%s", (int)pid, de->d_name);
+        ssize_t n = readlink(path, link, sizeof(link) - 1);
+        any = n > 0 && strncmp(link, "anon_inode:[io_uring]", (size_t)n) == 0;
+    }
+    if (d)
+        (void)closedir(d);
+    return any;
+}
+
+static int receive_report(int sock, struct report *r, int *fd)
+{
+    union {
+        char buf[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } ctl;
+    struct iovec iov = {r, sizeof(*r)};
+    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = ctl.buf, .msg_controllen = sizeof(ctl.buf)};
+    ssize_t n;
+    do
+        n = recvmsg(sock, &h, MSG_CMSG_CLOEXEC);
+    while (n < 0 && errno == EINTR);
+    if (n != (ssize_t)sizeof(*r))
+        return n < 0 ? -errno : -ECHILD;
+    const struct cmsghdr *c = CMSG_FIRSTHDR(&h);
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+        memcpy(fd, CMSG_DATA(c), sizeof(*fd));
+    return 0;
+}
+
+int sq_inject(pid_t pid, uint64_t start, const void *filter, size_t len, struct sq_injected *out, struct sq_err *e)
+{
+    struct report r = {0};
+    int sv[2];
+    *out = (struct sq_injected){.listener = -1, .ack = -1};
+    int rc = sq_inject_check(pid, start, e);
+    if (rc < 0)
+        return rc;
+    if (len % sizeof(struct sock_filter) != 0 || len / sizeof(struct sock_filter) > BPF_MAXINSNS)
+        return sq_err(e, -EINVAL, "not a seccomp filter");
+    cleanup_free void *copy = malloc(len);
+    if (!copy)
+        return sq_err(e, -ENOMEM, "out of memory");
+    memcpy(copy, filter, len);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
+        return sq_err_sys(e, -errno, "cannot make a socket pair");
+    out->rings = has_rings(pid);
+    out->helper = fork();
+    if (out->helper == 0) {
+        (void)close(sv[0]);
+        helper(sv[1], pid, start, copy, len);
+    }
+    (void)close(sv[1]);
+    out->ack = sv[0];
+    rc = out->helper < 0 ? -EAGAIN : receive_report(sv[0], &r, &out->listener);
+    if (rc == 0 && out->listener >= 0) {
+        out->no_new_privs = r.no_new_privs;
+        out->stopped_ns = r.stopped_ns;
+        return 0;
+    }
+    sq_inject_done(out);
+    if (rc < 0)
+        return sq_err_sys(e, rc, "the helper that was to attach to process %d failed", (int)pid);
+    if (e)
+        *e = r.err;
+    return r.err.code ? r.err.code : -EIO;
+}
+
+#else /* no such architecture */
+
+int sq_inject_check(pid_t pid, uint64_t start, struct sq_err *e)
+{
+    (void)start;
+    return sq_err_cls(e, SQ_C_UNSUPPORTED, -ENOTSUP,
+                      "attaching to process %d by seccomp works on x86_64 only: let cgroup-BPF take its calls",
+                      (int)pid);
+}
+
+int sq_inject(pid_t pid, uint64_t start, const void *filter, size_t len, struct sq_injected *out, struct sq_err *e)
+{
+    (void)filter;
+    (void)len;
+    *out = (struct sq_injected){.listener = -1, .ack = -1};
+    return sq_inject_check(pid, start, e);
+}
+
+#endif
+
+void sq_inject_done(struct sq_injected *in)
+{
+    if (in->ack >= 0) {
+        (void)send(in->ack, "", 1, MSG_NOSIGNAL);
+        (void)close(in->ack);
+        in->ack = -1;
+    }
+    if (in->helper > 0)
+        (void)waitpid(in->helper, NULL, 0);
+    in->helper = 0;
+}
