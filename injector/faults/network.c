@@ -1,22 +1,17 @@
 #ifndef SQ_SPEC_ONLY
 
-#include "faults/network.h"
+#include "faults/network_priv.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <uv.h>
 
 #include "engine.h"
 #include "net/permit.h"
-#include "net/rtnl.h"
-#include "net/shaper.h"
+#include "net/route.h"
 #include "runas.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
@@ -24,41 +19,13 @@
 #include "squall/proc.h"
 #include "squall/units.h"
 
-#define LOOK_MS 1000     /* how often an active fault is looked at */
-#define LOOKS_OF_NAMES 5 /* every so many looks: names are resolved anew, and what is in the kernel compared */
-#define ROUTES_MOST 256  /* addresses whose route is asked for `interface: auto` */
 #define RESOLVE_POLL_MS 100
-
-/* Lives until libuv has closed its timer. */
-struct watch {
-    uv_timer_t timer;
-    struct sq_fault *f; /* NULL: the fault has ended */
-};
-
-struct network {
-    const struct sq_shaper_ops *ops;
-    struct sq_impair impair;
-    struct sq_match match;
-    json_t *ns_record;
-    struct sq_netns ns; /* open only during a call */
-    char ifname[IF_NAMESIZE];
-    int ifindex;
-    char why[384]; /* this backend */
-    struct sq_shape shape[2];
-    size_t n;
-    struct watch *watch;
-    unsigned looks;
-    bool down, differs; /* said already */
-    uint64_t packets;   /* said last */
-    struct sq_resolving *resolving;
-};
 
 /* ---- inside the namespace ---- */
 
-typedef int inside_fn(struct sq_fault *f, void *arg, struct sq_err *e);
 struct inside {
     struct sq_fault *f;
-    inside_fn *fn;
+    sq_netfault_fn *fn;
     void *arg;
 };
 
@@ -69,10 +36,9 @@ static int call_inside(void *arg, struct sq_err *e)
     return i->fn(i->f, i->arg, e);
 }
 
-/* With n->ns open and entered; -ENOENT when the namespace is gone. */
-static int inside(struct sq_fault *f, inside_fn *fn, void *arg, struct sq_err *e)
+int sq_netfault_inside(struct sq_fault *f, sq_netfault_fn *fn, void *arg, struct sq_err *e)
 {
-    struct network *n = f->priv;
+    struct sq_netfault *n = f->priv;
     struct inside i = {f, fn, arg};
     int r = sq_netns_find(n->ns_record, &n->ns, e);
 
@@ -124,7 +90,7 @@ int sq_netfault_check(struct sq_engine *eng, struct sq_err *e)
 
 static int plan_all(struct sq_fault *f, void *arg, struct sq_err *e)
 {
-    struct network *n = f->priv;
+    struct sq_netfault *n = f->priv;
     int r = 0;
 
     for (size_t i = 0; i < n->n && r == 0; i++)
@@ -134,18 +100,18 @@ static int plan_all(struct sq_fault *f, void *arg, struct sq_err *e)
 
 static int try_backend(struct sq_fault *f, const struct sq_shaper_ops *ops, json_t *notes, struct sq_err *e)
 {
-    struct network *n = f->priv;
+    struct sq_netfault *n = f->priv;
     int r = sq_netfault_backend_check(f->engine, ops->name, e);
 
     n->ops = ops;
-    return r < 0 ? r : inside(f, plan_all, notes, e);
+    return r < 0 ? r : sq_netfault_inside(f, plan_all, notes, e);
 }
 
 /* netem where it can, else our own; and why, for people. What somebody else's configuration forbids netem may still be
  * possible for packet, which leaves the queues alone. */
 static int choose_backend(struct sq_fault *f, json_t *notes, struct sq_err *e)
 {
-    struct network *n = f->priv;
+    struct sq_netfault *n = f->priv;
     const char *asked = sq_json_str_or(f->with, "backend", "auto");
     size_t before = json_array_size(notes);
     struct sq_err a = {0}, b = {0};
@@ -174,79 +140,6 @@ static int choose_backend(struct sq_fault *f, json_t *notes, struct sq_err *e)
 
 /* ---- the interface ---- */
 
-static int on_route(struct nl_msg *msg, void *arg)
-{
-    struct nlattr *tb[RTA_MAX + 1];
-
-    if (nlmsg_hdr(msg)->nlmsg_type == RTM_NEWROUTE &&
-        nlmsg_parse(nlmsg_hdr(msg), sizeof(struct rtmsg), tb, RTA_MAX, NULL) >= 0 && tb[RTA_OIF])
-        *(int *)arg = (int)nla_get_u32(tb[RTA_OIF]);
-    return NL_OK;
-}
-
-/* The interface that packets to ADDR (IPv4 as ::ffff:a.b.c.d) leave by; 0: no route. */
-static int route_to(const struct in6_addr *addr)
-{
-    bool v4 = IN6_IS_ADDR_V4MAPPED(addr);
-    struct rtmsg rt = {.rtm_family = v4 ? AF_INET : AF_INET6, .rtm_dst_len = v4 ? 32 : 128};
-    struct nl_msg *msg = nlmsg_alloc_simple(RTM_GETROUTE, 0);
-    int oif = 0;
-
-    if (!msg || nlmsg_append(msg, &rt, sizeof rt, NLMSG_ALIGNTO) < 0 ||
-        nla_put(msg, RTA_DST, v4 ? 4 : 16, v4 ? &addr->s6_addr[12] : &addr->s6_addr[0]) < 0) {
-        nlmsg_free(msg);
-        return 0;
-    }
-    return sq_rtnl_ask(msg, on_route, &oif) == 0 ? oif : 0;
-}
-
-static int one_route(struct network *n, const struct in6_addr *addr, struct sq_err *e)
-{
-    char text[INET6_ADDRSTRLEN] = "", a[IF_NAMESIZE] = "?", b[IF_NAMESIZE] = "?";
-    int oif = route_to(addr);
-
-    (void)inet_ntop(AF_INET6, addr, text, sizeof text);
-    if (!oif) {
-        sq_err_cls(e, SQ_C_NOTFOUND, -ENETUNREACH, "interface: auto: there is no route to %s", text);
-        return -ENETUNREACH;
-    }
-    if (n->ifindex && n->ifindex != oif) {
-        (void)if_indextoname((unsigned)n->ifindex, a);
-        (void)if_indextoname((unsigned)oif, b);
-        sq_err_cls(e, SQ_C_INPUT, -EINVAL,
-                   "interface: auto: the hosts are reached by several interfaces (%s, and %s to %s)", a, b, text);
-        sq_err_hint(e, "name one interface, and make a fault for each");
-        return -EINVAL;
-    }
-    n->ifindex = oif;
-    return 0;
-}
-
-static int auto_interface(struct network *n, struct sq_err *e)
-{
-    unsigned asked = 0;
-    struct in6_addr any;
-    int r = 0;
-
-    for (size_t i = 0; i < n->match.n_match; i++)
-        for (size_t k = 0; k < n->match.match[i].n_host && r == 0 && asked < ROUTES_MOST; k++, asked++)
-            r = one_route(n, &n->match.match[i].host[k].addr, e);
-    if (asked || r < 0)
-        return r;
-    /* No host was named: the default route's interface. */
-    (void)inet_pton(AF_INET6, "::ffff:192.0.2.1", &any);
-    n->ifindex = route_to(&any);
-    if (!n->ifindex) {
-        (void)inet_pton(AF_INET6, "2001:db8::1", &any);
-        n->ifindex = route_to(&any);
-    }
-    if (n->ifindex)
-        return 0;
-    sq_err_cls(e, SQ_C_NOTFOUND, -ENETUNREACH, "interface: auto: there is no default route");
-    sq_err_hint(e, "name the interface, or hosts in `match`");
-    return -ENETUNREACH;
-}
-
 struct where {
     json_t *notes;
     const char *name;
@@ -254,13 +147,13 @@ struct where {
 
 static int find_interface(struct sq_fault *f, void *arg, struct sq_err *e)
 {
-    struct network *n = f->priv;
+    struct sq_netfault *n = f->priv;
     const struct where *w = arg;
 
     if (strcmp(w->name, "auto") == 0) {
-        int r = auto_interface(n, e);
-        if (r < 0)
-            return r;
+        n->ifindex = sq_route_interface(&n->match, e);
+        if (n->ifindex < 0)
+            return n->ifindex;
     } else {
         n->ifindex = (int)if_nametoindex(w->name);
     }
@@ -296,7 +189,7 @@ static int impair_of(struct sq_fault *f, const json_t *with, struct sq_impair *i
 /* Resolving may take seconds: meanwhile the keeper must see us live. */
 static int resolve_names(struct sq_fault *f, struct sq_err *e)
 {
-    struct network *n = f->priv;
+    struct sq_netfault *n = f->priv;
     struct sq_resolving *w = NULL;
     int fd = -1, r;
 
@@ -319,7 +212,7 @@ static int resolve_names(struct sq_fault *f, struct sq_err *e)
 
 static void make_shapes(struct sq_fault *f)
 {
-    struct network *n = f->priv;
+    struct sq_netfault *n = f->priv;
     const char *direction = sq_json_str_or(f->target, "direction", "egress");
 
     for (int ingress = 0; ingress < 2; ingress++) {
@@ -339,7 +232,7 @@ static void make_shapes(struct sq_fault *f)
 
 static int fill_hit(struct sq_fault *f, json_t *notes, struct sq_err *e)
 {
-    const struct network *n = f->priv;
+    const struct sq_netfault *n = f->priv;
     char text[512];
 
     (void)sq_match_text(&n->match, text, sizeof text);
@@ -361,7 +254,7 @@ static int fill_hit(struct sq_fault *f, json_t *notes, struct sq_err *e)
 
 static int resolve_all(struct sq_fault *f, json_t *notes, struct sq_err *e)
 {
-    struct network *n = f->priv;
+    struct sq_netfault *n = f->priv;
     struct where w = {notes, sq_json_str_or(f->target, "interface", "auto")};
     int r = sq_netns_open_for(&f->peer, sq_json_str_or(f->target, "namespace", NULL), &n->ns, e);
 
@@ -379,7 +272,7 @@ static int resolve_all(struct sq_fault *f, json_t *notes, struct sq_err *e)
     if (r == 0)
         r = sq_match_of(f, &n->match, NULL, notes, e);
     if (r == 0)
-        r = inside(f, find_interface, &w, e);
+        r = sq_netfault_inside(f, find_interface, &w, e);
     if (r < 0)
         return r;
     make_shapes(f);
@@ -390,7 +283,7 @@ static int resolve_all(struct sq_fault *f, json_t *notes, struct sq_err *e)
 int sq_netfault_resolve(struct sq_fault *f, struct sq_err *e)
 {
     cleanup_json json_t *notes = json_array();
-    struct network *n = calloc(1, sizeof *n);
+    struct sq_netfault *n = calloc(1, sizeof *n);
 
     f->priv = n;
     if (!n || !notes)
@@ -403,7 +296,7 @@ int sq_netfault_resolve(struct sq_fault *f, struct sq_err *e)
 
 static int undo_inside(struct sq_fault *f, void *arg, struct sq_err *e)
 {
-    struct network *n = f->priv;
+    struct sq_netfault *n = f->priv;
     int r = 0;
 
     for (size_t i = 0; i < n->n && r == 0; i++) {
@@ -422,14 +315,12 @@ static int undo_inside(struct sq_fault *f, void *arg, struct sq_err *e)
 
 int sq_netfault_undo(struct sq_fault *f, json_t *records, struct sq_err *e)
 {
-    return inside(f, undo_inside, records, e);
+    return sq_netfault_inside(f, undo_inside, records, e);
 }
-
-static void on_look(uv_timer_t *t);
 
 static int apply_inside(struct sq_fault *f, void *arg, struct sq_err *e)
 {
-    struct network *n = f->priv;
+    struct sq_netfault *n = f->priv;
     int r = 0;
 
     (void)arg;
@@ -440,26 +331,16 @@ static int apply_inside(struct sq_fault *f, void *arg, struct sq_err *e)
 
 int sq_netfault_apply(struct sq_fault *f, struct sq_err *e)
 {
-    struct network *n = f->priv;
-    int r = inside(f, apply_inside, NULL, e);
+    int r = sq_netfault_inside(f, apply_inside, NULL, e);
 
-    if (r < 0)
-        return r;
-    n->watch = calloc(1, sizeof *n->watch);
-    if (!n->watch)
-        return sq_err(e, -ENOMEM, "out of memory");
-    n->watch->f = f;
-    uv_timer_init(sq_engine_loop(f->engine), &n->watch->timer);
-    n->watch->timer.data = n->watch;
-    uv_timer_start(&n->watch->timer, on_look, LOOK_MS, LOOK_MS);
-    return 0;
+    return r < 0 ? r : sq_netwatch_begin(f, e);
 }
 
 /* ---- reading back ---- */
 
 static int count_inside(struct sq_fault *f, void *arg, struct sq_err *e)
 {
-    struct network *n = f->priv;
+    struct sq_netfault *n = f->priv;
     uint64_t *sum = arg, packets = 0, bytes = 0;
     int r = 0;
 
@@ -473,7 +354,7 @@ static int count_inside(struct sq_fault *f, void *arg, struct sq_err *e)
 
 static int readback_inside(struct sq_fault *f, void *arg, struct sq_err *e)
 {
-    struct network *n = f->priv;
+    struct sq_netfault *n = f->priv;
     json_t *shapes = json_object_get(arg, "shapes");
     int r = 0;
 
@@ -495,15 +376,15 @@ static int readback_inside(struct sq_fault *f, void *arg, struct sq_err *e)
 
 int sq_netfault_readback(struct sq_fault *f, json_t **out, struct sq_err *e)
 {
-    const struct network *n = f->priv;
+    const struct sq_netfault *n = f->priv;
     uint64_t sum[2] = {0};
     char text[512];
     cleanup_json json_t *o = json_pack("{s:s,s:s,s:s,s:s,s:[]}", "backend", n->ops->name, "why", n->why, "interface",
                                        n->ifname, "match", sq_match_text(&n->match, text, sizeof text), "shapes");
-    int r = o ? inside(f, readback_inside, o, e) : sq_err(e, -ENOMEM, "out of memory");
+    int r = o ? sq_netfault_inside(f, readback_inside, o, e) : sq_err(e, -ENOMEM, "out of memory");
 
     if (r == 0)
-        r = inside(f, count_inside, sum, e);
+        r = sq_netfault_inside(f, count_inside, sum, e);
     if (r < 0)
         return r;
     json_object_set_new(o, "packets", json_integer((json_int_t)sum[0]));
@@ -516,16 +397,16 @@ json_t *sq_netfault_felt(struct sq_fault *f)
 {
     uint64_t sum[2] = {0};
 
-    if (inside(f, count_inside, sum, NULL) < 0)
+    if (sq_netfault_inside(f, count_inside, sum, NULL) < 0)
         return NULL;
     return json_pack("{s:I,s:I}", "packets", (json_int_t)sum[0], "bytes", (json_int_t)sum[1]);
 }
 
 /* ---- changing ---- */
 
-static int change_inside(struct sq_fault *f, void *arg, struct sq_err *e)
+int sq_netfault_change_inside(struct sq_fault *f, void *arg, struct sq_err *e)
 {
-    struct network *n = f->priv;
+    struct sq_netfault *n = f->priv;
     int r = 0;
 
     (void)arg;
@@ -536,7 +417,7 @@ static int change_inside(struct sq_fault *f, void *arg, struct sq_err *e)
 
 int sq_netfault_change(struct sq_fault *f, json_t *with, struct sq_err *e)
 {
-    struct network *n = f->priv;
+    struct sq_netfault *n = f->priv;
     const char *backend = sq_json_str_or(with, "backend", "auto");
     struct sq_impair old = n->impair, new = {0};
     int r = impair_of(f, with, &new, e);
@@ -548,156 +429,15 @@ int sq_netfault_change(struct sq_fault *f, json_t *with, struct sq_err *e)
         return r;
     }
     n->impair = new;
-    r = inside(f, change_inside, NULL, e);
+    r = sq_netfault_inside(f, sq_netfault_change_inside, NULL, e);
     if (r < 0) {
         n->impair = old;
-        (void)inside(f, change_inside, NULL, NULL);
+        (void)sq_netfault_inside(f, sq_netfault_change_inside, NULL, NULL);
         sq_impair_clear(&new);
         return r;
     }
     sq_impair_clear(&old);
     return 0;
-}
-
-/* ---- while it is active ---- */
-
-static void say(struct sq_fault *f, const char *type, json_t *more)
-{
-    json_t *o = json_pack("{s:s,s:s}", "type", type, "fault", f->id);
-
-    if (o && more)
-        json_object_update(o, more);
-    json_decref(more);
-    sq_engine_event(f->engine, sq_run_id(f->run), o);
-}
-
-static void warn(struct sq_fault *f, const char *text)
-{
-    sq_engine_event(f->engine, sq_run_id(f->run),
-                    json_pack("{s:s,s:s,s:s}", "type", "warning", "fault", f->id, "text", text));
-}
-
-enum look { LOOK_FINE, LOOK_NO_INTERFACE };
-
-static int interface_flags(const char *name)
-{
-    cleanup_close int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    struct ifreq r;
-
-    memset(&r, 0, sizeof r);
-    (void)snprintf(r.ifr_name, sizeof r.ifr_name, "%s", name);
-    return fd >= 0 && ioctl(fd, SIOCGIFFLAGS, &r) == 0 ? r.ifr_flags : IFF_UP;
-}
-
-static int look_at_interface(struct sq_fault *f, void *arg, struct sq_err *e)
-{
-    struct network *n = f->priv;
-    char name[IF_NAMESIZE], text[128];
-
-    (void)arg, (void)e;
-    if (!if_indextoname((unsigned)n->ifindex, name))
-        return LOOK_NO_INTERFACE;
-    if (strcmp(name, n->ifname) != 0) {
-        (void)snprintf(text, sizeof text, "%s is called %s now: the fault stays on it", n->ifname, name);
-        warn(f, text);
-        (void)snprintf(n->ifname, sizeof n->ifname, "%s", name);
-        for (size_t i = 0; i < n->n; i++)
-            (void)snprintf(n->shape[i].ifname, sizeof n->shape[i].ifname, "%s", name);
-    }
-    bool down = !(interface_flags(name) & IFF_UP);
-    if (down != n->down) {
-        (void)snprintf(text, sizeof text, "%s is %s", name, down ? "down: nothing passes the fault" : "up again");
-        warn(f, text);
-        n->down = down;
-    }
-    return LOOK_FINE;
-}
-
-/* Somebody may have taken away what we put there: the evidence must know. */
-static void look_at_kernel(struct sq_fault *f)
-{
-    struct network *n = f->priv;
-    cleanup_json json_t *o = NULL;
-    struct sq_err e = {0};
-    bool differs = sq_netfault_readback(f, &o, &e) == -EBADE;
-
-    if (differs && !n->differs) {
-        char text[640];
-        (void)snprintf(text, sizeof text, "the fault is not in the kernel any more as it was applied: %.500s", e.msg);
-        warn(f, text);
-    }
-    n->differs = differs;
-}
-
-static void look_at_names(struct sq_fault *f)
-{
-    struct network *n = f->priv;
-    struct sq_err e = {0};
-    bool changed = false;
-    int fd = -1;
-    char text[512];
-
-    if (!n->resolving) {
-        if (sq_netns_find(n->ns_record, &n->ns, &e) == 0) {
-            (void)sq_resolving_begin(&n->match, &n->ns, &n->resolving, &fd, &e);
-            sq_netns_close(&n->ns);
-        }
-        return;
-    }
-    int r = sq_resolving_end(n->resolving, &n->match, &changed, &e);
-    if (r == -EAGAIN)
-        return;
-    sq_resolving_drop(&n->resolving);
-    if (r == -EALREADY)
-        return;
-    if (changed) {
-        sq_err_clear(&e);
-        r = inside(f, change_inside, NULL, &e);
-        if (r == 0)
-            say(f, "hosts", json_pack("{s:s}", "match", sq_match_text(&n->match, text, sizeof text)));
-    }
-    if (r < 0) { /* names that fail keep the addresses that they have */
-        char said[700];
-        (void)snprintf(said, sizeof said, "names could not be resolved anew: %.600s", e.msg);
-        warn(f, said);
-    }
-}
-
-static void look_at_counters(struct sq_fault *f)
-{
-    struct network *n = f->priv;
-    json_t *felt = sq_netfault_felt(f);
-    uint64_t packets = (uint64_t)sq_json_int_or(felt, "packets", 0);
-
-    if (felt && packets != n->packets) {
-        n->packets = packets;
-        say(f, "packets", felt);
-        return;
-    }
-    json_decref(felt);
-}
-
-static void on_look(uv_timer_t *t)
-{
-    struct watch *w = t->data;
-    struct sq_fault *f = w->f;
-    struct network *n = f ? f->priv : NULL;
-
-    if (!n)
-        return;
-    int r = inside(f, look_at_interface, NULL, NULL);
-    if (r == LOOK_NO_INTERFACE || r == -ENOENT) {
-        warn(f, r == -ENOENT ? "the network namespace of the fault is gone: the fault has ended with it"
-                             : "the interface of the fault is gone: the fault has ended with it");
-        sq_engine_fault_over(f, r == -ENOENT ? "namespace" : "interface"); /* frees F */
-        return;
-    }
-    look_at_counters(f);
-    n->looks++;
-    if (n->looks % LOOKS_OF_NAMES == 0)
-        look_at_kernel(f);
-    if (n->resolving || (n->looks % LOOKS_OF_NAMES == 0 && sq_match_named(&n->match)))
-        look_at_names(f);
 }
 
 /* ---- taking back ---- */
@@ -746,25 +486,16 @@ int sq_netfault_gone(struct sq_engine *eng, const json_t *undo, struct sq_err *e
     return by_record(eng, undo, false, e);
 }
 
-static void watch_closed(uv_handle_t *h)
-{
-    free(h->data);
-}
-
 void sq_netfault_free(struct sq_fault *f)
 {
-    struct network *n = f->priv;
+    struct sq_netfault *n = f->priv;
 
     if (!n)
         return;
-    if (n->watch) {
-        n->watch->f = NULL;
-        uv_close((uv_handle_t *)&n->watch->timer, watch_closed);
-    }
+    sq_netwatch_end(f);
     for (size_t i = 0; i < n->n; i++)
         if (n->ops && n->ops->free)
             n->ops->free(&n->shape[i]);
-    sq_resolving_free(n->resolving);
     sq_impair_clear(&n->impair);
     sq_match_clear(&n->match);
     json_decref(n->ns_record);
