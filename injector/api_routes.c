@@ -8,6 +8,8 @@
 
 #include "api.h"
 #include "doctor.h"
+#include "intercept/existing.h"
+#include "intercept/running.h"
 #include "run.h"
 #include "service.h"
 #include "snapshot.h"
@@ -237,27 +239,78 @@ static void post_edges(struct request *q)
 {
     struct sq_err e = {0};
     json_t *a = NULL;
+    struct later *l = NULL;
     int rc = sq_edge_declare(q->eng->intercept, q->run->id, q->run->uid, q->body, &a, &e);
-    result(q, rc, 201, a, &e);
+    if (rc < 0) {
+        result(q, rc, 201, a, &e);
+        return;
+    }
+    l = later(q, 201);
+    if (l)
+        sq_existing_settle(sq_edge_find(q->eng->intercept, q->run->id, sq_json_str_or(a, "edge", "")), a, later_json, l);
+    else
+        json_decref(a);
 }
 
 /* ---- services ---- */
 
+static int taken(const char *instance, pid_t pid, uint64_t start, const char *cgroup, void *arg)
+{
+    (void)instance;
+    (void)pid;
+    (void)start;
+    (void)cgroup;
+    (void)arg;
+    return 1;
+}
+
+/* What runs already is selected, what doesn't is started. */
+static void post_selected(struct request *q)
+{
+    struct sq_err e = {0};
+    json_t *a = NULL;
+    const char *name = sq_json_str_or(q->body, "name", "");
+    int rc = sq_service_each(q->eng->services, q->run->id, name, taken, NULL);
+    if (rc)
+        rc = sq_err_cls(&e, SQ_C_CONFLICT, -EEXIST, "this run has a service \"%.80s\" already", name);
+    else
+        rc = sq_running_attach(q->eng->intercept, q->eng, q->run, q->peer, q->body, &a, &e);
+    result(q, rc, 201, a, &e);
+}
+
 static void post_services(struct request *q)
 {
-    struct later *l = later(q, 201);
+    struct sq_err e = {0};
+    struct later *l;
+    if (json_object_get(q->body, "select")) {
+        post_selected(q);
+        return;
+    }
+    if (sq_running_find(q->eng->intercept, q->run->id, sq_json_str_or(q->body, "name", ""))) {
+        sq_err_cls(&e, SQ_C_CONFLICT, -EEXIST, "this run has a service of this name already, which was selected");
+        fail(q->done, q->arg, &e);
+        return;
+    }
+    l = later(q, 201);
     if (l)
         sq_service_start(q->eng->services, q->run, q->peer, q->body, later_json, l);
 }
 
 static void get_services(struct request *q)
 {
-    answer(q->done, q->arg, 200, sq_service_list(q->eng->services, q->run->id));
+    json_t *a = sq_service_list(q->eng->services, q->run->id);
+    sq_running_list(q->eng->intercept, q->run->id, json_object_get(a, "instances"));
+    answer(q->done, q->arg, 200, a);
 }
 
 static void delete_service(struct request *q)
 {
-    struct later *l = later(q, 200);
+    struct later *l;
+    if (sq_running_detach(q->eng->intercept, q->run->id, q->name) == 0) {
+        answer(q->done, q->arg, 200, json_pack("{s:b,s:[]}", "clean", 1, "left"));
+        return;
+    }
+    l = later(q, 200);
     if (l)
         sq_service_stop(q->eng->services, q->run->id, q->name, SQ_GRACE_NS, later_json, l);
 }
@@ -290,7 +343,9 @@ static void post_plan(struct request *q)
 {
     struct sq_err e = {0};
     json_t *a = NULL;
-    int rc = sq_loan_plan(q->run, q->peer, q->body, &a, &e);
+    int rc = json_object_get(q->body, "select")
+                 ? sq_running_plan(q->eng->intercept, q->eng, q->run, q->peer, q->body, &a, &e)
+                 : sq_loan_plan(q->run, q->peer, q->body, &a, &e);
     result(q, rc, 200, a, &e);
 }
 

@@ -9,6 +9,7 @@
 #include "cgroup.h"
 #include "faults/fault.h"
 #include "faults/network.h"
+#include "intercept/running.h"
 #include "run.h"
 #include "squall/cleanup.h"
 
@@ -140,6 +141,13 @@ json_t *sq_doctor(struct sq_engine *eng)
         check_cgroup(&e), &e);
     sq_err_clear(&e);
     add(checks, &(struct check){"bpf", "connects redirected by cgroup-BPF", false}, bpf_rc, &bpf);
+    add(checks, &(struct check){"running", "calls of programs that run already: by pid, pattern, port; children followed",
+                                false},
+        sq_running_check_processes(&e), &e);
+    sq_err_clear(&e);
+    add(checks, &(struct check){"running-cgroup", "calls of whoever is in a systemd unit, a container, a cgroup", false},
+        sq_running_check(&e), &e);
+    sq_err_clear(&e);
     add(checks, &(struct check){"seccomp", "calls of launched programs, Unix sockets too", true},
         sq_intercept_check_seccomp(&e), &e);
     sq_err_clear(&e);

@@ -1,5 +1,5 @@
-/* From a target ({"pid"}, {"pattern"}, {"port"}, {"service"}) to the processes that it names, each pinned by a pidfd.
- */
+/* From a target ({"pid"}, {"pattern"}, {"port"}, {"unit"}, {"cgroup"}, {"container"}, {"service"}) to the processes
+ * that it names, each pinned by a pidfd. */
 #include "target.h"
 
 #include <ctype.h>
@@ -13,6 +13,7 @@
 
 #include "cgroup.h"
 #include "engine.h"
+#include "select.h"
 #include "service.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
@@ -27,7 +28,7 @@
 #define MATCHING_NS SQ_S
 #define CMDLINE_MAX 131072
 
-enum how { BY_SERVICE, BY_PID, BY_PATTERN, BY_PORT };
+enum how { BY_SERVICE, BY_PID, BY_PATTERN, BY_PORT, BY_UNIT, BY_CGROUP, BY_CONTAINER };
 
 struct scan {
     struct sq_fault *f;
@@ -38,6 +39,7 @@ struct scan {
     const char *want_instance;
     unsigned long inodes[MAX_LISTENERS];
     size_t ninodes;
+    char cgroup[SQ_CGROUP_MAX];  /* of a unit, a container, or itself */
     bool excluded;               /* a process of Squall's own would match */
     bool unreadable;             /* a process's descriptors could not be read */
     pid_t family[MAX_ANCESTORS]; /* the peer's and our own ancestors */
@@ -76,12 +78,12 @@ static bool is_family(const struct scan *s, pid_t pid)
 }
 
 /* squalld, its keeper, its proxy, launchers that have not become their command yet, and squall. */
-static bool is_squall(const struct scan *s, const struct sq_proc *p)
+bool sq_target_is_squall(const struct sq_proc *p, const struct stat *self)
 {
     char path[64], exe[512];
     struct stat st;
     (void)snprintf(path, sizeof path, "/proc/%d/exe", (int)p->pid);
-    if (s->self.st_ino && stat(path, &st) == 0 && st.st_dev == s->self.st_dev && st.st_ino == s->self.st_ino)
+    if (self->st_ino && stat(path, &st) == 0 && st.st_dev == self->st_dev && st.st_ino == self->st_ino)
         return true;
     ssize_t n = readlink(path, exe, sizeof exe - 1);
     const char *base = p->comm;
@@ -93,6 +95,11 @@ static bool is_squall(const struct scan *s, const struct sq_proc *p)
         base = strrchr(exe, '/') ? strrchr(exe, '/') + 1 : exe;
     }
     return strcmp(base, "squall") == 0 || strcmp(base, "squalld") == 0;
+}
+
+static bool is_squall(const struct scan *s, const struct sq_proc *p)
+{
+    return sq_target_is_squall(p, &s->self);
 }
 
 static bool is_kthread(const struct sq_proc *p)
@@ -186,7 +193,7 @@ static int consider(pid_t pid, void *arg)
     }
     if (s->how == BY_PORT && !listens(s, pid))
         return 0;
-    if (is_squall(s, &p)) {
+    if (is_squall(s, &p) || (s->how >= BY_UNIT && is_family(s, pid))) {
         s->excluded = true;
         return 0;
     }
@@ -299,6 +306,16 @@ static int gather_port(struct scan *s)
                       s->excluded ? "only Squall itself" : "no process that can be seen", (long long)port);
 }
 
+static int gather_cgroup(struct scan *s)
+{
+    int r = sq_select_cgroup(s->f->target, s->cgroup, sizeof s->cgroup, NULL, s->e);
+    r = r ? r : sq_cgroup_each(s->cgroup, consider, s);
+    if (r < 0 || s->n)
+        return r;
+    return sq_err_cls(s->e, SQ_C_NOTFOUND, -ESRCH, "%s in the cgroup %.200s",
+                      s->excluded ? "there is only Squall itself, or who asks," : "there is no process", s->cgroup);
+}
+
 static int by_pid(const void *a, const void *b)
 {
     pid_t x = ((const struct sq_victim *)a)->pid, y = ((const struct sq_victim *)b)->pid;
@@ -320,6 +337,11 @@ static int gather(struct scan *s)
     case BY_PORT:
         r = gather_port(s);
         break;
+    case BY_UNIT:
+    case BY_CGROUP:
+    case BY_CONTAINER:
+        r = gather_cgroup(s);
+        break;
     }
     if (r == 0)
         qsort(s->v, s->n, sizeof *s->v, by_pid);
@@ -340,6 +362,8 @@ static int pin(struct scan *s, struct sq_victim *v)
     if (match == 0)
         return -EAGAIN;
     if (s->how == BY_PORT && !listens(s, v->pid))
+        return -EAGAIN;
+    if (s->how >= BY_UNIT && !sq_cgroup_has(s->cgroup, v->pid))
         return -EAGAIN;
     v->pidfd = SQ_TAKE_FD(fd);
     return 0;
@@ -404,7 +428,8 @@ static int choose(struct scan *s, struct sq_count count, struct sq_victim **out,
 static int selector(const json_t *target, enum how *how, struct sq_err *e)
 {
     static const char *const keys[] = {
-        [BY_SERVICE] = "service", [BY_PID] = "pid", [BY_PATTERN] = "pattern", [BY_PORT] = "port"};
+        [BY_SERVICE] = "service", [BY_PID] = "pid",       [BY_PATTERN] = "pattern",    [BY_PORT] = "port",
+        [BY_UNIT] = "unit",       [BY_CGROUP] = "cgroup", [BY_CONTAINER] = "container"};
     int given = 0;
     for (size_t i = 0; i < SQ_COUNT(keys); i++)
         if (json_object_get(target, keys[i])) {
@@ -414,7 +439,7 @@ static int selector(const json_t *target, enum how *how, struct sq_err *e)
     if (given != 1) {
         sq_err_cls(e, SQ_C_INPUT, -EINVAL,
                    given ? "the target names its processes in %d ways" : "the target names no process", given);
-        sq_err_hint(e, "give exactly one of service, pid, pattern and port");
+        sq_err_hint(e, "give exactly one of service, pid, pattern, port, unit, cgroup and container");
         return -EINVAL;
     }
     if (json_object_get(target, "instance") && *how != BY_SERVICE)

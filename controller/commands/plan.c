@@ -129,9 +129,57 @@ static json_t *new_run(const struct planning *p)
     return run;
 }
 
+/* Callers that run already: who they are, and what they have open. */
+static void resolve_caller(struct planning *p, struct sq_session *s, const char *run, json_t *selected)
+{
+    const char *service = sq_json_str_or(selected, "service", ""), *name;
+    json_t *edges = json_object(), *edge;
+    char path[64];
+
+    (void)snprintf(path, sizeof path, "/v1/runs/%.30s/plan", run);
+    json_object_foreach(json_object_get(json_object_get(p->doc, "spec"), "edges"), name, edge)
+    {
+        cleanup_json json_t *answer = NULL;
+        struct sq_err e = {0};
+
+        if (strcmp(sq_json_str_or(edge, "from", ""), service) != 0)
+            continue;
+        if (sq_session_ask(s, "POST", path,
+                           json_pack("{s:O, s:O}", "select", json_object_get(selected, "select"), "to",
+                                     json_object_get(edge, "to")),
+                           &answer, &e) < 0) {
+            problem(p, (int)sq_exit_of(&e),
+                    json_sprintf("service %s: %s%s%s", service, e.msg, e.hint[0] ? ": " : "", e.hint));
+            break;
+        }
+        (void)json_object_set(selected, "hit", json_object_get(answer, "hit"));
+        (void)json_object_set(selected, "processes", json_object_get(answer, "processes"));
+        (void)json_object_set_new(edges, name,
+                                  json_pack("{s:O, s:s}", "connections", json_object_get(answer, "connections"),
+                                            "existing", sq_json_str_or(edge, "existing", "leave")));
+    }
+    if (json_object_size(edges))
+        (void)json_object_set(selected, "edges", edges);
+    json_decref(edges);
+}
+
+static bool calls(const struct planning *p, const json_t *selected)
+{
+    const char *name;
+    json_t *edge;
+
+    json_object_foreach(json_object_get(json_object_get(p->doc, "spec"), "edges"), name, edge)
+    {
+        if (strcmp(sq_json_str_or(edge, "from", ""), sq_json_str_or(selected, "service", "")) == 0)
+            return true;
+    }
+    return false;
+}
+
 static void resolve_targets(struct planning *p, struct sq_session *s)
 {
-    json_t *timeline = json_object_get(p->plan, "timeline"), *stretch;
+    json_t *timeline = json_object_get(p->plan, "timeline"), *selected = json_object_get(p->plan, "selected"), *stretch,
+           *one;
     cleanup_json json_t *run = NULL;
     struct sq_err e = {0};
     char path[64];
@@ -141,6 +189,10 @@ static void resolve_targets(struct planning *p, struct sq_session *s)
     json_array_foreach(timeline, i, stretch)
     {
         any |= can_look(p, stretch);
+    }
+    json_array_foreach(selected, i, one)
+    {
+        any |= calls(p, one);
     }
     if (!any)
         return;
@@ -152,6 +204,11 @@ static void resolve_targets(struct planning *p, struct sq_session *s)
     {
         if (can_look(p, stretch))
             resolve_one(p, s, sq_json_str_or(run, "run", ""), stretch);
+    }
+    json_array_foreach(selected, i, one)
+    {
+        if (calls(p, one))
+            resolve_caller(p, s, sq_json_str_or(run, "run", ""), one);
     }
     (void)snprintf(path, sizeof path, "/v1/runs/%.30s", sq_json_str_or(run, "run", ""));
     (void)sq_session_ask(s, "DELETE", path, NULL, NULL, NULL);
@@ -492,12 +549,50 @@ static void print_needs(const struct planning *p)
     }
 }
 
+/* Whose calls would be taken. */
+static void print_selected(const struct planning *p, const json_t *s)
+{
+    static const char *const fate[][2] = {
+        {"leave", "left alone: neither counted nor hit"}, {"reset", "reset"}, {"wait", "waited for, 10 s"}};
+    const struct sq_term *t = p->t;
+    const json_t *hit;
+    const char *name;
+    json_t *edge;
+    char buf[256];
+    size_t i;
+
+    (void)fprintf(t->out, "  %s%-18s%s exists already: %s\n", sq_term_out(t, SQ_CYAN), sq_json_str_or(s, "service", ""),
+                  sq_term_out(t, SQ_PLAIN),
+                  sq_plan_values(sq_target_params(SQ_T_PROCESS), json_object_get(s, "select"), buf, sizeof buf));
+    json_array_foreach(json_object_get(s, "hit"), i, hit)
+    {
+        if (json_object_get(hit, "pid"))
+            (void)fprintf(t->out, "%19s-> pid %lld %.100s\n", "", (long long)sq_json_int_or(hit, "pid", 0),
+                          sq_json_str_or(hit, "cmd", ""));
+        else
+            (void)fprintf(t->out, "%19s-> whoever is in %s\n", "", sq_json_str_or(hit, "cgroup", ""));
+    }
+    if (json_object_get(s, "processes"))
+        (void)fprintf(t->out, "%19s%lld processes now, with all that they forked\n", "",
+                      (long long)sq_json_int_or(s, "processes", 0));
+    json_object_foreach(json_object_get(s, "edges"), name, edge)
+    {
+        const char *how = sq_json_str_or(edge, "existing", "");
+
+        (void)fprintf(t->out, "%19s%s: %lld connections are open", "", name,
+                      (long long)sq_json_int_or(edge, "connections", 0));
+        for (i = 0; i < SQ_COUNT(fate) && sq_json_int_or(edge, "connections", 0); i++)
+            if (strcmp(fate[i][0], how) == 0)
+                (void)fprintf(t->out, ", which would be %s", fate[i][1]);
+        (void)fputc('\n', t->out);
+    }
+}
+
 static void print_plan(const struct planning *p)
 {
     const struct sq_term *t = p->t;
     const char *hypothesis = sq_json_str_or(p->plan, "hypothesis", "");
     const json_t *s;
-    char buf[256];
     size_t i;
 
     (void)fprintf(t->out, "%s%s%s\n", sq_term_out(t, SQ_BOLD), sq_json_str_or(p->plan, "name", ""),
@@ -507,9 +602,9 @@ static void print_plan(const struct planning *p)
     print_services(p);
     json_array_foreach(json_object_get(p->plan, "selected"), i, s)
     {
-        (void)fprintf(t->out, "%s  %s%-18s%s exists already: %s\n", i ? "" : "\n", sq_term_out(t, SQ_CYAN),
-                      sq_json_str_or(s, "service", ""), sq_term_out(t, SQ_PLAIN),
-                      sq_plan_values(sq_target_params(SQ_T_PROCESS), json_object_get(s, "select"), buf, sizeof buf));
+        if (i == 0)
+            (void)fputc('\n', t->out);
+        print_selected(p, s);
     }
     print_edges(p);
     print_load(p);

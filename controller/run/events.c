@@ -126,8 +126,10 @@ static void on_exited(struct run *r, const json_t *ev, const char *instance, dou
     int64_t sig = sq_json_int_or(ev, "signal", 0);
     if (sig)
         snprintf(how, sizeof(how), "%s", sq_signal_name((int)sig));
-    else
+    else if (json_object_get(ev, "exit"))
         snprintf(how, sizeof(how), "status %lld", (long long)sq_json_int_or(ev, "exit", 0));
+    else /* somebody else's child */
+        snprintf(how, sizeof(how), "pid %lld", (long long)sq_json_int_or(ev, "pid", 0));
     last_line(ev, said, sizeof(said));
     sq_progress_event(r->o->progress, hit_by_us(r) ? SQ_TONE_FAULT : SQ_TONE_BAD, t, "%s ended (%s)%s", instance, how,
                       hit_by_us(r) ? "" : said);

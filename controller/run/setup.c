@@ -217,6 +217,70 @@ void sq_stage_before(struct run *r)
 
 /* ---- edges ---- */
 
+/* ---- callers that run already: taken before their edges are declared ---- */
+
+static void next_selected(struct run *r);
+
+/* The r->item'th member of spec.<what>; NULL: no more. */
+static void *member_at(struct run *r, const char *what)
+{
+    json_t *all = json_object_get(r->spec, what);
+    void *it = json_object_iter(all);
+    for (size_t i = 0; i < r->item && it; i++)
+        it = json_object_iter_next(all, it);
+    return it;
+}
+
+static bool is_caller(const struct run *r, const char *service)
+{
+    const char *name;
+    json_t *edge;
+    json_object_foreach(json_object_get(r->spec, "edges"), name, edge)
+    {
+        if (strcmp(sq_json_str_or(edge, "from", ""), service) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void selected(void *arg, int status, json_t *body, const struct sq_err *e)
+{
+    struct run *r = arg;
+    (void)body;
+    if (r->ending)
+        return;
+    if (e) {
+        char what[200];
+        snprintf(what, sizeof(what), "intercepting the service %.150s",
+                 json_object_iter_key(member_at(r, "services")));
+        sq_run_failed(r, status, e, what);
+        return;
+    }
+    r->item++;
+    next_selected(r);
+}
+
+static void next_selected(struct run *r)
+{
+    void *it = member_at(r, "services");
+    while (it && (!json_object_get(json_object_iter_value(it), "select") || !is_caller(r, json_object_iter_key(it)))) {
+        r->item++;
+        it = member_at(r, "services");
+    }
+    if (!it) {
+        sq_run_next(r);
+        return;
+    }
+    json_t *body = json_pack("{s:s, s:O}", "name", json_object_iter_key(it), "select",
+                             json_object_get(json_object_iter_value(it), "select"));
+    sq_run_ask(r, "POST", "/services", body, selected);
+}
+
+void sq_stage_selected(struct run *r)
+{
+    next_selected(r);
+}
+
 /* "service:payments" becomes the addresses of its instances. */
 static json_t *addresses(struct run *r, const json_t *to)
 {
@@ -242,16 +306,6 @@ static json_t *addresses(struct run *r, const json_t *to)
 
 static void next_edge(struct run *r);
 
-/* The r->item'th member of spec.<what>; NULL: no more. */
-static void *member_at(struct run *r, const char *what)
-{
-    json_t *all = json_object_get(r->spec, what);
-    void *it = json_object_iter(all);
-    for (size_t i = 0; i < r->item && it; i++)
-        it = json_object_iter_next(all, it);
-    return it;
-}
-
 static void edge_made(void *arg, int status, json_t *body, const struct sq_err *e)
 {
     struct run *r = arg;
@@ -270,6 +324,8 @@ static void edge_made(void *arg, int status, json_t *body, const struct sq_err *
                             "delays_connect", json_object_get(body, "delays_connect"), "why",
                             json_object_get(body, "why"), "from", json_object_get(def, "from"));
     json_object_set_new(rec, "to", addresses(r, json_object_get(def, "to")));
+    if (json_object_get(body, "existing"))
+        json_object_set(rec, "existing", json_object_get(body, "existing"));
     sq_run_log(r, "edge", rec);
     r->item++;
     next_edge(r);
@@ -286,6 +342,8 @@ static void next_edge(struct run *r)
     json_t *body = json_pack("{s:s, s:s, s:s}", "name", json_object_iter_key(it), "from",
                              sq_json_str_or(def, "from", ""), "protocol", sq_json_str_or(def, "protocol", "auto"));
     json_object_set_new(body, "to", addresses(r, json_object_get(def, "to")));
+    if (json_object_get(def, "existing"))
+        json_object_set(body, "existing", json_object_get(def, "existing"));
     sq_run_ask(r, "POST", "/edges", body, edge_made);
 }
 

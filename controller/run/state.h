@@ -152,6 +152,7 @@ void sq_stage_info(struct run *r);
 void sq_stage_doctor(struct run *r);
 void sq_stage_create(struct run *r);
 void sq_stage_before(struct run *r);
+void sq_stage_selected(struct run *r); /* callers that run already */
 void sq_stage_edges(struct run *r);
 void sq_stage_services(struct run *r);
 

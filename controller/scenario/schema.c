@@ -64,10 +64,16 @@ static const struct sq_field select_fields[] = {
     NUMBER("pid", SQ_P_INT, 0, NULL, 2, 4194304, "a process id"),
     VALUE("pattern", SQ_P_STRING, 0, NULL, "an extended regular expression on the full command line"),
     NUMBER("port", SQ_P_INT, 0, NULL, 1, 65535, "whoever listens on this TCP port"),
+    VALUE("unit", SQ_P_STRING, 0, NULL, "who is in this systemd unit, also later: nginx.service"),
+    VALUE("cgroup", SQ_P_STRING, 0, NULL,
+          "who is in this cgroup2, also later, and below it: a path as /proc/PID/cgroup shows it"),
+    VALUE("container", SQ_P_STRING, 0, NULL,
+          "who is in this container, also later: its id, or its first 6 digits or more"),
     END,
 };
-static const struct sq_section selector = {"select", "Finds a service that exists already; one of pid, pattern, port.",
-                                           select_fields, sq_finish_select};
+static const struct sq_section selector = {
+    "select", "Finds a service that exists already; one of pid, pattern, port, unit, cgroup, container.", select_fields,
+    sq_finish_select};
 
 static const struct sq_field service_fields[] = {
     OTHER("command", SQ_F_TEXTS, 0, 1000,
@@ -87,10 +93,13 @@ static const struct sq_section service = {"service", "A service to start, or one
                                           sq_finish_service};
 
 static const struct sq_field edge_fields[] = {
-    VALUE("from", SQ_P_STRING, SQ_REQUIRED, NULL, "the caller: a service that the scenario starts"),
+    VALUE("from", SQ_P_STRING, SQ_REQUIRED, NULL, "the caller: a service that the scenario starts or selects"),
     OTHER("to", SQ_F_TEXTS, SQ_REQUIRED, 64,
           "the dependency: service:NAME, 127.0.0.1:5432, 10.0.0.0/8:5432, [::1]:80 or unix:/path"),
     CHOICE("protocol", 0, "auto", "auto|http|tcp", "how calls are counted; auto looks at the first bytes"),
+    CHOICE("existing", 0, NULL, "leave|reset|wait",
+           "of a selected caller: connections that were open before are left alone (default), reset, or waited for (10 "
+           "s)"),
     END,
 };
 static const struct sq_section edge = {"edge",

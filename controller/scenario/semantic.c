@@ -72,6 +72,27 @@ static void resolve_to(struct sq_norm *c, const struct sq_node *node, const json
     (void)json_object_set(edge, "to", out);
 }
 
+/* Of one that the scenario starts nothing is open before; one that runs already has no filter for Unix sockets. */
+static void check_caller(struct sq_norm *c, const char *name, const struct sq_node *node, bool selected,
+                         const json_t *edge)
+{
+    const struct sq_node *to = sq_node_get(node, "to");
+    const json_t *item;
+    size_t i;
+
+    if (!selected && strcmp(sq_json_str_or(edge, "existing", "leave"), "leave") != 0)
+        sq_diag_error(c->d, at_value(node, "existing"), "leave it out",
+                      "edge %s: a caller that the scenario starts has no connections from before", name);
+    json_array_foreach(json_object_get(edge, "to"), i, item)
+    {
+        if (selected && strncmp(json_string_value(item), "unix:", 5) == 0)
+            sq_diag_error(c->d, to->kind == SQ_N_LIST ? to->items[i]->pos : to->pos,
+                          "start the caller from the scenario: give it a command",
+                          "edge %s: calls of a service that exists already to a Unix socket can't be intercepted",
+                          name);
+    }
+}
+
 static void check_edges(struct sq_norm *c, const struct sq_node *nodes, const json_t *services, json_t *edges)
 {
     const char *name;
@@ -85,9 +106,8 @@ static void check_edges(struct sq_norm *c, const struct sq_node *nodes, const js
 
         if (!caller)
             sq_norm_no_such(c, at_value(node, "from"), "service", from, services);
-        else if (json_object_get(caller, "select"))
-            sq_diag_error(c->d, at_value(node, "from"), "start it from the scenario: give it a command",
-                          "edge %s: the calls of a service that exists already can't be intercepted", name);
+        else
+            check_caller(c, name, node, json_object_get(caller, "select") != NULL, edge);
         resolve_to(c, node, services, edge);
     }
 }
@@ -161,6 +181,17 @@ static void check_instance(struct sq_norm *c, const struct sq_node *target_node,
                       "service %s has only %lld instance%s", name, (long long)n, n == 1 ? "" : "s");
 }
 
+/* How many instances a selected caller has shows when it is looked for. */
+static void check_caller_instance(struct sq_norm *c, const struct sq_node *target_node, const json_t *target,
+                                  const char *name, const json_t *service)
+{
+    if (!json_object_get(service, "select"))
+        check_instance(c, target_node, target, name, service);
+    else if (sq_json_int_or(target, "instance", 0) < 0)
+        sq_diag_error(c->d, at_value(target_node, "instance"), "they are numbered from 0",
+                      "service %s has no instance %lld", name, (long long)sq_json_int_or(target, "instance", 0));
+}
+
 /* A service that exists already is known to the injector by its selector. */
 static void use_selector(json_t *target, const json_t *select)
 {
@@ -202,8 +233,8 @@ static void check_target(struct sq_norm *c, const struct sq_node *node, const js
     if (!e)
         sq_norm_no_such(c, at_value(target_node, "edge"), "edge", edge, edges);
     else if (json_object_get(target, "instance"))
-        check_instance(c, target_node, target, sq_json_str_or(e, "from", ""),
-                       json_object_get(services, sq_json_str_or(e, "from", "")));
+        check_caller_instance(c, target_node, target, sq_json_str_or(e, "from", ""),
+                              json_object_get(services, sq_json_str_or(e, "from", "")));
 }
 
 /* A process is hit or it is not. */

@@ -45,7 +45,8 @@ void sq_finish_select(struct sq_norm *c, const char *label, const struct sq_node
     if (n->kind != SQ_N_MAP)
         return;
     if (n->n != 1)
-        sq_diag_error(c->d, n->pos, "for example {port: 5432}", "%s: exactly one of pid, pattern and port", label);
+        sq_diag_error(c->d, n->pos, "for example {port: 5432}",
+                      "%s: exactly one of pid, pattern, port, unit, cgroup and container", label);
     if (json_object_get(o, "pattern"))
         sq_norm_regex(c, label, at_value(n, "pattern"), sq_json_str_or(o, "pattern", ""));
 }

@@ -41,7 +41,7 @@ static void no_such_fault(struct sq_norm *c, const char *label, const struct sq_
 /* Exactly one way to say which processes; `count` as the API has it. */
 static void process_target(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *target)
 {
-    static const char *const ways[] = {"service", "pid", "pattern", "port"};
+    static const char *const ways[] = {"service", "pid", "pattern", "port", "unit", "cgroup", "container"};
     const struct sq_node *node = sq_node_get(n, "target");
     int given = 0;
 
@@ -49,7 +49,8 @@ static void process_target(struct sq_norm *c, const char *label, const struct sq
         given += json_object_get(target, ways[i]) != NULL;
     if (given != 1)
         sq_diag_error(c->d, node ? node->pos : n->pos, "for example target: {service: payments, count: 1}",
-                      "%s: the target must be exactly one of service, pid, pattern and port", label);
+                      "%s: the target must be exactly one of service, pid, pattern, port, unit, cgroup and container",
+                      label);
     if (json_object_get(target, "instance") && !json_object_get(target, "service"))
         sq_diag_error(c->d, at_value(node, "instance"), NULL, "%s: \"instance\" goes with \"service\"", label);
     if (json_object_get(target, "instance") && json_object_get(target, "count"))

@@ -34,6 +34,9 @@ static const struct sq_param process_params[] = {
     {"pid", SQ_P_INT, 0, NULL, NULL, "a process id"},
     {"pattern", SQ_P_STRING, 0, NULL, NULL, "an extended regular expression on the full command line"},
     {"port", SQ_P_INT, 0, NULL, NULL, "whoever listens on this TCP port"},
+    {"unit", SQ_P_STRING, 0, NULL, NULL, "the processes of a systemd unit: nginx.service"},
+    {"cgroup", SQ_P_STRING, 0, NULL, NULL, "those in a cgroup2, as /proc/PID/cgroup shows it, and below it"},
+    {"container", SQ_P_STRING, 0, NULL, NULL, "those of a container: its id, or its first 6 digits or more"},
     {"count", SQ_P_COUNT, 0, NULL, NULL, "how many of the matches: 1, 30% or all (default 1; all for pid)"},
     SQ_PARAM_END,
 };
@@ -66,6 +69,7 @@ static const struct sq_param of_params[] = {
     {"pid", SQ_P_INT, 0, NULL, NULL, "a process id, with its descendants"},
     {"pattern", SQ_P_STRING, 0, NULL, NULL, "an extended regular expression on the full command line"},
     {"port", SQ_P_INT, 0, NULL, NULL, "whoever listens on this TCP port"},
+    {"unit", SQ_P_STRING, 0, NULL, NULL, "a systemd unit: nginx.service"},
     {"cgroup", SQ_P_STRING, 0, NULL, NULL, "a cgroup2 path, as /proc/PID/cgroup shows it, and what is below it"},
     {"container", SQ_P_STRING, 0, NULL, NULL, "a container's id, or its first 6 digits or more"},
     SQ_PARAM_END,

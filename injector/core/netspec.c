@@ -268,7 +268,7 @@ static int check_groups(const json_t *target, const char *which, const struct at
 
 static int check_of(const json_t *target, const struct at *at, struct sq_err *e)
 {
-    static const char *const ways[] = {"service", "pid", "pattern", "port", "cgroup", "container"};
+    static const char *const ways[] = {"service", "pid", "pattern", "port", "unit", "cgroup", "container"};
     const json_t *of = json_object_get(target, "of");
     int given = 0, r;
 
@@ -279,7 +279,8 @@ static int check_of(const json_t *target, const struct at *at, struct sq_err *e)
         given += json_object_get(of, ways[i]) != NULL;
     if (given != 1)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL,
-                          "\"of\" must be exactly one of service, pid, pattern, port, cgroup and container");
+                          "\"of\" must be exactly one of service, pid, pattern, port, unit, cgroup and "
+                          "container");
     if (json_object_get(of, "instance") && !json_object_get(of, "service"))
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"instance\" goes with \"service\"");
     r = check_number(of, "pid", 2, INT32_MAX, "of", at, e);

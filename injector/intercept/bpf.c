@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "intercept/follow.h"
 #include "intercept/priv.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
@@ -40,18 +41,24 @@ static int refuse(struct sq_err *e, int rc, const char *what)
     return rc;
 }
 
+void sq_bpf_quiet(void)
+{
+    (void)libbpf_set_print(quiet);
+}
+
 int sq_bpf_try(struct sq_err *e)
 {
     struct edge *skel;
     int rc;
 
-    libbpf_set_print(quiet);
+    sq_bpf_quiet();
     skel = edge__open();
     if (!skel)
         return refuse(e, -errno, "cannot open the programs");
     (void)bpf_map__set_max_entries(skel->maps.flows, 1); /* only whether it loads is asked */
     (void)bpf_map__set_max_entries(skel->maps.peers, 64);
     (void)bpf_map__set_max_entries(skel->maps.tallies, 1);
+    (void)bpf_map__set_max_entries(skel->maps.tgids, 1);
     rc = edge__load(skel);
     edge__destroy(skel);
     return rc < 0 ? refuse(e, rc, "cannot load the programs") : 0;
@@ -190,7 +197,7 @@ static int reuse(struct edge *s, const struct sq_bpf *b)
     return rc ? rc : bpf_map__reuse_fd(s->maps.peers, b->fd[SQ_M_PEERS]);
 }
 
-static int load(struct sq_intercept *ic, struct sq_caller *c, struct sq_err *e)
+static int load(struct sq_intercept *ic, struct sq_caller *c, const struct sq_follow *f, struct sq_err *e)
 {
     struct edge *s = edge__open();
     int rc;
@@ -201,7 +208,10 @@ static int load(struct sq_intercept *ic, struct sq_caller *c, struct sq_err *e)
     s->rodata->caller_id = c->id;
     s->rodata->caller_slot = c->slot;
     s->rodata->netns_cookie = ic->netns_cookie;
+    s->rodata->by_tgid = f != NULL;
     rc = reuse(s, &ic->bpf);
+    if (rc == 0)
+        rc = f ? bpf_map__reuse_fd(s->maps.tgids, sq_follow_map(f)) : bpf_map__set_max_entries(s->maps.tgids, 1);
     rc = rc ? rc : edge__load(s);
     return rc < 0 ? refuse(e, rc, "cannot load the programs") : 0;
 }
@@ -219,16 +229,18 @@ static int link_all(struct edge *s, int cgroup_fd, struct bpf_link **links, stru
     return 0;
 }
 
-int sq_bpf_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, struct sq_err *e)
+int sq_bpf_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, const struct sq_follow *f,
+                  struct sq_err *e)
 {
     struct sq_matcher m[SQ_MATCHERS];
     struct bpf_link *links[N_PROGS] = {0};
-    int fds[N_PROGS], rc;
+    int fds[N_PROGS + SQ_FOLLOW_LINKS], rc;
+    size_t n_fds = N_PROGS;
 
     c->bpf = calloc(1, sizeof(*c->bpf));
     if (!c->bpf)
         return sq_err(e, -ENOMEM, "out of memory");
-    rc = load(ic, c, e);
+    rc = load(ic, c, f, e);
     if (rc == 0) {
         sq_bpf_matchers(c, m, sq_edge_matchers(ic, c, m));
         rc = link_all(c->bpf->skel, cgroup_fd, links, e);
@@ -239,7 +251,11 @@ int sq_bpf_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, s
 
         for (size_t i = 0; i < N_PROGS; i++)
             fds[i] = bpf_link__fd(links[i]);
-        rc = sq_link_send(ic, msg, fds, N_PROGS, e);
+        if (f) {
+            sq_follow_links(f, fds + N_PROGS);
+            n_fds += SQ_FOLLOW_LINKS;
+        }
+        rc = sq_link_send(ic, msg, fds, n_fds, e);
     }
     for (size_t i = 0; i < N_PROGS; i++)
         (void)bpf_link__destroy(links[i]); /* ours only: the proxy has its own descriptors now */

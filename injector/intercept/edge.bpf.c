@@ -1,5 +1,6 @@
-/* The connect and getpeername hooks of one caller (cgroup-BPF). One object is loaded per instance; the maps are shared
- * among all of them, the destinations (bss) are its own. Loaded from user space only, never pinned. */
+/* The connect and getpeername hooks of one caller (cgroup-BPF). One object is loaded per instance, or for all instances
+ * of a service of processes that ran before (by_tgid); the maps are shared among all of them, the destinations (bss)
+ * are its own. Loaded from user space only, never pinned. */
 #include <linux/bpf.h>
 
 #include <bpf/bpf_helpers.h>
@@ -7,6 +8,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 
+#include "intercept/caller.bpf.h"
 #include "intercept/match.bpf.h"
 #include "intercept/rules.h"
 
@@ -19,8 +21,6 @@ struct sock_common {
     unsigned char skc_ipv6only : 1;
 } __attribute__((preserve_access_index));
 
-const volatile __u32 caller_id = 0;
-const volatile __u32 caller_slot = 0;
 const volatile __u64 netns_cookie = 0; /* of the proxy; 0: unknown */
 
 struct {
@@ -82,7 +82,15 @@ static __always_inline struct sq_tally_cell *sq_cell(struct sq_tally *unused, __
     return t ? &t->of[slot & (SQ_TALLY_CALLERS - 1)] : 0;
 }
 
-static __always_inline void tell(__u64 now, __u32 edge, const struct sq_decision *d, struct sq_edge_counts *c)
+/* On its way to the proxy already: the hook of another caller, further down in the tree of cgroups, has it. */
+static __always_inline int is_taken(const struct call *k)
+{
+    return k->a[0] == 0 && k->a[1] == 0 && k->a[2] == bpf_htonl(0xffff) &&
+           (bpf_ntohl(k->a[3]) & 0xffff0000) == SQ_NET_BPF && bpf_map_lookup_elem(&peers, &k->cookie);
+}
+
+static __always_inline void tell(__u64 now, __u32 caller, __u32 edge, const struct sq_decision *d,
+                                 struct sq_edge_counts *c)
 {
     struct sq_hook_event *ev = bpf_ringbuf_reserve(&hooks, sizeof(*ev), 0);
 
@@ -91,7 +99,7 @@ static __always_inline void tell(__u64 now, __u32 edge, const struct sq_decision
         return;
     }
     ev->t_ns = now;
-    ev->caller = caller_id;
+    ev->caller = caller;
     ev->edge = edge;
     ev->err = d->err;
     ev->rule = d->rule;
@@ -117,7 +125,7 @@ static __always_inline int write_flow(const struct call *k, const struct sq_deci
         return 0;
     fa = (__u32 *)(void *)f->addr;
     f->t_ns = now;
-    f->caller = caller_id;
+    f->caller = k->caller;
     f->edge = edge;
     f->port = (__u16)k->port;
     f->hits = (__u8)d->hits;
@@ -148,6 +156,8 @@ static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct cal
     __u32 slot = 0, idx;
     __u64 now;
 
+    if (is_taken(k))
+        return 1;
     if (!match(k, &slot)) {
         bpf_map_delete_elem(&peers, &k->cookie);
         return 1;
@@ -160,10 +170,10 @@ static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct cal
     now = bpf_ktime_get_ns();
     if (netns_cookie && bpf_get_netns_cookie(ctx) != netns_cookie)
         bypass = 1;
-    sq_decide(cfg, 0, caller_slot, bypass, &d);
+    sq_decide(cfg, 0, k->slot, bypass, &d);
     if (d.go == SQ_GO_FAIL) {
         __sync_fetch_and_add(&c->failed, 1);
-        tell(now, cfg->id, &d, c);
+        tell(now, k->caller, cfg->id, &d, c);
         bpf_set_retval(-(int)d.err);
         return 0;
     }
@@ -190,7 +200,7 @@ int sq_connect4(struct bpf_sock_addr *ctx)
     __u32 to = 0, port = 0;
     int rc;
 
-    if (ctx->type != SOCK_STREAM)
+    if (ctx->type != SOCK_STREAM || !is_caller(&k))
         return 1;
     k.a[2] = bpf_htonl(0xffff);
     k.a[3] = ctx->user_ip4;
@@ -232,7 +242,7 @@ int sq_connect6(struct bpf_sock_addr *ctx)
     __u32 to = 0, port = 0;
     int rc;
 
-    if (ctx->type != SOCK_STREAM)
+    if (ctx->type != SOCK_STREAM || !is_caller(&k))
         return 1;
     k.a[0] = ctx->user_ip6[0];
     k.a[1] = ctx->user_ip6[1];

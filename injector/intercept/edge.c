@@ -4,7 +4,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "intercept/existing.h"
 #include "intercept/priv.h"
+#include "intercept/running.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 
@@ -131,6 +133,35 @@ static int parse_edge(struct sq_intercept *ic, const char *run_id, const json_t 
     return rc;
 }
 
+static int parse_existing(struct sq_edge *edge, const json_t *def, struct sq_err *e)
+{
+    static const char *const names[] = {"leave", "reset", "wait"};
+    const char *how = sq_json_str_or(def, "existing", "leave");
+    size_t i = 0;
+
+    while (i < SQ_COUNT(names) && strcmp(how, names[i]) != 0)
+        i++;
+    if (i == SQ_COUNT(names))
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: existing must be leave, reset or wait", edge->name);
+    edge->existing = (enum sq_existing_how)i;
+    if (sq_running_find(edge->ic, edge->run, edge->from)) {
+        if (!edge->unix_dest)
+            return 0;
+        sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP,
+                   "edge %s: calls of a running program to a Unix socket can't be taken "
+                   "by cgroup-BPF",
+                   edge->name);
+        sq_err_hint(e, "let the scenario start the caller (command)");
+        return -EOPNOTSUPP;
+    }
+    if (edge->existing == SQ_EXISTING_LEAVE)
+        return 0;
+    sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: %s has no connections yet that could be %s", edge->name, edge->from,
+               edge->existing == SQ_EXISTING_RESET ? "reset" : "waited for");
+    sq_err_hint(e, "`existing` is for callers that are selected, and declared before their edges");
+    return -EINVAL;
+}
+
 /* Is BPF there? Asked once. Without it the edges' rules live in memory of our own. */
 static int choose_bpf(struct sq_intercept *ic, struct sq_err *e)
 {
@@ -147,6 +178,16 @@ static int choose_bpf(struct sq_intercept *ic, struct sq_err *e)
     ic->counts = calloc(SQ_EDGES, sizeof(*ic->counts));
     ic->cfg_len = ic->counts_len = 0;
     return ic->cfg && ic->counts ? sq_tally_open(ic, e) : sq_err(e, -ENOMEM, "out of memory");
+}
+
+int sq_edge_need_bpf(struct sq_intercept *ic, struct sq_err *e)
+{
+    int rc = choose_bpf(ic, e);
+
+    if (rc < 0 || ic->bpf_ok)
+        return rc;
+    return sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP,
+                      "calls of programs that run already are taken by cgroup-BPF: %s", ic->bpf_why);
 }
 
 static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *e)
@@ -219,6 +260,7 @@ int sq_edge_declare(struct sq_intercept *ic, const char *run_id, uid_t uid, cons
     edge->uid = uid;
     edge->hole.fd = edge->hole.fill = -1;
     rc = parse_edge(ic, run_id, def, edge, e);
+    rc = rc ? rc : parse_existing(edge, def, e);
     if (rc < 0)
         return rc;
     while (slot < SQ_EDGES && ic->edge[slot])
@@ -279,7 +321,7 @@ static void keep_name(struct sq_intercept *ic, struct sq_edge *edge)
     }
 }
 
-static void edge_remove(struct sq_edge *edge)
+void sq_edge_drop(struct sq_edge *edge)
 {
     struct sq_intercept *ic = edge->ic;
     cleanup_json json_t *msg = json_pack("{s:s,s:I}", "op", "unedge", "id", (json_int_t)edge->id);
@@ -299,11 +341,13 @@ int sq_edge_drop_run(struct sq_intercept *ic, const char *run_id, struct sq_err 
 {
     (void)e;
     sq_ic_flush(ic);
+    sq_existing_cancel(ic, run_id);
+    sq_running_drop_run(ic, run_id);
     for (uint32_t i = 0; i < SQ_CALLERS; i++)
         if (ic->caller[i] && strcmp(ic->caller[i]->run, run_id) == 0)
             sq_intercept_disarm(ic, run_id, ic->caller[i]->instance);
     for (uint32_t i = 0; i < SQ_EDGES; i++)
         if (ic->edge[i] && strcmp(ic->edge[i]->run, run_id) == 0)
-            edge_remove(ic->edge[i]);
+            sq_edge_drop(ic->edge[i]);
     return 0;
 }

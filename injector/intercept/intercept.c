@@ -12,7 +12,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "intercept/existing.h"
 #include "intercept/priv.h"
+#include "intercept/running.h"
 #include "intercept/supervise.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
@@ -128,6 +130,7 @@ static void on_tick(uv_timer_t *t)
 {
     struct sq_intercept *ic = t->data;
 
+    sq_running_tick(ic);
     for (uint32_t i = 0; i < SQ_EDGES; i++) {
         struct sq_edge *edge = ic->edge[i];
 
@@ -198,7 +201,7 @@ void sq_ic_flush_soon(struct sq_intercept *ic)
         (void)uv_timer_start(ic->flush, on_flush, FLUSH_MS, 0);
 }
 
-static uv_timer_t *new_timer(struct sq_intercept *ic)
+uv_timer_t *sq_ic_new_timer(struct sq_intercept *ic)
 {
     uv_timer_t *t = calloc(1, sizeof(*t));
 
@@ -210,7 +213,7 @@ static uv_timer_t *new_timer(struct sq_intercept *ic)
     return t;
 }
 
-static void end_timer(uv_timer_t **t)
+void sq_ic_end_timer(uv_timer_t **t)
 {
     if (*t)
         uv_close((uv_handle_t *)*t, on_closed);
@@ -219,9 +222,9 @@ static void end_timer(uv_timer_t **t)
 
 static int start_timers(struct sq_intercept *ic, struct sq_err *e)
 {
-    ic->tick = new_timer(ic);
-    ic->flush = new_timer(ic);
-    ic->look = new_timer(ic);
+    ic->tick = sq_ic_new_timer(ic);
+    ic->flush = sq_ic_new_timer(ic);
+    ic->look = sq_ic_new_timer(ic);
     if (!ic->tick || !ic->flush || !ic->look)
         return sq_err(e, -ENOMEM, "out of memory");
     (void)uv_timer_start(ic->tick, on_tick, 1000, 1000);
@@ -258,9 +261,9 @@ int sq_intercept_new(const struct sq_intercept_opts *o, struct sq_intercept **ou
     if (rc < 0) {
         bool open = ic->handles > 0; /* then the last handle to close frees it */
 
-        end_timer(&ic->tick);
-        end_timer(&ic->flush);
-        end_timer(&ic->look);
+        sq_ic_end_timer(&ic->tick);
+        sq_ic_end_timer(&ic->flush);
+        sq_ic_end_timer(&ic->look);
         ic->freed = nobody_waits;
         if (!open)
             free_all(ic);
@@ -329,12 +332,14 @@ void sq_intercept_free(struct sq_intercept *ic, void (*done)(void *arg), void *a
     for (uint32_t i = 0; i < SQ_EDGES; i++)
         if (ic->edge[i])
             (void)sq_edge_drop_run(ic, ic->edge[i]->run, NULL);
+    sq_existing_cancel(ic, NULL);
+    sq_running_drop_run(ic, NULL);
     sq_supervise_end_all(ic);
     sq_link_stop(ic, true);
     sq_bpf_close(ic);
-    end_timer(&ic->flush);
-    end_timer(&ic->look);
-    end_timer(&ic->tick);
+    sq_ic_end_timer(&ic->flush);
+    sq_ic_end_timer(&ic->look);
+    sq_ic_end_timer(&ic->tick);
 }
 
 static struct sq_caller *find_caller(struct sq_intercept *ic, const char *run, const char *instance)
@@ -394,7 +399,7 @@ static void drop_stand_ins(struct sq_caller *c)
     c->n_unix = 0;
 }
 
-static int tell_caller(struct sq_caller *c, struct sq_err *e)
+int sq_ic_tell_caller(struct sq_caller *c, struct sq_err *e)
 {
     cleanup_json json_t *msg =
         json_pack("{s:s,s:I,s:s}", "op", "caller", "id", (json_int_t)c->id, "instance", c->instance);
@@ -425,7 +430,7 @@ static int arm(struct sq_caller *c, int cgroup_fd, struct sq_arming *out, struct
     if (by_bpf && cgroup_fd < 0)
         sq_ic_warn(ic, c->run, "%s has no cgroup of its own: its calls are taken by seccomp", c->instance);
     if (rc == 0)
-        rc = c->with_bpf ? sq_bpf_attach(ic, c, cgroup_fd, e) : tell_caller(c, e);
+        rc = c->with_bpf ? sq_bpf_attach(ic, c, cgroup_fd, NULL, e) : sq_ic_tell_caller(c, e);
     if (rc == 0 && c->seccomp) {
         rc = sq_filter_build(&out->filter, &out->filter_len, e);
         out->seccomp = rc == 0;
@@ -442,8 +447,8 @@ static bool has_edges(const struct sq_intercept *ic, const struct sq_caller *c)
     return false;
 }
 
-static int new_caller(struct sq_intercept *ic, const char *run_id, const char *service, const char *instance,
-                      struct sq_caller **out, struct sq_err *e)
+int sq_ic_new_caller(struct sq_intercept *ic, const char *run_id, const char *service, const char *instance,
+                     struct sq_caller **out, struct sq_err *e)
 {
     struct sq_caller *c = calloc(1, sizeof(*c));
     uint32_t slot;
@@ -466,6 +471,14 @@ static int new_caller(struct sq_intercept *ic, const char *run_id, const char *s
     return 0;
 }
 
+void sq_ic_enter_caller(struct sq_caller *c)
+{
+    c->id = (++c->ic->next_caller * SQ_CALLERS) | c->slot;
+    c->armed = true;
+    c->ic->slot_last[c->slot] = c->id;
+    c->ic->caller[c->slot] = c;
+}
+
 int sq_intercept_arm(struct sq_intercept *ic, const char *run_id, const char *service, const char *instance,
                      int cgroup_fd, struct sq_arming *out, struct sq_err *e)
 {
@@ -474,15 +487,12 @@ int sq_intercept_arm(struct sq_intercept *ic, const char *run_id, const char *se
 
     memset(out, 0, sizeof(*out));
     sq_intercept_disarm(ic, run_id, instance);
-    rc = new_caller(ic, run_id, service, instance, &c, e);
+    rc = sq_ic_new_caller(ic, run_id, service, instance, &c, e);
     if (rc < 0 || !has_edges(ic, c) || ic->link.dead) {
         free(c);
         return rc; /* a dead proxy: calls go direct */
     }
-    c->id = (++ic->next_caller * SQ_CALLERS) | c->slot;
-    c->armed = true;
-    ic->slot_last[c->slot] = c->id;
-    ic->caller[c->slot] = c;
+    sq_ic_enter_caller(c);
     rc = arm(c, cgroup_fd, out, e);
     if (rc < 0) {
         free(out->filter);

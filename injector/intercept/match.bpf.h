@@ -16,6 +16,7 @@ struct call {
     __u32 family; /* of the socket */
     __u32 port;   /* as in ctx */
     __u64 cookie;
+    __u32 caller, slot; /* whose it is (caller.bpf.h) */
 };
 
 /* Written by squalld while the hooks run: a matcher first, then the count. */

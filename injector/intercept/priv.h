@@ -18,6 +18,9 @@
 #define SQ_RULE_HISTORY 64 /* rules of an edge whose events may still arrive */
 #define SQ_NAME_MAX 80
 
+/* What becomes of connections that were open before an edge was armed. */
+enum sq_existing_how { SQ_EXISTING_LEAVE, SQ_EXISTING_RESET, SQ_EXISTING_WAIT };
+
 /* One fault on one edge, as asked. */
 struct sq_edge_fault {
     char id[32];
@@ -43,6 +46,7 @@ struct sq_edge {
     bool has_tcp;
     struct sq_hole hole; /* only when no SYN can be held */
     bool hole_shut;
+    enum sq_existing_how existing;
     struct sq_edge_fault fault[SQ_EDGE_FAULTS];
     struct {
         uint32_t number;
@@ -58,6 +62,8 @@ struct sq_edge {
 };
 
 struct sq_bpf_caller; /* bpf.c: one loaded object */
+struct sq_follow;     /* follow.h */
+struct sq_running;    /* running.h: a service of processes that ran before */
 
 /* A Unix listener of the proxy that stands for one edge of one caller. */
 struct sq_stand_in {
@@ -77,6 +83,7 @@ struct sq_caller {
     struct sq_stand_in *unix_edge;
     size_t n_unix;
     bool warned;
+    struct sq_running *running; /* it ran before; NULL: launched */
     struct sq_caller *next; /* of the disarmed */
 };
 
@@ -132,6 +139,8 @@ struct sq_intercept {
     struct sq_edge *gone_edges; /* newest first */
     uint32_t next_edge, next_caller, next_rule, next_slot;
     struct sq_supervisor *sups;
+    struct sq_running *running;
+    struct sq_settling *settling; /* existing.c: edges that wait for connections to end */
     uv_timer_t *tick, *flush, *look;
     int diag; /* sock_diag socket; -1: not open */
     TAILQ_HEAD(, sq_holed) holed;
@@ -151,6 +160,13 @@ uv_poll_t *sq_ic_poll(struct sq_intercept *ic, int fd, int events, uv_poll_cb cb
 void sq_ic_unpoll(struct sq_intercept *ic, uv_poll_t **p);            /* stops now, frees later */
 struct sq_caller *sq_ic_caller(struct sq_intercept *ic, uint32_t id); /* armed or gone; NULL */
 struct sq_edge *sq_ic_edge(struct sq_intercept *ic, uint32_t id);
+uv_timer_t *sq_ic_new_timer(struct sq_intercept *ic); /* data: ic; NULL: no memory */
+void sq_ic_end_timer(uv_timer_t **t);
+/* *OUT is the callee's to free, also on error; it has no id and is in no table yet. */
+int sq_ic_new_caller(struct sq_intercept *ic, const char *run_id, const char *service, const char *instance,
+                     struct sq_caller **out, struct sq_err *e);
+void sq_ic_enter_caller(struct sq_caller *c); /* it is armed, and has an id */
+int sq_ic_tell_caller(struct sq_caller *c, struct sq_err *e); /* the proxy, of one without links */
 void sq_ic_flush_soon(struct sq_intercept *ic);
 void sq_ic_flush(struct sq_intercept *ic); /* failed connects to the evidence, now */
 void sq_ic_proxy_died(struct sq_intercept *ic, const char *why);
@@ -177,7 +193,10 @@ void sq_incoming_flush(struct sq_edge *edge); /* what was gathered of those */
 int sq_bpf_try(struct sq_err *e); /* load the programs, and forget them */
 int sq_bpf_open(struct sq_intercept *ic, struct sq_err *e);
 void sq_bpf_close(struct sq_intercept *ic);
-int sq_bpf_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, struct sq_err *e);
+/* F: the callers are the processes that it follows, this one among them; NULL: whoever is in the cgroup. */
+int sq_bpf_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, const struct sq_follow *f,
+                  struct sq_err *e);
+void sq_bpf_quiet(void); /* libbpf says nothing on its own */
 void sq_bpf_matchers(struct sq_caller *c, const struct sq_matcher *m, uint32_t n);
 void sq_bpf_detach(struct sq_caller *c);
 int sq_bpf_read(struct sq_intercept *ic, uint32_t slot, struct sq_edge_cfg *out, struct sq_err *e);
@@ -215,6 +234,8 @@ void sq_wait_leave(struct sq_waits *waits);
 int sq_upstream_connect(const struct sq_edge *edge);
 
 /* edge.c */
+int sq_edge_need_bpf(struct sq_intercept *ic, struct sq_err *e); /* the maps are there, or why not */
+void sq_edge_drop(struct sq_edge *edge);
 void sq_edge_free(struct sq_edge *edge);
 uint32_t sq_edge_matchers(struct sq_intercept *ic, const struct sq_caller *c, struct sq_matcher *out);
 /* tally.c: where rules count their calls */

@@ -9,7 +9,7 @@
 
 #include "cgroup.h"
 #include "net/match.h"
-#include "net/netns.h"
+#include "select.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/proc.h"
@@ -144,43 +144,21 @@ static int of_processes(struct sq_fault *f, const json_t *of, struct sq_match *m
     return r;
 }
 
-static int of_cgroup(const char *text, struct sq_match *m, struct sq_err *e)
+static int of_cgroup(const json_t *of, struct sq_match *m, json_t *hit, struct sq_err *e)
 {
     char path[SQ_CGROUP_MAX];
-    int r = sq_cgroup_find(text, path, sizeof path, e);
+    json_t *what = NULL;
+    int r = sq_select_cgroup(of, path, sizeof path, &what, e);
 
+    if (r == 0 && hit && what)
+        (void)json_array_append(hit, what);
+    json_decref(what);
     return r ? r : add_of(m, path, e);
-}
-
-/* The directory whose name has the container's id; what the runtime makes below it belongs to it. */
-static int of_container(const char *id, struct sq_match *m, json_t *hit, struct sq_err *e)
-{
-    char path[SQ_CGROUP_MAX], full[80];
-    pid_t pid = 0;
-    char *at;
-    int r = sq_container_find(id, full, sizeof full, &pid, e);
-
-    r = r ? r : sq_cgroup_of(pid, path, sizeof path, e);
-    if (r < 0)
-        return r;
-    at = strstr(path, full);
-    if (!at) {
-        sq_err_cls(e, SQ_C_UNSUPPORTED, -ENOENT, "container %.12s has no cgroup2 of its own (it is in %.200s)", full,
-                   path);
-        sq_err_hint(e, "its traffic can be told apart in its own network namespace: namespace: container:%.12s", full);
-        return -ENOENT;
-    }
-    at += strcspn(at, "/");
-    *at = '\0';
-    if (hit)
-        (void)json_array_append_new(hit, json_pack("{s:s,s:i}", "container", full, "pid", (int)pid));
-    return add_of(m, path, e);
 }
 
 int sq_match_of(struct sq_fault *f, struct sq_match *m, json_t *hit, json_t *notes, struct sq_err *e)
 {
     const json_t *of = json_object_get(f->target, "of");
-    const char *cgroup = sq_json_str_or(of, "cgroup", NULL), *container = sq_json_str_or(of, "container", NULL);
     int r;
 
     if (!of)
@@ -188,12 +166,7 @@ int sq_match_of(struct sq_fault *f, struct sq_match *m, json_t *hit, json_t *not
     free(m->of);
     m->of = NULL;
     m->n_of = 0;
-    if (cgroup)
-        r = of_cgroup(cgroup, m, e);
-    else if (container)
-        r = of_container(container, m, hit, e);
-    else
-        r = of_processes(f, of, m, hit, e);
+    r = sq_select_is_cgroup(of) ? of_cgroup(of, m, hit, e) : of_processes(f, of, m, hit, e);
     for (size_t i = 0; r == 0 && notes && i < m->n_of; i++)
         (void)json_array_append_new(notes, json_sprintf("only sockets made in the cgroup %s", m->of[i].path));
     return r < 0 ? sq_err_prefix(e, "of") : 0;
