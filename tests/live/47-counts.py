@@ -86,7 +86,7 @@ class Place:
         before = len(self.rig.calls())
         got = self.do(code)
         until("the calls are in the evidence", lambda: len(self.rig.calls()) >= before + n)
-        calls = self.rig.calls()[before:]
+        calls = sorted(self.rig.calls()[before:])  # by their start: a delayed one ends late
         assert len(calls) == n, calls
         return [c[6] for c in calls], got
 
@@ -158,7 +158,7 @@ def requests_of_a_kept_connection(run_dir, mode):
         f = p.rig.fault("call/latency", {"delay": "150ms"}, every=2)
         marks, got = p.marked("result = kept(9)", 9)
         assert marks == ["", f["fault"]] * 4 + [""] and all(e == 0 for e, _ in got), (marks, got)
-        assert all(ms >= 145 for _, ms in got[1::2]), got
+        assert all(ms >= 145 for _, ms in got[1::2]), (marks, got)
         end = p.end_of(f)
         assert end["seen"] == 9 and end["hits"] == 4, end
         # The very first one is its connect's: held once, counted once. Others of the same edge count for themselves.
@@ -216,16 +216,18 @@ def connections_that_are_not_http(run_dir, mode):
     threading.Thread(target=serve, daemon=True).start()
     p = Place(run_dir, mode, srv.getsockname()[1], protocol="tcp")
     talk = ("def talk():\n    c = socket.create_connection(('127.0.0.1', PORT), 10)\n    t0 = time.monotonic(); n = 0\n"
-            "    for _ in range(3):\n        c.sendall(b'ping')\n        b = c.recv(100)\n        n += len(b)\n"
+            "    try:\n        for _ in range(3):\n            c.sendall(b'ping'); b = c.recv(100); n += len(b)\n"
+            "            if not b: break\n    except OSError: pass\n"  # it sends to one that was cut off
             "    c.close(); return [n, (time.monotonic() - t0) * 1000]\n")
     f = p.rig.fault("call/latency", {"delay": "60ms"}, every=2)
     marks, got = p.marked(talk + "result = [talk() for _ in range(6)]", 6)
-    assert marks == ["", f["fault"]] * 3 and all(n == 12 for n, _ in got) and all(ms >= 175 for _, ms in got[1::2]), got
+    assert marks == ["", f["fault"]] * 3 and all(n == 12 for n, _ in got), (marks, got)
+    assert all(ms >= 175 for _, ms in got[1::2]), got
     end = p.end_of(f)
     assert end["seen"] == 6 and end["hits"] == 3, end
     # All have ended: an open one would be the first to count.
     f = p.rig.fault("call/limit_data", {"bytes": 6, "stream": "downstream"}, after=1, first=2)
-    got = p.do(talk.replace("n += len(b)", "n += len(b)\n        if not b: break") + "result = [talk()[0] for _ in range(5)]")
+    got = p.do(talk + "result = [talk()[0] for _ in range(5)]")
     assert got == [12, 6, 6, 12, 12], got
     end = p.end_of(f)
     assert end["seen"] == 5 and end["hits"] == 2 and end["acts"] == 2, end
