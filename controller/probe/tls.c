@@ -38,6 +38,15 @@ static int on_session(SSL *ssl, SSL_SESSION *session)
     return 1; /* the reference is ours now */
 }
 
+/* A connection that ends without close_notify may have been cut by anybody (RFC 8446, 6.1). OpenSSL would call that an
+ * error and never resume its session again, which many servers do not deserve: so it is told to take it for an end, and
+ * which of the two it was is noted here. */
+static void on_info(const SSL *ssl, int where, int what)
+{
+    if (where == SSL_CB_READ_ALERT && (what & 0xff) == SSL_AD_CLOSE_NOTIFY)
+        SSL_set_app_data((SSL *)(uintptr_t)ssl, SSL_get_SSL_CTX(ssl)); /* not NULL */
+}
+
 /* "h2", "http/1.1" -> the list in its wire form (RFC 7301, 3.1). */
 static int set_alpn(struct sq_tls *t, const json_t *list, const char *own, struct sq_err *e)
 {
@@ -92,6 +101,7 @@ int sq_tls_new(const json_t *options, const char *host, const char *alpn, struct
                                        SSL_MODE_RELEASE_BUFFERS);
     (void)SSL_CTX_set_min_proto_version(t->ctx, TLS1_2_VERSION);
     (void)SSL_CTX_set_options(t->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
+    SSL_CTX_set_info_callback(t->ctx, on_info);
     SSL_CTX_set_verify(t->ctx, t->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
     (void)SSL_CTX_set_session_cache_mode(t->ctx, t->resume ? SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL
                                                            : SSL_SESS_CACHE_OFF);
@@ -150,7 +160,7 @@ static int outcome(SSL *ssl, int rc)
     case SSL_ERROR_WANT_WRITE:
         return -EAGAIN;
     case SSL_ERROR_ZERO_RETURN:
-        return 0;
+        return SSL_get_app_data(ssl) ? 0 : -ECONNRESET;
     case SSL_ERROR_SYSCALL:
         return saved ? -saved : -ECONNRESET;
     default:

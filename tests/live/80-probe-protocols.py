@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import socketserver
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -201,6 +202,42 @@ def test_http(d, pems, ports):
         die("HTTP/2: %s %s" % (connections(d, "/h2"), connections(d, "/h2c")))
     if connections(d, "/sni")[3] != {"shop.test"} or connections(d, "/tls")[3] - {"", "-"}:
         die("SNI: %s %s" % (connections(d, "/sni"), connections(d, "/tls")))
+
+
+def test_truncated(pems):
+    """An answer whose length only the end of the connection tells (RFC 9112, 8): over TLS it is whole only with a
+    close_notify, else anybody could have cut it (RFC 8446, 6.1)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pems["server.pem"], pems["server.key"])
+
+    class Until(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.settimeout(2)
+            with context.wrap_socket(self.request, server_side=True) as s:
+                path = s.recv(4096).split()[1]
+                s.sendall(b"HTTP/1.1 200 OK\r\n%s\r\nsome of it" % (b"Content-Length: 10\r\n" if path == b"/known" else b""))
+                if path == b"/whole":
+                    try:
+                        s.unwrap()
+                    except (OSError, ssl.SSLError):
+                        pass  # the client's own is not waited for
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads, allow_reuse_address, request_queue_size = True, True, 128
+
+        def handle_error(self, *args):
+            pass
+
+    with Server(("127.0.0.1", 0), Until) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        at = "https://127.0.0.1:%d" % server.server_address[1]
+        o = probe({path: ({"url": at + "/" + path, "tls": {"ca": pems["ca.pem"]}, "timeout": 10_000_000_000}, {"rate": 30.0})
+                   for path in ("whole", "cut", "known")})
+        server.shutdown()
+    for path, name in (("whole", "ok"), ("known", "ok"), ("cut", "reset")):
+        got = o[path]["ok"] if name == "ok" else o[path]["bad"].get(name, 0)
+        if o[path]["planned"] < 20 or got != o[path]["planned"]:
+            die("TLS, length unknown, %s: %s" % (path, o[path]))
 
 
 def test_streams(ports):
@@ -436,6 +473,7 @@ def main():
         pems = certificates(d)
         nginx(d, pems, ports)
         test_http(d, pems, ports)
+        test_truncated(pems)
         test_streams(ports)
         test_bytes(ports)
         test_no_pipelining()
