@@ -1,10 +1,12 @@
 /* retries: a caller tries again, but not without end, not all at once, and not so often that it makes things worse.
  *
  * Attempts of one request are known when calls carry a trace id (traced): they are counted per id, divided by what one
- * request makes in steady state. Most of those that were hit may carry none all the same: connects that were held or
- * refused end before a request is sent. Then only the ratio of calls to requests is known, from the fault's begin until
- * the caller's breaker opens, if it does: being open must not hide what happens before. Calls and requests are counted,
- * not sampled, so that what was seen is enough to pass; to fail, chance must be out of the question. */
+ * request makes in steady state. Where requests differ in that, what a request was meant to make is not known: it fails
+ * only if it called too often for the largest of them, and is good only if it did not for the smallest. Most of those
+ * that were hit may carry none all the same: connects that were held or refused end before a request is sent. Then only
+ * the ratio of calls to requests is known, from the fault's begin until the caller's breaker opens, if it does: being
+ * open must not hide what happens before. Calls and requests are counted, not sampled, so that what was seen is enough
+ * to pass; to fail, chance must be out of the question. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -19,6 +21,7 @@
 
 #define CONF 0.95
 #define STAMP_NS (15 * SQ_MS) /* two stamps, each rounded to 10 ms */
+#define CUT_NS SQ_S           /* a request is over in that time, when all is well */
 #define AT_BEGIN 2.0          /* requests under way when the fault begins, whose repetitions come after */
 #define LOW 0.1               /* pauses vary from this share of them to that */
 #define HIGH 0.9
@@ -106,21 +109,33 @@ static int by_count(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* How many calls one request makes when all is well: the 99th percentile. 0: no request was traced. */
-static size_t fan_out(const struct traces *t)
+/* How many calls one request makes when all is well: the 1st and the 99th percentile. 0: no request was traced. Those
+ * that the window's ends may have cut are left out when there are others. */
+static int fan_out(const struct traces *t, struct sq_window win, size_t *least, size_t *most, struct sq_err *e)
 {
-    size_t *counts = t->n ? malloc(t->n * sizeof *counts) : NULL, n = 0, out = 0;
+    cleanup_free size_t *counts = malloc((t->n + 1) * sizeof *counts);
+    size_t n = 0, cut = 0;
 
+    *least = *most = 0;
     if (!counts)
-        return 0;
+        return sq_err(e, -ENOMEM, "no memory for a check");
     for (size_t i = 0, k; i < t->n; i = k) {
         k = group(t, i);
-        counts[n++] = k - i;
+        if (t->a[i].from_ns >= win.from_ns + CUT_NS && t->a[k - 1].from_ns < win.to_ns - CUT_NS)
+            counts[n++] = k - i;
+        else
+            counts[t->n - cut++] = k - i;
     }
+    if (n == 0) {
+        memmove(counts, counts + t->n + 1 - cut, cut * sizeof *counts);
+        n = cut;
+    }
+    if (n == 0)
+        return 0;
     qsort(counts, n, sizeof *counts, by_count);
-    out = counts[(n - 1) * 99 / 100];
-    free(counts);
-    return out;
+    *least = counts[(n - 1) / 100];
+    *most = counts[(n - 1) * 99 / 100];
+    return 0;
 }
 
 /* What the two windows have to say. */
@@ -131,13 +146,15 @@ struct view {
     struct sq_window steady;
     struct traces calm, storm;
     bool traced;
-    size_t fan;
+    size_t fan_least, fan;
     uint64_t min;      /* requests */
     uint64_t requests; /* traced: with a call that was hit */
     uint64_t hit;      /* calls that were hit and traced */
     uint64_t all_hit;  /* calls that were hit */
     size_t most;       /* attempts of one request */
     uint64_t over;     /* requests with more than allowed */
+    uint64_t maybe;    /* requests with more than allowed if they are of the smallest */
+    size_t calls;      /* of the one of these with the most */
     uint64_t retried;  /* pairs of attempts */
     uint64_t hasty;    /* pairs with less than min_backoff between */
     uint64_t overlap;  /* pairs that overlap */
@@ -164,6 +181,10 @@ static void look(struct view *v, int64_t max_attempts, int64_t backoff)
         v->requests++;
         v->most = attempts > v->most ? attempts : v->most;
         v->over += max_attempts > 0 && attempts > (size_t)max_attempts;
+        if (v->fan_least && (k - i + v->fan_least - 1) / v->fan_least > (size_t)max_attempts) {
+            v->maybe++;
+            v->calls = k - i > v->calls ? k - i : v->calls;
+        }
         for (size_t j = i + 1; j < k; j++) {
             int64_t pause = t->a[j].from_ns - t->a[j - 1].to_ns;
 
@@ -319,6 +340,12 @@ static int judge_attempts(const struct view *v, int64_t max, struct sq_result *r
     else if (v->traced && v->over > 0)
         (void)sq_result_set(r, SQ_V_FAIL, "%llu of %llu requests called more than %lld times, one of them %zu times",
                             (unsigned long long)v->over, (unsigned long long)v->requests, (long long)max, v->most);
+    else if (v->traced && v->maybe > 0)
+        (void)sq_result_set(
+            r, SQ_V_INCONCLUSIVE,
+            "%llu of %llu requests may have called too often, one of them %zu times; when all is well they "
+            "make %zu to %zu calls, so this can't be known (`amplification` judges all together)",
+            (unsigned long long)v->maybe, (unsigned long long)v->requests, v->calls, v->fan_least, v->fan);
     else if (v->traced && 2 * v->hit > v->all_hit) {
         if (v->requests < v->min)
             (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
@@ -493,8 +520,8 @@ static int judge_step(const struct sq_evidence *ev, const struct sq_ev_step *s, 
         rc = sq_err(e, -ENOMEM, "no memory for a check");
     if (!rc) {
         v.traced = v.calm.n * 2 > v.calm.calls && v.calm.calls > 0;
-        v.fan = v.traced ? fan_out(&v.calm) : 0;
-        rc = judge_view(&v, p, results, e);
+        rc = v.traced ? fan_out(&v.calm, v.steady, &v.fan_least, &v.fan, e) : 0;
+        rc = rc ? rc : judge_view(&v, p, results, e);
     }
     free(v.calm.a);
     free(v.storm.a);

@@ -210,6 +210,43 @@ static void fan_out(void **state)
     }
 }
 
+/* Pages of one call beside pages of four: the small ones' retries may hide behind the large ones' calls. */
+static void uneven_fan_out(void **state)
+{
+    static const struct {
+        int tries;
+        unsigned large; /* every so-manieth page makes four calls */
+        const char *want;
+    } cases[] = {{1, 2, "inconclusive"},  {3, 2, "inconclusive"}, {4, 2, "fail"},
+                 {3, 50, "inconclusive"}, {2, 1000, "pass"},      {4, 1000, "fail"}};
+
+    (void)state;
+    for (size_t n = 0; n < sizeof cases / sizeof cases[0]; n++) {
+        struct rig r;
+
+        rig_open(&r, SPEC);
+        rig_steady(&r, 0, 10, true);
+        rig_fault(&r, "f1", "s", "call/latency", 12, 27, "");
+        for (unsigned i = 0; i < 32 * 20; i++) {
+            bool hit = i * 50 >= 12000 && i * 50 < 27000;
+            int calls = (i % cases[n].large == 1 ? 4 : 1) * (hit ? cases[n].tries : 1);
+
+            for (int k = 0; k < calls; k++)
+                rig_call(&r, EDGE, "checkout.0",
+                         (struct rig_call){.t_ms = (int)i * 50 + k * 10,
+                                           .outcome = hit ? 2 : 0,
+                                           .dur_ms = 5,
+                                           .trace = i + 1,
+                                           .fault = hit ? "f1" : NULL,
+                                           .status = hit ? 0 : 200});
+        }
+        for (int sec = 0; sec < 32; sec++)
+            rig_second(&r, "cart", sec, 20, 10, 0, 0, "");
+        EXPECT(&r, rig_check(&r, "retries", ATTEMPTS), cases[n].want);
+        rig_close(&r);
+    }
+}
+
 static void nothing_to_judge(void **state)
 {
     struct caller c = base;
@@ -237,9 +274,9 @@ static void nothing_to_judge(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(attempts),      cmocka_unit_test(untraced),         cmocka_unit_test(amplification),
-        cmocka_unit_test(held_connects), cmocka_unit_test(backoff),          cmocka_unit_test(jitter),
-        cmocka_unit_test(fan_out),       cmocka_unit_test(nothing_to_judge),
+        cmocka_unit_test(attempts),      cmocka_unit_test(untraced),       cmocka_unit_test(amplification),
+        cmocka_unit_test(held_connects), cmocka_unit_test(backoff),        cmocka_unit_test(jitter),
+        cmocka_unit_test(fan_out),       cmocka_unit_test(uneven_fan_out), cmocka_unit_test(nothing_to_judge),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
