@@ -24,6 +24,8 @@ static const struct sq_param params[] = {
     {"judge", SQ_P_ENUM, 0, "paged", "paged|detected",
      "paged: the limit is for the receipt; detected: for the alert's startsAt"},
     {"silent", SQ_P_STRINGS, 0, NULL, NULL, "alerts that must not come until the next fault"},
+    {"silent_for", SQ_P_DURATION, 0, NULL, NULL,
+     "how long the fault must last for silence to prove anything: the rule's `for` and Alertmanager's group_wait"},
     {"resolves", SQ_P_DURATION, 0, NULL, NULL, "from the fault's end until those that fired are resolved"},
     {"runbook", SQ_P_STRING, 0, NULL, NULL, "what the annotation runbook_url of those that fire must be"},
     SQ_PARAM_END,
@@ -44,6 +46,7 @@ struct job {
     bool detected;      /* judge startsAt */
     const char *runbook;
     int64_t resolves; /* -1: not asked */
+    int64_t silent_for;
 };
 
 /* Read event I if it is an alert called NAME (NULL: any). */
@@ -229,7 +232,8 @@ static int judge_silent(const struct job *j, const char *name, json_t *results, 
     struct alert fired;
     struct sq_result r;
     bool old, did = find_firing(j, name, &fired, &old);
-    char a[64];
+    int64_t lasted = j->step->win.to_ns - j->step->win.from_ns;
+    char a[64], b[64];
 
     sq_result_init(&r, j->step, name);
     r.win.to_ns = j->step->until_ns;
@@ -247,8 +251,13 @@ static int judge_silent(const struct job *j, const char *name, json_t *results, 
         (void)sq_result_set(&r, SQ_V_INCONCLUSIVE,
                             "no alert of any name came in this run, so silence proves nothing: have one that always "
                             "fires (a Watchdog) sent here");
+    else if (lasted < j->silent_for)
+        (void)sq_result_set(&r, SQ_V_INCONCLUSIVE,
+                            "%s stayed silent, but the fault lasted only %s, and it would have taken %s to fire", name,
+                            sq_fmt_duration(lasted, a, sizeof a), sq_fmt_duration(j->silent_for, b, sizeof b));
     else
-        (void)sq_result_set(&r, SQ_V_PASS, "%s stayed silent", name);
+        (void)sq_result_set(&r, SQ_V_PASS, "%s stayed silent while the fault lasted, %s, and after it", name,
+                            sq_fmt_duration(lasted, a, sizeof a));
     return sq_result_add(results, &r, e);
 }
 
@@ -312,7 +321,8 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
     struct job j = {.ev = ev,
                     .detected = strcmp(sq_json_str_or(p, "judge", "paged"), "detected") == 0,
                     .runbook = sq_json_str_or(p, "runbook", NULL),
-                    .resolves = sq_param_ns(p, "resolves", -1)};
+                    .resolves = sq_param_ns(p, "resolves", -1),
+                    .silent_for = sq_param_ns(p, "silent_for", 0)};
     size_t n = 0;
     int rc = check_params(p, e);
 

@@ -77,6 +77,17 @@ static void silence(void **state)
     EXPECT(&r, rig_check(&r, "alert", params), "pass");
     rig_close(&r);
 
+    for (int i = 0; i < 2; i++) { /* a rule with a `for`: the fault lasts 40 s */
+        open_run(&r);
+        alert(&r, 5, "Watchdog", "firing", 1, "");
+        EXPECT(&r,
+               rig_check(&r, "alert",
+                         i ? "{\"step\":\"s\",\"silent\":[\"Burn\"],\"silent_for\":\"5m\"}"
+                           : "{\"step\":\"s\",\"silent\":[\"Burn\"],\"silent_for\":\"35s\"}"),
+               i ? "inconclusive" : "pass");
+        rig_close(&r);
+    }
+
     open_run(&r);
     alert(&r, 50, "Burn", "firing", 45, "");
     EXPECT(&r, rig_check(&r, "alert", params), "fail");
