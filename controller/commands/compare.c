@@ -13,6 +13,7 @@
 #include "squall/units.h"
 #include "store/runs.h"
 #include "verify/compare.h"
+#include "verify/history.h"
 #include "verify/values.h"
 
 static const struct sq_option options[] = {
@@ -247,28 +248,15 @@ static enum sq_exit conclude(const json_t *rows)
     return code;
 }
 
-/* Runs fall back on what they have: a steady state here and all of a load there are not alike. */
 static int one_window(const json_t *base, const json_t *now, struct sq_err *e)
 {
-    const json_t *sides[] = {base, now}, *run;
-    const char *first = NULL;
-    size_t i;
+    char why[400];
 
-    for (size_t k = 0; k < SQ_COUNT(sides); k++)
-        json_array_foreach(sides[k], i, run)
-        {
-            const char *window = sq_json_str_or(run, "window", "");
-
-            first = first ? first : window;
-            if (strcmp(first, window) == 0)
-                continue;
-            (void)sq_err_cls(e, SQ_C_INPUT, -EINVAL,
-                             "the runs are not alike: of some \"%.40s\" is taken, of %.80s \"%.40s\"", first,
-                             sq_json_str_or(run, "id", "?"), window);
-            sq_err_hint(e, "--window load takes all of the load of each; --window STEP one step");
-            return -EINVAL;
-        }
-    return 0;
+    if (sq_history_alike(base, now, why, sizeof why))
+        return 0;
+    (void)sq_err_cls(e, SQ_C_INPUT, -EINVAL, "%s", why);
+    sq_err_hint(e, "--window load takes all of the load of each; --window STEP one step");
+    return -EINVAL;
 }
 
 static int compare_main(const struct sq_args *a, struct sq_term *t)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "squall/cleanup.h"
 #include "squall/json.h"
 #include "verify/rank.h"
 #include "verify/result.h"
@@ -32,6 +33,38 @@ void sq_history_today(const struct sq_evidence *ev, char out[11])
 {
     (void)snprintf(out, 11, "%.10s", ev->start);
 }
+
+bool sq_history_alike(const json_t *a, const json_t *b, char *why, size_t len)
+{
+    const json_t *sides[] = {a, b}, *run;
+    const char *first = NULL;
+    size_t i;
+
+    for (size_t k = 0; k < SQ_COUNT(sides); k++)
+        json_array_foreach(sides[k], i, run)
+        {
+            const char *window = sq_json_str_or(run, "window", "");
+
+            first = first ? first : window;
+            if (strcmp(first, window) == 0)
+                continue;
+            (void)snprintf(why, len,
+                           "the runs are not alike: some were measured over \"%.60s\", %.120s over \"%.60s\": name one "
+                           "window for all",
+                           first, sq_json_str_or(run, "id", "?"), window);
+            return false;
+        }
+    return true;
+}
+
+const struct sq_param sq_accept_params[] = {
+    {"metric", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "what may be worse, such as p99 or latency_p99"},
+    {"endpoint", SQ_P_STRING, 0, NULL, NULL, "of this endpoint; default: of any"},
+    {"reason", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "what it is worth it for"},
+    {"by", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "who says so"},
+    {"until", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "the last day it is accepted, such as 2026-12-31"},
+    SQ_PARAM_END,
+};
 
 int sq_compare_rule_of(const json_t *params, struct sq_compare_rule *rule, struct sq_err *e)
 {

@@ -3,6 +3,8 @@
 #define SQUALL_VERIFY_HISTORY_H
 
 #include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
 
 #include "squall/spec.h"
 #include "verify/compare.h"
@@ -15,6 +17,10 @@ const char *sq_history_window(const struct sq_evidence *ev);
 /* The day this run began: "2026-11-21". */
 void sq_history_today(const struct sq_evidence *ev, char out[11]);
 
+/* Runs fall back on what they have: a steady state here and all of the load there are not alike. True: all of A and B
+ * (may be NULL) were measured over windows of one name; else WHY says which differ. */
+bool sq_history_alike(const json_t *a, const json_t *b, char *why, size_t len);
+
 /* Rows of sq_compare as verdicts: block and inconclusive as they are, warn passes and says so. STEP is theirs. */
 int sq_compare_results(const json_t *rows, json_t *results, struct sq_err *e);
 /* Parameters that regression and canary share: metrics, p, warn, block. */
@@ -26,6 +32,8 @@ int sq_compare_results(const json_t *rows, json_t *results, struct sq_err *e);
     {                                                                                                                  \
         "block", SQ_P_PERCENT, 0, "10%", NULL, "fails from this much worse on"                                         \
     }
+/* The members of an entry of `accept`, as regression and performance_budget take them. */
+extern const struct sq_param sq_accept_params[];
 int sq_compare_rule_of(const json_t *params, struct sq_compare_rule *rule, struct sq_err *e);
 
 #endif

@@ -13,15 +13,6 @@
 #include "verify/stats.h"
 #include "verify/values.h"
 
-static const struct sq_param accepted[] = {
-    {"metric", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "whose budget may be exceeded, such as latency_p99"},
-    {"endpoint", SQ_P_STRING, 0, NULL, NULL, "of this endpoint; default: of any"},
-    {"reason", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "what it is worth it for"},
-    {"by", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "who says so"},
-    {"until", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "the last day it is accepted, such as 2026-12-31"},
-    SQ_PARAM_END,
-};
-
 static const struct sq_param params[] = {
     {"endpoint", SQ_P_STRING, 0, NULL, NULL, "an endpoint that has a budget; default: each of them"},
     {"window", SQ_P_STRING, 0, NULL, NULL,
@@ -30,7 +21,7 @@ static const struct sq_param params[] = {
     {.name = "accept",
      .type = SQ_P_MAPS,
      .doc = "budgets with require_approval that may be exceeded: they pass, and say so",
-     .fields = accepted},
+     .fields = sq_accept_params},
     SQ_PARAM_END,
 };
 

@@ -9,15 +9,6 @@
 #include "verify/result.h"
 #include "verify/values.h"
 
-static const struct sq_param accepted[] = {
-    {"metric", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "whose regression is accepted"},
-    {"endpoint", SQ_P_STRING, 0, NULL, NULL, "of this endpoint; default: of any"},
-    {"reason", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "what it is worth it for"},
-    {"by", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "who says so"},
-    {"until", SQ_P_STRING, SQ_REQUIRED, NULL, NULL, "the last day it is accepted, such as 2026-12-31"},
-    SQ_PARAM_END,
-};
-
 static const struct sq_param params[] = {
     {"endpoint", SQ_P_STRING, 0, NULL, NULL, "the endpoint of the load; default: each of them"},
     SQ_COMPARE_PARAMS,
@@ -25,19 +16,16 @@ static const struct sq_param params[] = {
     {.name = "accept",
      .type = SQ_P_MAPS,
      .doc = "regressions that somebody accepted: they pass, and say so",
-     .fields = accepted},
+     .fields = sq_accept_params},
     SQ_PARAM_END,
 };
 
-static int nothing_to_compare(json_t *results, struct sq_err *e)
+static int undecided(const char *why, json_t *results, struct sq_err *e)
 {
     struct sq_result r;
 
     sq_result_init(&r, NULL, NULL);
-    return sq_result_add(results,
-                         sq_result_set(&r, SQ_V_INCONCLUSIVE,
-                                       "there is no baseline: the scenario's compare names none that could be read"),
-                         e);
+    return sq_result_add(results, sq_result_set(&r, SQ_V_INCONCLUSIVE, "%s", why), e);
 }
 
 static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, struct sq_err *e)
@@ -48,7 +36,7 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
     json_t *mine = NULL;
     struct sq_compare_rule rule;
     struct sq_err why = {0};
-    char today[11];
+    char today[11], text[400];
     int rc = sq_compare_rule_of(p, &rule, e);
 
     if (rc < 0)
@@ -56,9 +44,12 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
     if (!base || !now)
         return sq_err(e, -ENOMEM, "out of memory");
     if (json_array_size(base) == 0)
-        return nothing_to_compare(results, e);
-    if (sq_run_values(ev, sq_history_window(ev), &mine, &why) == 0)
-        (void)json_array_append_new(now, mine);
+        return undecided("there is no baseline: the scenario's compare names none that could be read", results, e);
+    if (sq_run_values(ev, sq_history_window(ev), &mine, &why) < 0)
+        return undecided(why.msg, results, e);
+    (void)json_array_append_new(now, mine);
+    if (!sq_history_alike(base, now, text, sizeof text))
+        return undecided(text, results, e);
     sq_history_today(ev, today);
     rc = sq_compare(base, now, json_object_get(p, "metrics"), sq_json_str_or(p, "endpoint", NULL), &rule,
                     json_object_get(p, "accept"), today, &rows, e);

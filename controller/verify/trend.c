@@ -146,6 +146,7 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
     json_t *mine = NULL;
     struct sq_err why = {0};
     size_t before = json_array_size(results);
+    char text[400];
     int rc = 0;
 
     if (!days || !runs || !now)
@@ -155,6 +156,12 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
     (void)json_array_extend(runs, now);
     if (sq_run_values(ev, sq_history_window(ev), &mine, &why) == 0)
         (void)json_array_append_new(runs, mine);
+    if (!sq_history_alike(runs, NULL, text, sizeof text)) {
+        struct sq_result r;
+
+        sq_result_init(&r, NULL, only);
+        return sq_result_add(results, sq_result_set(&r, SQ_V_INCONCLUSIVE, "%s", text), e);
+    }
     for (size_t i = 0; rc == 0 && i < ev->n_endpoints; i++) {
         const char *name = ev->endpoints[i].name;
 

@@ -75,6 +75,27 @@ static void judged(void **state)
     }
 }
 
+/* A steady state of some runs is no load of others; a run that has no such window is none of its build's either. */
+static void windows(void **state)
+{
+    static const char *const checks[] = {"regression", "trend"};
+
+    (void)state;
+    for (size_t k = 0; k < 2; k++) {
+        struct rig r;
+
+        rig_open(&r, SPEC); /* without a steady state all of the load is taken */
+        history(&r, "base", "2025-12-31", 8, 100, 2);
+        history(&r, "now", "2026-01-01", 8, 100, 2);
+        rig_fault(&r, "f1", "s", "call/error", 12, 14, "");
+        for (int sec = 0; sec < 20; sec++)
+            rig_second(&r, "cart", sec, 60, 100, 0, 0, "");
+        EXPECT(&r, rig_check(&r, checks[k], k ? "{\"days\":1}" : "{\"metrics\":[\"p99\"]}"), "inconclusive");
+        assert_non_null(strstr(rig_why(&r, 0), "not alike"));
+        rig_close(&r);
+    }
+}
+
 /* Less throughput is worse, more of it is not. */
 static void direction(void **state)
 {
@@ -201,8 +222,8 @@ static void canary(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(judged),   cmocka_unit_test(direction), cmocka_unit_test(dead_runs),
-        cmocka_unit_test(creeping), cmocka_unit_test(canary),
+        cmocka_unit_test(judged),    cmocka_unit_test(windows),  cmocka_unit_test(direction),
+        cmocka_unit_test(dead_runs), cmocka_unit_test(creeping), cmocka_unit_test(canary),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
