@@ -95,8 +95,10 @@ static const struct sq_section service = {"service", "A service to start, or one
 static const struct sq_field edge_fields[] = {
     VALUE("from", SQ_P_STRING, SQ_REQUIRED, NULL, "the caller: a service that the scenario starts or selects"),
     OTHER("to", SQ_F_TEXTS, SQ_REQUIRED, 64,
-          "the dependency: service:NAME, 127.0.0.1:5432, 10.0.0.0/8:5432, [::1]:80 or unix:/path"),
-    CHOICE("protocol", 0, "auto", "auto|http|tcp", "how calls are counted; auto looks at the first bytes"),
+          "the dependency: service:NAME, 127.0.0.1:5432, 10.0.0.0/8:5432, [::1]:80, unix:/path, or resolvers (with "
+          "protocol: dns): port 53 of any address"),
+    CHOICE("protocol", 0, "auto", "auto|http|tcp|udp|dns",
+           "how calls are counted; auto looks at the first bytes; udp: each datagram; dns: each query, over UDP and TCP"),
     CHOICE("existing", 0, NULL, "leave|reset|wait",
            "of a selected caller: connections that were open before are left alone (default), reset, or waited for (10 "
            "s)"),

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "scenario/normalize.h"
+#include "squall/callkind.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
@@ -54,6 +55,11 @@ static void resolve_to(struct sq_norm *c, const struct sq_node *node, const json
         const json_t *service;
         int64_t port;
 
+        if (strcmp(s, "resolvers") == 0) { /* whichever the caller's resolv.conf, or the caller itself, names */
+            (void)json_array_append_new(out, json_string("0.0.0.0/0:53"));
+            (void)json_array_append_new(out, json_string("[::/0]:53"));
+            continue;
+        }
         if (strncmp(s, "service:", 8) != 0) {
             (void)json_array_append(out, item);
             continue;
@@ -216,6 +222,19 @@ static void check_service(struct sq_norm *c, const struct sq_node *node, const j
         check_instance(c, node, target, service, def);
 }
 
+/* What makes no sense on the edge's protocol. */
+static void check_suits(struct sq_norm *c, const struct sq_node *node, const json_t *step, const json_t *edge)
+{
+    const struct sq_node *with = sq_node_get(node, "with"), *uses = sq_node_get(node, "uses");
+    struct sq_err e = {0};
+    const char *key = "";
+
+    if (sq_call_suits(sq_json_str_or(step, "uses", ""), sq_json_str_or(edge, "protocol", "auto"),
+                      json_object_get(step, "with"), &key, &e) < 0)
+        sq_diag_error(c->d, *key && with ? at_value(with, key) : uses ? uses->pos : node->pos, e.hint, "step %s: %s",
+                      sq_json_str_or(step, "id", ""), e.msg);
+}
+
 static void check_target(struct sq_norm *c, const struct sq_node *node, const json_t *spec, json_t *step)
 {
     const json_t *services = json_object_get(spec, "services"), *edges = json_object_get(spec, "edges");
@@ -230,6 +249,8 @@ static void check_target(struct sq_norm *c, const struct sq_node *node, const js
     if (!edge)
         return;
     e = json_object_get(edges, edge);
+    if (e)
+        check_suits(c, node, step, e);
     if (!e)
         sq_norm_no_such(c, at_value(target_node, "edge"), "edge", edge, edges);
     else if (json_object_get(target, "instance"))

@@ -7,6 +7,7 @@
 
 #include "scenario/normalize.h"
 #include "squall/cleanup.h"
+#include "squall/callkind.h"
 #include "squall/json.h"
 
 static struct sq_pos at_value(const struct sq_node *n, const char *key)
@@ -204,6 +205,10 @@ void sq_finish_edge(struct sq_norm *c, const char *label, const struct sq_node *
 
         if (!*s || strncmp(s, "service:", 8) == 0) /* semantic.c looks for the service */
             why = *s ? NULL : "it is empty";
+        else if (strcmp(s, "resolvers") == 0)
+            why = strcmp(sq_json_str_or(o, "protocol", ""), "dns") == 0 ? NULL : "it needs protocol: dns";
+        else if (strncmp(s, "unix:", 5) == 0 && sq_protocol_dgram(sq_json_str_or(o, "protocol", "")))
+            why = "protocol udp and dns need addresses";
         else if (strncmp(s, "unix:", 5) == 0)
             why = s[5] != '/' ? "the path of the socket must be absolute"
                   : strlen(s + 5) >= sizeof((struct sockaddr_un *)0)->sun_path ? "a socket's path has at most 107 bytes"

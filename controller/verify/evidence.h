@@ -35,6 +35,7 @@ enum sq_ev_outcome {
     SQ_EV_REFUSED = 3,
     SQ_EV_BROKEN = 4,
     SQ_EV_OPEN = 5,
+    SQ_EV_NONE = 6,
 };
 
 struct sq_ev_call {

@@ -252,7 +252,7 @@ static int call_of(struct sq_evidence *ev, const json_t *a, struct sq_ev_call *c
         n[i] = json_integer_value(v);
     }
     if (n[0] < -(json_int_t)(MAX_SECONDS * 1e3) || n[0] > (json_int_t)(MAX_SECONDS * 1e3) || n[1] < SQ_EV_REQUEST ||
-        n[1] > SQ_EV_CONN || n[2] < SQ_EV_ANSWERED || n[2] > SQ_EV_OPEN || n[3] < 0 || n[3] > UINT16_MAX)
+        n[1] > SQ_EV_CONN || n[2] < SQ_EV_ANSWERED || n[2] > SQ_EV_NONE || n[3] < 0 || n[3] > UINT16_MAX)
         return DAMAGED;
     *c = (struct sq_ev_call){.t_ns = n[0] * 1000000,
                              .kind = (uint8_t)n[1],

@@ -10,4 +10,11 @@
             "downstream: bytes to the caller; upstream: from it"                                                       \
     }
 
+/* Of those that act on datagrams, too. */
+#define SQ_PARAM_STREAM_DGRAM                                                                                          \
+    {                                                                                                                  \
+        "stream", SQ_P_ENUM, 0, "downstream", "downstream|upstream|both",                                              \
+            "downstream: to the caller; upstream: from it; both: datagrams (protocol: udp or dns) either way"          \
+    }
+
 #endif

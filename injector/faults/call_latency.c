@@ -1,9 +1,10 @@
 /* call/latency: the calls of an edge are slow: the connect, where it can be held, and the bytes of each answer. */
-#include "squall/spec.h"
+#include "faults/call_bytes.h"
 
 static const struct sq_param with[] = {
     {"delay", SQ_P_DURATION, SQ_REQUIRED, NULL, NULL, "how long each call is held"},
     {"jitter", SQ_P_DURATION, 0, "0", NULL, "the delay varies by so much up and down"},
+    SQ_PARAM_STREAM_DGRAM,
     SQ_PARAM_DOSE,
     SQ_PARAM_END,
 };

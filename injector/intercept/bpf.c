@@ -107,6 +107,9 @@ static int make_maps(struct sq_bpf *b)
     b->fd[SQ_M_HOOKS] = make_map(BPF_MAP_TYPE_RINGBUF, "sq_hooks", 0, 0, 1 << 18, 0);
     b->fd[SQ_M_PEERS] = make_map(BPF_MAP_TYPE_LRU_HASH, "sq_peers", 8, sizeof(struct sq_peer_addr), SQ_FLOWS, 0);
     b->fd[SQ_M_TALLIES] = make_map(BPF_MAP_TYPE_ARRAY, "sq_tallies", 4, sizeof(struct sq_tally), SQ_TALLIES, mm);
+    b->fd[SQ_M_DFLOWS] = make_map(BPF_MAP_TYPE_ARRAY, "sq_dflows", 4, sizeof(struct sq_flow), SQ_FLOWS, mm);
+    b->fd[SQ_M_NEXT_DFLOW] = make_map(BPF_MAP_TYPE_ARRAY, "sq_next_dflow", 4, 4, 1, 0);
+    b->fd[SQ_M_DDESTS] = make_map(BPF_MAP_TYPE_LRU_HASH, "sq_ddests", sizeof(struct sq_dgram_dest), 4, SQ_FLOWS, 0);
     for (size_t i = 0; i < SQ_MAPS; i++)
         if (b->fd[i] < 0)
             return b->fd[i];
@@ -242,7 +245,7 @@ int sq_bpf_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, c
         return sq_err(e, -ENOMEM, "out of memory");
     rc = load(ic, c, f, e);
     if (rc == 0) {
-        sq_bpf_matchers(c, m, sq_edge_matchers(ic, c, m));
+        sq_bpf_matchers(c, m, sq_edge_matchers(ic, c, false, m));
         rc = link_all(c->bpf->skel, cgroup_fd, links, e);
     }
     if (rc == 0) {
@@ -259,6 +262,7 @@ int sq_bpf_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, c
     }
     for (size_t i = 0; i < N_PROGS; i++)
         (void)bpf_link__destroy(links[i]); /* ours only: the proxy has its own descriptors now */
+    rc = rc ? rc : sq_dgram_attach(ic, c, cgroup_fd, f, e);
     if (rc < 0)
         sq_bpf_detach(c);
     return rc;
@@ -266,6 +270,7 @@ int sq_bpf_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, c
 
 void sq_bpf_detach(struct sq_caller *c)
 {
+    sq_dgram_detach(c);
     if (!c->bpf)
         return;
     if (c->bpf->skel)

@@ -5,10 +5,15 @@
 
 #include "intercept/callfault.h"
 #include "net/impair.h"
+#include "proxy/dnsmsg.h"
+#include "squall/cleanup.h"
 #include "squall/json.h"
 
 static const char *const kinds[] = {"bandwidth",  "slicer", "slow_close", "timeout",
-                                    "limit_data", "reset",  "loss",       "corrupt"};
+                                    "limit_data", "reset",  "loss",       "corrupt",
+                                    "duplicate",  "dns"};
+
+static const char *const of_dns[] = {"answer", "address", "names", "types"};
 
 static const char *kind_of(const char *name)
 {
@@ -42,7 +47,8 @@ int sq_byte_check(const char *name, const json_t *with, struct sq_err *e)
 int sq_byte_rule(const char *name, const json_t *with, json_t *rule, struct sq_err *e)
 {
     const char *kind = kind_of(name);
-    double share = sq_json_num_or(with, strcmp(kind, "loss") == 0 ? "loss" : "corrupt", 0.0) / 100.0;
+    const bool own = strcmp(kind, "loss") == 0 || strcmp(kind, "duplicate") == 0; /* its share has its name */
+    double share = sq_json_num_or(with, own ? kind : "corrupt", 0.0) / 100.0;
     uint64_t rate = 0;
     json_t *more;
 
@@ -58,9 +64,27 @@ int sq_byte_rule(const char *name, const json_t *with, json_t *rule, struct sq_e
         return sq_err(e, -ENOMEM, "out of memory");
     if (json_object_get(with, "after"))
         (void)json_object_set(more, "delay", json_object_get(with, "after"));
+    for (size_t i = 0; i < sizeof(of_dns) / sizeof(of_dns[0]); i++)
+        if (strcmp(kind, "dns") == 0 && json_object_get(with, of_dns[i]))
+            (void)json_object_set(more, of_dns[i], json_object_get(with, of_dns[i]));
     (void)json_object_update(rule, more);
     json_decref(more);
     return 0;
+}
+
+/* Both as the proxy writes them: order and spelling may differ in what was asked. */
+static bool same_dns(const json_t *rule, const json_t *have)
+{
+    cleanup_free struct sq_dns_rule *a = NULL, *b = NULL;
+    cleanup_json json_t *ja = json_object(), *jb = json_object();
+
+    if (strcmp(sq_json_str_or(rule, "kind", ""), "dns") != 0)
+        return true;
+    if (sq_dns_rule_parse(rule, &a, NULL) < 0 || sq_dns_rule_parse(have, &b, NULL) < 0)
+        return false;
+    sq_dns_rule_json(a, ja);
+    sq_dns_rule_json(b, jb);
+    return json_equal(ja, jb);
 }
 
 int sq_byte_same(const json_t *rule, const json_t *have, struct sq_err *e)
@@ -73,6 +97,8 @@ int sq_byte_same(const json_t *rule, const json_t *have, struct sq_err *e)
         if (!(fabs(a - b) <= 1e-9 * fabs(a)))
             return sq_err(e, -EBADE, "asked for %s %g, in force is %g", keys[i], a, b);
     }
+    if (!same_dns(rule, have))
+        return sq_err(e, -EBADE, "asked for other answers than are in force");
     if (strcmp(sq_json_str_or(rule, "stream", ""), sq_json_str_or(have, "stream", "?")) != 0)
         return sq_err(e, -EBADE, "asked for the other stream than is in force");
     return 0;

@@ -7,6 +7,7 @@
 
 #include "engine.h"
 #include "intercept/priv.h"
+#include "squall/callkind.h"
 #include "squall/callspec.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
@@ -87,6 +88,7 @@ int sq_call_resolve(struct sq_fault *f, struct sq_err *e)
     int rc = find_edge(f, &edge, e);
 
     rc = rc ? rc : sq_call_target_check(f->target, NULL, e);
+    rc = rc ? rc : sq_call_suits(f->spec->name, sq_edge_protocol(edge), f->with, NULL, e);
     rc = rc ? rc : check_with(f->with, e);
     rc = rc ? rc : sq_byte_check(f->spec->name, f->with, e);
     rc = rc ? rc : instances_of(f, edge, instances, e);
@@ -133,6 +135,8 @@ static json_t *rule_of(const struct sq_fault *f, const json_t *with)
     for (size_t i = 0; rule && i < SQ_COUNT(count_keys); i++)
         if (json_object_get(f->target, count_keys[i]))
             (void)json_object_set(rule, count_keys[i], json_object_get(f->target, count_keys[i]));
+    if (rule && json_object_get(with, "stream"))
+        (void)json_object_set(rule, "stream", json_object_get(with, "stream"));
     /* By name only when asked for: an instance that is started during the fault belongs to "all". */
     if (rule && only_instance(f) >= 0)
         (void)json_object_set(rule, "instances", json_object_get(hit, "instances"));
@@ -158,8 +162,11 @@ int sq_call_apply(struct sq_fault *f, struct sq_err *e)
 
 int sq_call_change(struct sq_fault *f, json_t *with, struct sq_err *e)
 {
-    int rc = check_with(with, e);
+    struct sq_edge *edge = NULL;
+    int rc = find_edge(f, &edge, e);
 
+    rc = rc ? rc : sq_call_suits(f->spec->name, sq_edge_protocol(edge), with, NULL, e);
+    rc = rc ? rc : check_with(with, e);
     rc = rc ? rc : sq_byte_check(f->spec->name, with, e);
     return rc < 0 ? rc : set_rule(f, with, e);
 }
@@ -191,6 +198,8 @@ int sq_call_readback(struct sq_fault *f, json_t **out, struct sq_err *e)
     for (size_t i = 0; i < SQ_COUNT(count_keys); i++)
         if (sq_json_int_or(*out, count_keys[i], 0) != sq_json_int_or(f->target, count_keys[i], 0))
             return sq_err(e, -EBADE, "edge %s: asked for another `%s` than is in force", edge->name, count_keys[i]);
+    if (strcmp(sq_json_str_or(f->with, "stream", "downstream"), sq_json_str_or(*out, "stream", "downstream")) != 0)
+        return sq_err(e, -EBADE, "edge %s: asked for the other stream than is in force", edge->name);
     if (fabs(sq_json_num_or(*out, "percent", -1.0) - share_of(f, f->with)) > 1e-6)
         return sq_err(e, -EBADE, "edge %s: asked for another percentage than is in force", edge->name);
     return 0;

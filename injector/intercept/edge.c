@@ -7,6 +7,7 @@
 #include "intercept/existing.h"
 #include "intercept/priv.h"
 #include "intercept/running.h"
+#include "squall/callkind.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 
@@ -51,12 +52,17 @@ struct sq_edge *sq_ic_edge(struct sq_intercept *ic, uint32_t id)
 
 const char *sq_edge_mode(const struct sq_edge *edge)
 {
-    return edge->bpf && edge->has_tcp ? "bpf" : "seccomp";
+    return edge->bpf && (edge->has_tcp || edge->dgram) ? "bpf" : "seccomp";
+}
+
+const char *sq_edge_protocol(const struct sq_edge *edge)
+{
+    return !edge->dgram ? "auto" : edge->has_tcp ? "dns" : "udp";
 }
 
 bool sq_edge_delays_connect(const struct sq_edge *edge)
 {
-    return edge->ic->hold_ok && edge->has_tcp;
+    return edge->ic->hold_ok && edge->has_tcp && !edge->dgram;
 }
 
 static int copy_name(char *out, size_t len, const char *in, const char *what, struct sq_err *e)
@@ -122,11 +128,17 @@ static int parse_edge(struct sq_intercept *ic, const char *run_id, const json_t 
     rc = rc ? rc : copy_name(edge->run, sizeof(edge->run), run_id, "the run of an edge", e);
     if (rc < 0)
         return rc;
-    if (strcmp(protocol, "auto") != 0 && strcmp(protocol, "http") != 0 && strcmp(protocol, "tcp") != 0)
-        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: protocol must be auto, http or tcp", name);
+    if (strcmp(protocol, "auto") != 0 && strcmp(protocol, "http") != 0 && strcmp(protocol, "tcp") != 0 &&
+        strcmp(protocol, "udp") != 0 && strcmp(protocol, "dns") != 0)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: protocol must be auto, http, tcp, udp or dns", name);
     if (sq_edge_find(ic, run_id, name))
         return sq_err_cls(e, SQ_C_CONFLICT, -EEXIST, "edge %s is there already", name);
+    edge->dgram = sq_protocol_dgram(protocol);
     rc = parse_dests(edge, to, e);
+    if (rc == 0 && edge->dgram && edge->unix_dest)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: a Unix socket can't have protocol %s", name, protocol);
+    if (strcmp(protocol, "udp") == 0)
+        edge->has_tcp = false;
     if (rc == 0 && matchers_of(ic, run_id, from) + edge->n_dest > SQ_MATCHERS)
         rc = sq_err_cls(e, SQ_C_INPUT, -ENOSPC, "all edges of %s together have at most %u destinations", from,
                         SQ_MATCHERS);
@@ -199,6 +211,12 @@ static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *
     uint16_t pass_port = 0, gate_port = 0;
     int fds[2], rc;
 
+    if (edge->dgram && !edge->bpf) {
+        rc = sq_err_cls(e, SQ_C_UNSUPPORTED, -ENOTSUP, "edge %s: datagrams are taken by cgroup-BPF only, and %.300s",
+                        edge->name, ic->bpf_why);
+        sq_err_hint(e, "run squalld as root");
+        return rc;
+    }
     rc = sq_listen_lo(false, &pass, &pass_port, e);
     if (rc == 0)
         rc = ic->hold_ok ? sq_listen_lo(true, &gate, &gate_port, e) : sq_hole_open(&edge->hole, &gate, &gate_port, e);
@@ -218,7 +236,7 @@ static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *
     cfg->id = edge->id;
     cfg->gate = gate_port;
     __atomic_store_n(&cfg->pass, pass_port, __ATOMIC_RELEASE);
-    return 0;
+    return edge->dgram ? sq_dgram_open(edge, e) : 0;
 }
 
 static json_t *describe(const struct sq_edge *edge)
@@ -228,7 +246,7 @@ static json_t *describe(const struct sq_edge *edge)
 
     if (edge->has_tcp && !edge->bpf)
         (void)snprintf(why, sizeof(why), "%s", ic->bpf_why);
-    else if (!edge->has_tcp)
+    else if (!edge->has_tcp && !edge->dgram)
         (void)snprintf(why, sizeof(why), "Unix sockets are always taken by seccomp");
     if (edge->has_tcp && !ic->hold_ok)
         (void)snprintf(why + strlen(why), sizeof(why) - strlen(why), "%s%s", *why ? "; " : "", ic->hold_why);
@@ -241,9 +259,12 @@ static void refresh_callers(struct sq_intercept *ic)
 {
     struct sq_matcher m[SQ_MATCHERS];
 
-    for (uint32_t i = 0; i < SQ_CALLERS; i++)
+    for (uint32_t i = 0; i < SQ_CALLERS; i++) {
         if (ic->caller[i] && ic->caller[i]->bpf)
-            sq_bpf_matchers(ic->caller[i], m, sq_edge_matchers(ic, ic->caller[i], m));
+            sq_bpf_matchers(ic->caller[i], m, sq_edge_matchers(ic, ic->caller[i], false, m));
+        if (ic->caller[i] && ic->caller[i]->dgram)
+            sq_dgram_matchers(ic->caller[i], m, sq_edge_matchers(ic, ic->caller[i], true, m));
+    }
 }
 
 int sq_edge_declare(struct sq_intercept *ic, const char *run_id, uid_t uid, const json_t *def, json_t **answer,
@@ -283,7 +304,8 @@ int sq_edge_declare(struct sq_intercept *ic, const char *run_id, uid_t uid, cons
     return *answer ? 0 : sq_err(e, -ENOMEM, "out of memory");
 }
 
-uint32_t sq_edge_matchers(struct sq_intercept *ic, const struct sq_caller *c, struct sq_matcher *out)
+/* Of the edges that take streams, or of those that take datagrams. */
+uint32_t sq_edge_matchers(struct sq_intercept *ic, const struct sq_caller *c, bool dgram, struct sq_matcher *out)
 {
     uint32_t n = 0;
 
@@ -291,6 +313,8 @@ uint32_t sq_edge_matchers(struct sq_intercept *ic, const struct sq_caller *c, st
         const struct sq_edge *edge = ic->edge[i];
 
         if (!edge || strcmp(edge->run, c->run) != 0 || strcmp(edge->from, c->service) != 0)
+            continue;
+        if (dgram ? !edge->dgram : !edge->has_tcp)
             continue;
         for (size_t k = 0; k < edge->n_dest && n < SQ_MATCHERS; k++) {
             if (edge->dest[k].is_unix)
@@ -327,6 +351,7 @@ void sq_edge_drop(struct sq_edge *edge)
     cleanup_json json_t *msg = json_pack("{s:s,s:I}", "op", "unedge", "id", (json_int_t)edge->id);
 
     __atomic_store_n(&ic->cfg[edge->slot].pass, 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&ic->cfg[edge->slot].dgram, 0, __ATOMIC_RELEASE);
     memset(ic->cfg[edge->slot].slot, 0, sizeof(ic->cfg[edge->slot].slot));
     (void)sq_link_send(ic, msg, NULL, 0, NULL);
     ic->edge[edge->slot] = NULL;

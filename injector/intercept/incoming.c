@@ -38,7 +38,7 @@ static bool call_ok(const json_t *c)
         return false;
     return int_ok(json_array_get(c, 0), 0, now + SQ_S) && int_ok(json_array_get(c, 1), 0, UINT32_MAX) &&
            int_ok(json_array_get(c, 2), 0, UINT32_MAX) && int_ok(json_array_get(c, 3), SQ_CALL_REQUEST, SQ_CALL_CONN) &&
-           int_ok(json_array_get(c, 4), SQ_OUT_ANSWERED, SQ_OUT_OPEN) && int_ok(json_array_get(c, 5), 0, 999) &&
+           int_ok(json_array_get(c, 4), SQ_OUT_ANSWERED, SQ_OUT_NONE) && int_ok(json_array_get(c, 5), 0, 999) &&
            int_ok(json_array_get(c, 6), 0, MAX_DUR) && int_ok(json_array_get(c, 7), 0, MAX_DUR) &&
            text_ok(json_array_get(c, 8), 31, ids) && text_ok(json_array_get(c, 9), 32, hex) &&
            (json_string_length(json_array_get(c, 9)) == 0 || json_string_length(json_array_get(c, 9)) == 32) &&

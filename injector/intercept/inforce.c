@@ -20,11 +20,13 @@ static uint32_t kind_of(const json_t *rule)
     return strcmp(k, "blackhole") == 0 ? SQ_RULE_BLACKHOLE : SQ_RULE_NONE;
 }
 
-/* Only the proxy knows those: the hooks see connects. */
-static bool on_bytes(const json_t *rule)
+/* Only the proxy knows those: the hooks see connects. That goes for all rules on datagrams. */
+static bool on_bytes(const struct sq_edge *edge, const json_t *rule)
 {
     char name[64];
 
+    if (edge->dgram)
+        return true;
     (void)snprintf(name, sizeof(name), "call/%.40s", sq_json_str_or(rule, "kind", ""));
     return sq_is_byte_fault(name);
 }
@@ -73,11 +75,13 @@ const char *sq_edge_fault_of(const struct sq_edge *edge, uint32_t number)
 static void fill(const struct sq_edge *edge, struct sq_rules *out)
 {
     memset(out, 0, sizeof(*out));
+    if (edge->dgram)
+        return;
     for (size_t i = 0; i < SQ_EDGE_FAULTS && out->n < SQ_EDGE_RULES; i++) {
         const struct sq_edge_fault *f = &edge->fault[i];
         struct sq_rule *r = &out->rule[out->n];
 
-        if (!f->rule || on_bytes(f->rule))
+        if (!f->rule || on_bytes(edge, f->rule))
             continue;
         r->threshold = threshold_of(f->rule);
         r->kind = kind_of(f->rule);
@@ -107,8 +111,8 @@ static json_t *callers_of(const struct sq_edge *edge, const struct sq_edge_fault
 
 static void copy_rest(const json_t *from, json_t *to)
 {
-    static const char *const keys[] = {"stream",      "rate",  "size",  "variation", "share",
-                                       "correlation", "first", "every", "after"};
+    static const char *const keys[] = {"stream", "rate",  "size",   "variation", "share", "correlation", "first",
+                                       "every",  "after", "answer", "address",   "names", "types"};
 
     for (size_t i = 0; to && i < SQ_COUNT(keys); i++)
         if (json_object_get(from, keys[i]))
@@ -214,7 +218,7 @@ static struct sq_edge_fault *free_fault(struct sq_edge *edge, bool bytes)
         if (!edge->fault[i].rule)
             empty = empty ? empty : &edge->fault[i];
         else
-            hooked += !on_bytes(edge->fault[i].rule);
+            hooked += !on_bytes(edge, edge->fault[i].rule);
     }
     return bytes || hooked < SQ_EDGE_RULES ? empty : NULL;
 }
@@ -225,7 +229,7 @@ static int check_rule(const struct sq_edge *edge, const json_t *rule, struct sq_
     int64_t err = sq_json_int_or(rule, "errno", 0);
     uint32_t kind = kind_of(rule);
 
-    if (!*id || strlen(id) > 31 || (kind == SQ_RULE_NONE && !on_bytes(rule)))
+    if (!*id || strlen(id) > 31 || (kind == SQ_RULE_NONE && !on_bytes(edge, rule)))
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "a rule of edge %s has no fault id or no known kind", edge->name);
     if (kind == SQ_RULE_ERROR && (err <= 0 || err > 4095 || err == EINTR))
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "a connect can't fail with errno %lld", (long long)err);
@@ -243,10 +247,10 @@ int sq_edge_rule_set(struct sq_edge *edge, const json_t *rule, struct sq_err *e)
         return rc;
     f = find_fault(edge, id);
     if (!f)
-        f = free_fault(edge, on_bytes(rule));
+        f = free_fault(edge, on_bytes(edge, rule));
     if (!f)
         return sq_err_cls(e, SQ_C_CONFLICT, -ENOSPC, "edge %s has %u faults already, which is the most at one time",
-                          edge->name, on_bytes(rule) ? SQ_EDGE_FAULTS : SQ_EDGE_RULES);
+                          edge->name, on_bytes(edge, rule) ? SQ_EDGE_FAULTS : SQ_EDGE_RULES);
     before = *f;
     f->rule = json_deep_copy(rule);
     if (!f->rule) {
@@ -374,9 +378,10 @@ static int read_bytes(struct sq_edge *edge, const char *fault_id, json_t **out, 
     if (!said)
         return sq_err(e, -EBADE, "the proxy does not have fault %s of edge %s", fault_id, edge->name);
     *out =
-        json_pack("{s:s,s:s,s:s,s:f,s:I,s:I,s:s}", "edge", edge->name, "fault", fault_id, "kind",
+        json_pack("{s:s,s:s,s:s,s:f,s:I,s:I,s:I,s:I,s:s}", "edge", edge->name, "fault", fault_id, "kind",
                   sq_json_str_or(said, "kind", ""), "percent", sq_json_num_or(said, "percent", -1.0), "delay",
-                  (json_int_t)sq_json_int_or(said, "delay", 0), "epoch", (json_int_t)epoch, "mode", sq_edge_mode(edge));
+                  (json_int_t)sq_json_int_or(said, "delay", 0), "jitter", (json_int_t)sq_json_int_or(said, "jitter", 0),
+                  "errno", (json_int_t)sq_json_int_or(said, "errno", 0), "epoch", (json_int_t)epoch, "mode", sq_edge_mode(edge));
     copy_rest(said, *out);
     return *out ? 0 : sq_err(e, -ENOMEM, "out of memory");
 }
@@ -422,7 +427,7 @@ int sq_edge_rule_read(struct sq_edge *edge, const char *fault_id, json_t **out, 
         return sq_err_cls(e, SQ_C_NOTFOUND, -ENOENT, "fault %s is not on edge %s", fault_id, edge->name);
     if (!sq_link_alive(edge->ic))
         return sq_err(e, -EBADE, "the proxy is dead: fault %s on edge %s is not in force", fault_id, edge->name);
-    if (on_bytes(f->rule))
+    if (on_bytes(edge, f->rule))
         return read_bytes(edge, fault_id, out, e);
     rc = read_hooks(edge, f->number, &r, &epoch, e);
     if (rc < 0)

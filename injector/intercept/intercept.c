@@ -118,7 +118,7 @@ void sq_ic_proxy_died(struct sq_intercept *ic, const char *why)
     for (uint32_t i = 0; i < SQ_EDGES; i++) {
         if (!ic->edge[i])
             continue;
-        ic->cfg[i].pass = 0;
+        ic->cfg[i].pass = ic->cfg[i].dgram = 0;
         sq_hole_close(&ic->edge[i]->hole);
     }
     tell_runs(ic, why);
@@ -411,7 +411,7 @@ int sq_ic_tell_caller(struct sq_caller *c, struct sq_err *e)
 static int arm(struct sq_caller *c, int cgroup_fd, struct sq_arming *out, struct sq_err *e)
 {
     struct sq_intercept *ic = c->ic;
-    bool tcp = false, by_bpf = false;
+    bool tcp = false, by_bpf = false, dgram = false;
     int rc = 0;
 
     for (uint32_t i = 0; i < SQ_EDGES && rc == 0; i++) {
@@ -420,7 +420,8 @@ static int arm(struct sq_caller *c, int cgroup_fd, struct sq_arming *out, struct
         if (!calls_over(c, edge))
             continue;
         tcp = tcp || edge->has_tcp;
-        by_bpf = by_bpf || (edge->has_tcp && edge->bpf);
+        by_bpf = by_bpf || ((edge->has_tcp || edge->dgram) && edge->bpf);
+        dgram = dgram || edge->dgram;
         c->seccomp = c->seccomp || edge->unix_dest;
         if (edge->unix_dest)
             rc = make_stand_in(c, edge, e);
@@ -429,6 +430,9 @@ static int arm(struct sq_caller *c, int cgroup_fd, struct sq_arming *out, struct
     c->seccomp = c->seccomp || (tcp && !c->with_bpf);
     if (by_bpf && cgroup_fd < 0)
         sq_ic_warn(ic, c->run, "%s has no cgroup of its own: its calls are taken by seccomp", c->instance);
+    if (rc == 0 && dgram && cgroup_fd < 0)
+        rc = sq_err_cls(e, SQ_C_UNSUPPORTED, -ENOTSUP, "%s has no cgroup of its own: its datagrams can't be taken",
+                        c->instance);
     if (rc == 0)
         rc = c->with_bpf ? sq_bpf_attach(ic, c, cgroup_fd, NULL, e) : sq_ic_tell_caller(c, e);
     if (rc == 0 && c->seccomp) {

@@ -290,6 +290,7 @@ int sq_link_start(struct sq_intercept *ic, struct sq_err *e)
         rc = l->poll && l->death ? 0 : sq_err(e, -ENOMEM, "out of memory");
     }
     rc = rc ? rc : hello(ic, e);
+    rc = rc ? rc : sq_dgram_hello(ic, e);
     rc = rc ? rc : offer_synhold(ic, e);
     if (rc < 0) {
         l->dead = true;

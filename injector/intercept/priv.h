@@ -44,6 +44,7 @@ struct sq_edge {
     bool bpf;                        /* its TCP destinations are taken by BPF */
     const struct sq_dest *unix_dest; /* at most one: a stand-in does not say which it is; NULL: none */
     bool has_tcp;
+    bool dgram;  /* its datagrams are taken, too, or (without has_tcp) alone; its rules are the proxy's alone */
     struct sq_hole hole; /* only when no SYN can be held */
     bool hole_shut;
     enum sq_existing_how existing;
@@ -64,6 +65,7 @@ struct sq_edge {
 struct sq_bpf_caller; /* bpf.c: one loaded object */
 struct sq_follow;     /* follow.h */
 struct sq_running;    /* running.h: a service of processes that ran before */
+struct dgram;         /* dgram.c: the same for datagrams */
 
 /* A Unix listener of the proxy that stands for one edge of one caller. */
 struct sq_stand_in {
@@ -79,6 +81,7 @@ struct sq_caller {
     bool armed; /* false: disarmed, kept for its name */
     bool with_bpf;
     struct sq_bpf_caller *bpf;
+    struct dgram *dgram;
     bool seccomp;
     struct sq_stand_in *unix_edge;
     size_t n_unix;
@@ -87,7 +90,19 @@ struct sq_caller {
     struct sq_caller *next; /* of the disarmed */
 };
 
-enum sq_map { SQ_M_EDGES, SQ_M_FLOWS, SQ_M_NEXT_FLOW, SQ_M_COUNTS, SQ_M_HOOKS, SQ_M_PEERS, SQ_M_TALLIES, SQ_MAPS };
+enum sq_map {
+    SQ_M_EDGES,
+    SQ_M_FLOWS,
+    SQ_M_NEXT_FLOW,
+    SQ_M_COUNTS,
+    SQ_M_HOOKS,
+    SQ_M_PEERS,
+    SQ_M_TALLIES,
+    SQ_M_DFLOWS,
+    SQ_M_NEXT_DFLOW,
+    SQ_M_DDESTS,
+    SQ_MAPS
+};
 
 /* What all BPF objects share. */
 struct sq_bpf {
@@ -209,6 +224,16 @@ void sq_holed_add(struct sq_caller *c, const struct sq_edge *edge, int fd, int64
                   const struct sockaddr_storage *to);
 void sq_holed_free(struct sq_intercept *ic);
 
+/* dgram.c: the same for datagrams; beside sq_bpf_attach */
+/* Of callers that have such edges, and of all that ran before: their edges come later. F: as there. */
+int sq_dgram_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, const struct sq_follow *f,
+                    struct sq_err *e);
+void sq_dgram_matchers(struct sq_caller *c, const struct sq_matcher *m, uint32_t n);
+void sq_dgram_detach(struct sq_caller *c);
+/* Make the socket for the datagrams of an edge, and give it to the proxy; the hooks' port is set. */
+int sq_dgram_open(struct sq_edge *edge, struct sq_err *e);
+int sq_dgram_hello(struct sq_intercept *ic, struct sq_err *e); /* the proxy has just been started */
+
 /* listen.c */
 int sq_listen_lo(bool gate, int *fd, uint16_t *port, struct sq_err *e); /* port in network byte order */
 int sq_gate_filter(int fd, bool shut);
@@ -236,8 +261,10 @@ int sq_upstream_connect(const struct sq_edge *edge);
 /* edge.c */
 int sq_edge_need_bpf(struct sq_intercept *ic, struct sq_err *e); /* the maps are there, or why not */
 void sq_edge_drop(struct sq_edge *edge);
+const char *sq_edge_protocol(const struct sq_edge *edge); /* "udp", "dns", or "auto" for all streams */
 void sq_edge_free(struct sq_edge *edge);
-uint32_t sq_edge_matchers(struct sq_intercept *ic, const struct sq_caller *c, struct sq_matcher *out);
+uint32_t sq_edge_matchers(struct sq_intercept *ic, const struct sq_caller *c, bool dgram, struct sq_matcher *out);
+
 /* tally.c: where rules count their calls */
 int sq_tally_open(struct sq_intercept *ic, struct sq_err *e); /* where there is no BPF map */
 void sq_tally_close(struct sq_intercept *ic);

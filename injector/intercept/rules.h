@@ -44,7 +44,8 @@ struct sq_edge_cfg {
     uint32_t id;   /* the edge's number for the proxy */
     uint16_t pass; /* ports of the proxy's listeners, network byte order; 0: not there */
     uint16_t gate;
-    uint32_t pad;
+    uint16_t dgram; /* of its socket for datagrams */
+    uint16_t pad;
     struct sq_rules slot[2];
 };
 
@@ -81,6 +82,13 @@ struct sq_peer_addr {
     uint16_t port;
     uint16_t pad;
     uint32_t family;
+};
+
+/* A destination of datagrams: what its number (SQ_NET_DGRAM) is kept by. */
+struct sq_dgram_dest {
+    uint32_t caller; /* id */
+    uint32_t port;   /* network byte order */
+    uint32_t addr[4];
 };
 
 enum { SQ_GO_PASS = 0, SQ_GO_GATE = 1, SQ_GO_FAIL = 2 };

@@ -82,6 +82,19 @@ static void on_edge(struct px *px, struct packet *p)
                       sq_json_str_or(p->o, "protocol", "auto"), p->fds, p->nfds);
 }
 
+static void on_dgrams(struct px *px, struct packet *p)
+{
+    if (p->nfds >= 1 && !px->dflows)
+        px->dflows = map_flows(p->fds[0]);
+}
+
+static void on_dgram(struct px *px, struct packet *p)
+{
+    struct edge *e = px_edge_find(px, number(p->o, "edge"));
+    if (e && !px->draining && p->nfds >= 1 && px_udp_add(e, p->fds[0]) == 0)
+        p->fds[0] = -1;
+}
+
 static void on_unix(struct px *px, struct packet *p)
 {
     struct edge *e = px_edge_find(px, number(p->o, "edge"));
@@ -197,7 +210,7 @@ static const struct {
     {"hello", on_hello},       {"raw", on_raw},           {"edge", on_edge},     {"caller", on_caller},
     {"unix", on_unix},         {"uncaller", on_uncaller}, {"unedge", on_unedge}, {"rules", on_rules},
     {"listener", on_listener}, {"upstream", on_upstream}, {"quit", on_quit},     {"ask", on_ask},
-    {"plain", on_plain},       {"unplain", on_unplain},
+    {"dgrams", on_dgrams},     {"dgram", on_dgram},       {"plain", on_plain},       {"unplain", on_unplain},
 };
 
 void px_control(struct px *px, const char *text, size_t len, int *fds, size_t nfds)

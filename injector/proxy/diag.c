@@ -1,6 +1,7 @@
 /* Tells a caller that closed its socket from one that only shut its sending side down (a closed one has no inode), and
  * whether a connect is still being waited for. */
 #include "proxy/diag.h"
+#include "proxy/wire.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -8,6 +9,7 @@
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <netinet/tcp.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -64,4 +66,63 @@ enum px_peer px_diag(int diag, const struct sockaddr_in *from, const struct sock
     if (sendto(diag, &q, sizeof(q), 0, (const struct sockaddr *)&kernel, sizeof(kernel)) < 0)
         return PX_PEER_UNKNOWN;
     return parse(buf, recv(diag, buf, sizeof(buf), MSG_DONTWAIT));
+}
+
+#define DUMPS 4096 /* messages of one dump that are read */
+
+/* A socket of FAMILY that is connected to PORT: is it to 127.3.0.0/16? */
+static bool is_ours(const struct inet_diag_msg *m)
+{
+    uint32_t host = ntohl(m->idiag_family == AF_INET ? m->id.idiag_dst[0] : m->id.idiag_dst[3]);
+    if (m->idiag_family == AF_INET6 && (m->id.idiag_dst[0] || m->id.idiag_dst[1] || m->id.idiag_dst[2] != htonl(0xffff)))
+        return false;
+    return (host & 0xffff0000u) == SQ_NET_DGRAM;
+}
+
+/* 1, 0, -1: it goes on, -2: it failed. */
+static int read_dump(const char *buf, ssize_t n)
+{
+    for (const struct nlmsghdr *h = (const struct nlmsghdr *)(const void *)buf; NLMSG_OK(h, n); h = NLMSG_NEXT(h, n)) {
+        struct inet_diag_msg m;
+        if (h->nlmsg_type == NLMSG_DONE)
+            return 0;
+        if (h->nlmsg_type != SOCK_DIAG_BY_FAMILY || h->nlmsg_len < NLMSG_LENGTH(sizeof(m)))
+            return -2;
+        memcpy(&m, NLMSG_DATA(h), sizeof(m));
+        if (is_ours(&m))
+            return 1;
+    }
+    return -1;
+}
+
+static int dump(int diag, uint8_t family, uint16_t port)
+{
+    struct {
+        struct nlmsghdr h;
+        struct inet_diag_req_v2 r;
+    } q = {.h = {.nlmsg_len = sizeof(q), .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
+           .r = {.sdiag_family = family, .sdiag_protocol = IPPROTO_UDP, .idiag_states = 1u << TCP_ESTABLISHED}};
+    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+    _Alignas(struct nlmsghdr) char buf[16384];
+    int rc = -1;
+    q.r.id.idiag_dport = port;
+    while (recv(diag, buf, sizeof(buf), MSG_DONTWAIT) > 0)
+        ;
+    if (sendto(diag, &q, sizeof(q), 0, (const struct sockaddr *)&kernel, sizeof(kernel)) < 0)
+        return -2;
+    for (int i = 0; i < DUMPS && rc == -1; i++) {
+        ssize_t n = recv(diag, buf, sizeof(buf), MSG_DONTWAIT);
+        rc = n > 0 ? read_dump(buf, n) : -2;
+    }
+    return rc;
+}
+
+int px_diag_connected(int diag, uint16_t port)
+{
+    if (diag < 0)
+        return -1;
+    int v4 = dump(diag, AF_INET, port), v6 = v4 == 1 ? 0 : dump(diag, AF_INET6, port);
+    if (v4 == 1 || v6 == 1)
+        return 1;
+    return v4 == 0 && v6 == 0 ? 0 : -1;
 }

@@ -9,5 +9,7 @@ enum px_peer { PX_PEER_UNKNOWN, PX_PEER_HERE, PX_PEER_CONNECTING, PX_PEER_LEFT }
 int px_diag_open(void); /* -1: there is none */
 /* Of the TCP socket whose own address is FROM and whose peer's is TO. UNKNOWN also when DIAG is -1. */
 enum px_peer px_diag(int diag, const struct sockaddr_in *from, const struct sockaddr_in *to);
+/* Is any UDP socket connected to this port (network byte order) of 127.3.0.0/16? 1, 0, or -1: not known. */
+int px_diag_connected(int diag, uint16_t port);
 
 #endif

@@ -179,6 +179,8 @@ static enum px_protocol protocol_of(const char *s)
 {
     if (strcmp(s, "tcp") == 0)
         return PX_TCP;
+    if (strcmp(s, "udp") == 0 || strcmp(s, "dns") == 0)
+        return s[0] == 'u' ? PX_UDP : PX_DNS;
     return strcmp(s, "http") == 0 ? PX_HTTP : PX_AUTO;
 }
 
@@ -230,6 +232,7 @@ int px_edge_unix(struct edge *e, uint32_t caller, int fd)
 
 static void free_edge(struct edge *e)
 {
+    sq_rules_none(&e->rules);
     px_edge_unlisten(e);
     TAILQ_REMOVE(&e->px->edges, e, link);
     free(e->plain);
@@ -238,7 +241,7 @@ static void free_edge(struct edge *e)
 
 void px_edge_unused(struct edge *e)
 {
-    if (!e->counted && TAILQ_EMPTY(&e->conns))
+    if (!e->counted && TAILQ_EMPTY(&e->conns) && e->dgrams == 0)
         free_edge(e);
 }
 
@@ -251,10 +254,10 @@ void px_edge_drop(struct edge *e)
     {
         px_conn_leave(c);
     }
+    px_udp_leave(e);
     px_calls_flush(e->px);
     uint32_t gone = e->rules.mask;
-    e->rules.mask = 0;
-    e->rules.n = 0;
+    sq_rules_none(&e->rules);
     px_rules_changed(e, gone, 0);
     e->counted = false;
     px_edge_unused(e);

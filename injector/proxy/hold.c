@@ -344,6 +344,11 @@ int px_hold_open(struct px *px, int packet_fd, int raw_fd)
     return 0;
 }
 
+int px_hold_raw(const struct px *px)
+{
+    return px->hold ? px->hold->raw : -1;
+}
+
 static bool holds(const struct edge *e)
 {
     uint32_t m = e->rules.mask;

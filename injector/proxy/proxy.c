@@ -121,8 +121,7 @@ static void clear_rules(struct px *px)
     for (struct edge *e = TAILQ_FIRST(&px->edges); e; e = next) {
         next = TAILQ_NEXT(e, link);
         uint32_t gone = e->rules.mask;
-        e->rules.mask = 0;
-        e->rules.n = 0;
+        sq_rules_none(&e->rules);
         px_rules_changed(e, gone, 0);
     }
     px_hold_rules(px);
@@ -139,6 +138,15 @@ static void drop_plain(struct px *px)
     }
 }
 
+static void leave_udp(struct px *px)
+{
+    struct edge *e;
+    TAILQ_FOREACH(e, &px->edges, link)
+    {
+        px_udp_leave(e);
+    }
+}
+
 void px_drain(struct px *px)
 {
     if (px->draining)
@@ -147,6 +155,7 @@ void px_drain(struct px *px)
     drop_plain(px);
     px_callers_drop(px); /* new calls go direct */
     clear_rules(px);
+    leave_udp(px);
     px_calls_flush(px);
     px->drain_at = sq_mono_ns() + REDIRECTED;
 }
@@ -176,7 +185,8 @@ static int start(struct px *px)
     px->wire.fd = -1;
     px->diag = px_diag_open();
     px->buf = malloc(PX_BUF);
-    if (!px->buf || uv_loop_init(&px->loop) != 0)
+    px->out = malloc(PX_BUF);
+    if (!px->buf || !px->out || uv_loop_init(&px->loop) != 0)
         return -ENOMEM;
     int rc = sq_timers_init(&px->timers, &px->loop);
     if (rc == 0)
@@ -208,6 +218,7 @@ static void end_edge(struct edge *e)
 
 static void stop(struct px *px)
 {
+    px_udp_close(px);
     px_calls_flush(px);
     px_wire_flush(px);
     while (!TAILQ_EMPTY(&px->edges))
@@ -230,6 +241,7 @@ static void stop(struct px *px)
     sq_names_free(&px->names);
     free(px->wire.calls);
     free(px->buf);
+    free(px->out);
 }
 
 int sq_proxy_main(int argc, char **argv)

@@ -67,7 +67,7 @@ struct listener {
     uint32_t caller; /* PX_UNIX */
 };
 
-enum px_protocol { PX_AUTO, PX_HTTP, PX_TCP };
+enum px_protocol { PX_AUTO, PX_HTTP, PX_TCP, PX_UDP, PX_DNS };
 
 struct edge {
     TAILQ_ENTRY(edge) link;
@@ -82,6 +82,7 @@ struct edge {
     struct plain *plain;        /* no caller's edge but a proxy with one upstream (plain.c); NULL: an edge */
     uint64_t bytes[2], sent[2]; /* by lane; `sent`: of closed connections */
     uint16_t gate_port;         /* network byte order; 0: none */
+    unsigned dgrams;            /* sockets that its datagrams come to */
 };
 
 enum { CALLER = 0, DEP = 1 }; /* the two ends of a connection */
@@ -158,6 +159,8 @@ struct px {
     size_t beat_len;
     const struct sq_flow *flows[2]; /* BPF, seccomp */
     struct sq_tally *tallies;       /* shared with squalld and the hooks; NULL: none */
+    const struct sq_flow *dflows;   /* of datagrams; NULL: none */
+    struct dgrams *dgrams;          /* udp.c; NULL: none */
     TAILQ_HEAD(, edge) edges;
     TAILQ_HEAD(, caller) callers;
     TAILQ_HEAD(, conn) pending;
@@ -172,7 +175,9 @@ struct px {
     timer_t alarm;                        /* ends a blocked receive, see notify.c */
     int64_t drain_at;                     /* when the listeners are closed; 0: not yet decided, or done */
     uint64_t open, bytes[2], lost, stray; /* stray: accepted, but of no known flow */
+    uint64_t dropped;                     /* datagrams that could not be passed on */
     char *buf;                            /* PX_BUF bytes, for whoever is reading now */
+    char *out;                            /* the same, for an answer that a fault gives */
 };
 
 /* wire.c */
@@ -259,6 +264,14 @@ void px_hold_close(struct px *px);
 void px_hold_forget(struct px *px, const struct edge *e);
 /* The SYN of an accepted connection was held: how long, and what was drawn for it. */
 void px_hold_accepted(struct px *px, const struct sockaddr_in *peer, const struct sockaddr_in *local, struct origin *o);
+
+int px_hold_raw(const struct px *px); /* a raw IPv4 socket, or -1 */
+
+/* udp.c: datagrams */
+int px_udp_add(struct edge *e, int fd); /* owns fd when it returns 0 */
+void px_udp_leave(struct edge *e);      /* count no more; its sockets stay while somebody is connected to them */
+void px_udp_rules(struct edge *e, uint32_t gone, uint32_t fresh);
+void px_udp_close(struct px *px);
 
 /* notify.c: seccomp listeners */
 int px_notify_add(struct px *px, uint64_t key, int fd); /* owns fd */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proxy/dnsmsg.h"
 #include "squall/json.h"
 #include "squall/units.h"
 
@@ -54,7 +55,7 @@ static const char *const KINDS[] = {
     [SQ_R_TIMEOUT] = "timeout", [SQ_R_RESET] = "reset",         [SQ_R_LOSS] = "loss",
     [SQ_R_CORRUPT] = "corrupt", [SQ_R_LIMIT] = "limit_data",    [SQ_R_DELAY] = "delay",
     [SQ_R_SLICER] = "slicer",   [SQ_R_BANDWIDTH] = "bandwidth", [SQ_R_SLOW_CLOSE] = "slow_close",
-    [SQ_R_NOOP] = "noop",
+    [SQ_R_NOOP] = "noop",       [SQ_R_DUPLICATE] = "duplicate", [SQ_R_DNS] = "dns",
 };
 #define RATE_MAX 1e12
 #define SIZE_MAX_BYTES (INT64_C(1) << 50)
@@ -86,18 +87,23 @@ static int parse_callers(const json_t *o, struct sq_rule *r, struct sq_err *e)
     return 0;
 }
 
+static int parse_stream(const json_t *o, struct sq_rule *r, struct sq_err *e)
+{
+    const char *stream = sq_json_str_or(o, "stream", "downstream");
+    r->stream = strcmp(stream, "upstream") == 0 ? 0 : strcmp(stream, "both") == 0 ? SQ_STREAM_BOTH : 1;
+    if (r->stream == 1 && strcmp(stream, "downstream") != 0)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "stream of a rule: upstream, downstream or both");
+    return 0;
+}
+
 /* What only rules on bytes have. */
 static int parse_bytes(const json_t *o, struct sq_rule *r, struct sq_err *e)
 {
-    const char *stream = sq_json_str_or(o, "stream", "downstream");
-    r->stream = strcmp(stream, "upstream") == 0 ? 0 : 1;
     r->rate = sq_json_num_or(o, "rate", 0.0);
     r->size = sq_json_int_or(o, "size", 0);
     r->vary = sq_json_int_or(o, "variation", 0);
     r->share = sq_json_num_or(o, "share", 0.0);
     r->corr = sq_json_num_or(o, "correlation", 0.0);
-    if (r->stream == 1 && strcmp(stream, "downstream") != 0)
-        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "stream of a rule: upstream or downstream");
     if (!(r->rate >= 0 && r->rate <= RATE_MAX) || r->size < 0 || r->size > SIZE_MAX_BYTES || r->vary < 0 ||
         r->vary > SIZE_MAX_BYTES || !(r->share >= 0 && r->share <= 1) || !(r->corr >= 0 && r->corr <= 1))
         return sq_err_cls(e, SQ_C_INPUT, -ERANGE,
@@ -125,7 +131,8 @@ static int parse_rule(struct sq_names *names, const json_t *o, struct sq_rule *r
     int rc;
     memset(r, 0, sizeof(*r));
     if ((rc = sq_json_str(o, "fault", &fault, e)) || (rc = sq_json_str(o, "kind", &kind, e)) ||
-        (rc = parse_kind(kind, &r->kind, e)) || (rc = parse_callers(o, r, e)) || (rc = parse_count(o, r, e)))
+        (rc = parse_kind(kind, &r->kind, e)) || (rc = parse_callers(o, r, e)) || (rc = parse_count(o, r, e)) ||
+        (rc = parse_stream(o, r, e)))
         return rc;
     r->percent = sq_json_num_or(o, "percent", 100.0);
     r->delay = sq_json_int_or(o, "delay", 0);
@@ -139,6 +146,8 @@ static int parse_rule(struct sq_names *names, const json_t *o, struct sq_rule *r
     if (!r->fault)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "not a fault id");
     sq_rng_seed(&r->rng, r->seed);
+    if (r->kind == SQ_R_DNS)
+        return sq_dns_rule_parse(o, &r->dns, e);
     return r->kind >= SQ_R_BYTES ? parse_bytes(o, r, e) : 0;
 }
 
@@ -165,6 +174,22 @@ static unsigned place(const struct sq_rules *old, uint32_t taken, const struct s
     return empty;
 }
 
+static void free_dns(struct sq_rules *r)
+{
+    for (unsigned i = 0; i < SQ_RULE_SLOTS; i++) {
+        free(r->slot[i].dns);
+        r->slot[i].dns = NULL;
+    }
+}
+
+void sq_rules_none(struct sq_rules *r)
+{
+    free_dns(r);
+    r->mask = 0;
+    r->bytes = 0;
+    r->n = 0;
+}
+
 int sq_rules_replace(struct sq_rules *r, uint32_t epoch, const json_t *rules, uint32_t *gone, uint32_t *fresh,
                      struct sq_err *e)
 {
@@ -179,6 +204,7 @@ int sq_rules_replace(struct sq_rules *r, uint32_t epoch, const json_t *rules, ui
         struct sq_rule one;
         int rc = parse_rule(r->names, json_array_get(rules, i), &one, e);
         if (rc) {
+            free_dns(next);
             free(next);
             return rc;
         }
@@ -200,15 +226,18 @@ int sq_rules_replace(struct sq_rules *r, uint32_t epoch, const json_t *rules, ui
     next->tallies = r->tallies;
     next->epoch = epoch;
     *gone = r->mask & ~next->mask;
+    free_dns(r);
     *r = *next;
     free(next);
     return 0;
 }
 
+static const char *const STREAMS[] = {"upstream", "downstream", "both"};
+
 static void bytes_json(const struct sq_rule *r, json_t *o)
 {
     json_t *more =
-        json_pack("{s:s,s:f,s:I,s:I,s:f,s:f,s:I,s:I}", "stream", r->stream ? "downstream" : "upstream", "rate", r->rate,
+        json_pack("{s:s,s:f,s:I,s:I,s:f,s:f,s:I,s:I}", "stream", STREAMS[r->stream], "rate", r->rate,
                   "size", (json_int_t)r->size, "variation", (json_int_t)r->vary, "share", r->share, "correlation",
                   r->corr, "acts", (json_int_t)r->acts, "acted", (json_int_t)r->acted);
     json_object_update(o, more);
@@ -234,6 +263,10 @@ static json_t *rule_json(const struct sq_names *names, const struct sq_rule *r)
         bytes_json(r, o);
     if (o)
         count_json(&r->count, o);
+    else if (o && r->stream != 1)
+        json_object_set_new(o, "stream", json_string(STREAMS[r->stream]));
+    if (o && r->dns)
+        sq_dns_rule_json(r->dns, o);
     if (!o || r->ncallers == 0)
         return o;
     json_t *a = json_array();
@@ -324,10 +357,18 @@ uint16_t sq_rules_fault(const struct sq_rules *r, uint32_t hits)
     uint16_t f = first_of(r, hits, SQ_R_ERROR);
     if (!f)
         f = first_of(r, hits, SQ_R_BLACKHOLE);
-    for (int kind = SQ_R_LATENCY; !f && kind <= SQ_R_NOOP; kind++)
+    for (int kind = SQ_R_LATENCY; !f && kind <= SQ_R_LAST; kind++)
         if (kind != SQ_R_ERROR && kind != SQ_R_BLACKHOLE)
             f = first_of(r, hits, (enum sq_rule_kind)kind);
     return f;
+}
+
+int64_t sq_rule_delay(struct sq_rule *r)
+{
+    int64_t d = r->delay;
+    if (r->jitter > 0)
+        d += (int64_t)((sq_rng_double(&r->rng) * 2 - 1) * (double)r->jitter);
+    return d;
 }
 
 int64_t sq_rules_delay(struct sq_rules *r, uint32_t hits)
@@ -337,9 +378,7 @@ int64_t sq_rules_delay(struct sq_rules *r, uint32_t hits)
         struct sq_rule *one = &r->slot[r->order[i]];
         if (!(hits & (UINT32_C(1) << r->order[i])) || one->kind != SQ_R_LATENCY)
             continue;
-        sum += one->delay;
-        if (one->jitter > 0)
-            sum += (int64_t)((sq_rng_double(&one->rng) * 2 - 1) * (double)one->jitter);
+        sum += sq_rule_delay(one);
     }
     return sum > 0 ? sum : 0;
 }

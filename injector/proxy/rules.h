@@ -33,8 +33,12 @@ enum sq_rule_kind {
     SQ_R_BANDWIDTH,
     SQ_R_SLOW_CLOSE,
     SQ_R_NOOP,
+    SQ_R_DUPLICATE, /* those two: of datagrams (dgram.h) */
+    SQ_R_DNS,
 };
+#define SQ_R_LAST SQ_R_DNS
 #define SQ_R_BYTES SQ_R_TIMEOUT
+#define SQ_STREAM_BOTH 2
 
 struct sq_rule {
     uint16_t fault; /* sq_name_intern */
@@ -42,11 +46,12 @@ struct sq_rule {
     double percent;        /* 0..100 */
     int64_t delay, jitter; /* ns */
     int err;               /* what a failed connect returns; an open connection can only be reset */
-    uint8_t stream;        /* of bytes: 0 to the dependency, 1 to the caller */
+    uint8_t stream;        /* of bytes: 0 to the dependency, 1 to the caller; of datagrams also SQ_STREAM_BOTH */
     double rate;           /* bandwidth: bytes a second; 0: none passes */
     int64_t size, vary;    /* slicer: bytes; limit: `size` */
-    double share, corr;    /* loss, corrupt: probability 0..1 of a chunk; loss: 0..1 of the chunk before it */
+    double share, corr;    /* loss, corrupt, duplicate: probability 0..1 of a chunk; loss: 0..1 of the chunk before it */
     uint64_t acts, acted;  /* of bytes: how often it acted, on how many bytes */
+    struct sq_dns_rule *dns; /* owned; NULL unless SQ_R_DNS */
     uint64_t seed;
     struct sq_rng rng;
     uint32_t number; /* as in struct sq_flow; 0: none */
@@ -84,6 +89,9 @@ int sq_rules_replace(struct sq_rules *r, uint32_t epoch, const json_t *rules, ui
 /* What is in force, as in the message. New reference. */
 json_t *sq_rules_json(const struct sq_rules *r);
 
+/* No rule any more. */
+void sq_rules_none(struct sq_rules *r);
+
 /* What was drawn for a connect already, as in struct sq_flow. */
 struct sq_drawn {
     uint32_t rule[SQ_FLOW_RULES];
@@ -97,6 +105,8 @@ uint32_t sq_rules_draw(struct sq_rules *r, uint32_t among, uint32_t caller, cons
 uint32_t sq_rules_of(const struct sq_rules *r, uint32_t hits, enum sq_rule_kind kind);
 /* The fault that counts when these hit: an error before a black hole before a latency before one on bytes; 0: none. */
 uint16_t sq_rules_fault(const struct sq_rules *r, uint32_t hits);
+/* Draw the delay of one rule; it may be negative when the jitter is larger. */
+int64_t sq_rule_delay(struct sq_rule *r);
 /* Draw the delay that the latencies among these hits add up to, >= 0. */
 int64_t sq_rules_delay(struct sq_rules *r, uint32_t hits);
 /* Rules of this kind that hit every call of `caller`: not those that count. */

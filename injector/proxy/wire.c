@@ -209,8 +209,9 @@ void px_send_stats(struct px *px)
     char text[320];
     int n = snprintf(text, sizeof(text),
                      "{\"op\":\"stats\",\"open\":%" PRIu64 ",\"bytes_up\":%" PRIu64 ",\"bytes_down\":%" PRIu64
-                     ",\"rss\":%" PRIu64 ",\"lost\":%" PRIu64 ",\"stray\":%" PRIu64 "}",
-                     px->open, px->bytes[UP], px->bytes[DOWN], resident(), px->lost, px->stray);
+                     ",\"rss\":%" PRIu64 ",\"lost\":%" PRIu64 ",\"stray\":%" PRIu64
+                     ",\"dropped\":%" PRIu64 "}",
+                     px->open, px->bytes[UP], px->bytes[DOWN], resident(), px->lost, px->stray, px->dropped);
     if (STAILQ_EMPTY(&px->wire.out)) /* old figures are no use to one who does not even read the calls */
         (void)post(px, text, (size_t)n, false);
 }

@@ -8,9 +8,11 @@
  * written by both sides and the hooks
  *   {"op":"raw"}                                   fds: [AF_PACKET socket (unbound), raw IPv4 socket]: SYN-hold is
  * possible
- *   {"op":"edge","id":N,"name":S,"protocol":"auto|http|tcp"}
+ *   {"op":"edge","id":N,"name":S,"protocol":"auto|http|tcp|udp|dns"}
  *                                                  fds: [pass4, gate4] or [pass4, gate4, pass6, gate6], bound,
  * listening: gate drops SYNs by its socket filter unless their TTL is SQ_TTL
+ *   {"op":"dgrams"}                                fds: [BPF table of datagram flows]
+ *   {"op":"dgram","edge":N}                        fds: [UDP socket, bound]: what is sent to it is the edge's
  *   {"op":"caller","id":N,"instance":S}            fds: the BPF links of this caller (held until "uncaller" or the end)
  *   {"op":"unix","edge":N,"caller":N}              fds: [listener]: accepted ones want {"op":"upstream"}
  *   {"op":"uncaller","id":N}  {"op":"unedge","id":N}
@@ -18,7 +20,9 @@
  *        "jitter":ns,"errno":N,"seed":N,"callers":[ids] or absent,"number":N,"tally":N,"first":N,"every":N,"after":N}]}
  *        replaces all rules of the edge; answered by "ack". number: as in struct sq_flow; tally: index of struct
  * sq_tally Kinds on bytes (bytes.h): timeout, reset, loss, corrupt, limit_data, delay, slicer, bandwidth, slow_close,
- * noop; those have "stream":"upstream|downstream","rate":bytes/s,"size":N,"variation":N,"share":0..1,"correlation":0..1
+ * noop, and on datagrams duplicate, dns; those have "stream":"upstream|downstream|both" (as latency on datagrams),
+ * "rate":bytes/s,"size":N,"variation":N,"share":0..1,"correlation":0..1;
+ * dns: "answer":S,"address":[S],"names":[S],"types":[S]
  *   {"op":"ask","edge":N}                          answered by "ack": rules on bytes say "acts" and "acted" (bytes)
  *   {"op":"plain","id":N,"host":S,"port":N}        fds: [listener]: a proxy with one upstream, none of whose calls are
  *                                                  reported; "rules" and "ask" take its id. Answered by "ack"
@@ -33,8 +37,9 @@
  *   {"op":"calls","calls":[[start_ns,caller,edge,kind,outcome,status,dur_ns,held_ns,"fault or empty","trace or empty",
  *        answer_ns],...]}       at least every 100 ms when there are any; start is CLOCK_MONOTONIC,
  *        dur, held and answer are counted from it (answer 0: never)
- *   {"op":"stats","open":N,"bytes_up":N,"bytes_down":N,"rss":N,"lost":N,"stray":N}   every second; lost: calls that
- *        could not be reported; stray: accepted connections of no known flow
+ *   {"op":"stats","open":N,"bytes_up":N,"bytes_down":N,"rss":N,"lost":N,"stray":N,"dropped":N}   every second; lost: calls
+ *        that could not be reported; stray: accepted connections and datagrams of no known flow; dropped: datagrams that
+ *        could not be passed on
  * The end of the socket means that squalld is dead or done: close the links (new calls go direct), pass everything
  * through without faults (bytes already held keep their due time), answer listeners with CONTINUE, leave when idle.
  * Plain proxies end at once, with their connections. */
@@ -52,6 +57,7 @@
 #define SQ_FLOWS 65536u
 #define SQ_NET_BPF 0x7f010000u
 #define SQ_NET_SECCOMP 0x7f020000u
+#define SQ_NET_DGRAM 0x7f030000u /* datagrams (BPF): hi.lo is a destination of a caller, in a table of its own */
 
 #define SQ_FLOW_RULES 4
 
@@ -64,7 +70,8 @@ struct sq_flow {
     uint8_t hits;                 /* bit i: rule[i] hit this connect */
     uint8_t addr[16];             /* network byte order; IPv4 in the first four */
     uint32_t rule[SQ_FLOW_RULES]; /* numbers of the rules that were drawn for this connect; 0: none */
-    uint8_t pad[12];
+    uint16_t via;                 /* of datagrams: the proxy's port that they are sent to, network byte order */
+    uint8_t pad[10];
 };
 _Static_assert(sizeof(struct sq_flow) == 64, "shared with BPF and between processes");
 
@@ -80,6 +87,7 @@ enum sq_call_outcome {
     SQ_OUT_REFUSED = 3,  /* the real dependency could not be reached */
     SQ_OUT_BROKEN = 4,   /* the real dependency closed before the answer was complete */
     SQ_OUT_OPEN = 5,     /* still open when counting ended */
+    SQ_OUT_NONE = 6,     /* a datagram that no answer came to */
 };
 
 #endif

@@ -1,0 +1,163 @@
+/* Datagrams of an edge: the socket that the proxy takes them at, and the hooks that send them there. As bpf.c, the
+ * links go to the proxy and are closed here. */
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "intercept/follow.h"
+#include "intercept/priv.h"
+#include "squall/cleanup.h"
+#include "squall/json.h"
+
+#include "dgram.skel.h"
+
+#define N_PROGS 8
+#define ROOM (4 * 1024 * 1024) /* of the socket: a burst may come while the proxy does something else */
+
+static int refuse(struct sq_err *e, int rc, const char *what)
+{
+    rc = sq_err_cls(e, SQ_C_UNSUPPORTED, rc, "cgroup-BPF for datagrams: %s: %s", what, strerror(-rc));
+    sq_err_hint(e, "run squalld as root; it needs Linux 5.18 with CONFIG_CGROUP_BPF and /sys/kernel/btf/vmlinux");
+    return rc;
+}
+
+void sq_dgram_matchers(struct sq_caller *c, const struct sq_matcher *m, uint32_t n)
+{
+    struct dgram__bss *bss = c->dgram->bss;
+
+    /* As in sq_bpf_matchers. */
+    __atomic_store_n(&bss->n_matchers, 0, __ATOMIC_SEQ_CST);
+    for (uint32_t i = 0; i < n && i < SQ_MATCHERS; i++)
+        memcpy(&bss->matchers[i], &m[i], sizeof(m[i]));
+    __atomic_store_n(&bss->n_matchers, n, __ATOMIC_SEQ_CST);
+}
+
+static int load(struct sq_intercept *ic, struct sq_caller *c, const struct sq_follow *f, struct sq_err *e)
+{
+    struct dgram *s = dgram__open();
+    int rc;
+
+    if (!s)
+        return refuse(e, -errno, "cannot open the programs");
+    c->dgram = s;
+    s->rodata->caller_id = c->id;
+    s->rodata->netns_cookie = ic->netns_cookie;
+    s->rodata->by_tgid = f != NULL;
+    rc = bpf_map__reuse_fd(s->maps.edges, ic->bpf.fd[SQ_M_EDGES]);
+    rc = rc ? rc : bpf_map__reuse_fd(s->maps.counts, ic->bpf.fd[SQ_M_COUNTS]);
+    rc = rc ? rc : bpf_map__reuse_fd(s->maps.dflows, ic->bpf.fd[SQ_M_DFLOWS]);
+    rc = rc ? rc : bpf_map__reuse_fd(s->maps.next_dflow, ic->bpf.fd[SQ_M_NEXT_DFLOW]);
+    rc = rc ? rc : bpf_map__reuse_fd(s->maps.ddests, ic->bpf.fd[SQ_M_DDESTS]);
+    if (rc == 0)
+        rc = f ? bpf_map__reuse_fd(s->maps.tgids, sq_follow_map(f)) : bpf_map__set_max_entries(s->maps.tgids, 1);
+    rc = rc ? rc : dgram__load(s);
+    return rc < 0 ? refuse(e, rc, "cannot load the programs") : 0;
+}
+
+/* Those that give an address back come first: no answer may be seen from an address that nobody asked. */
+static int link_all(struct dgram *s, int cgroup_fd, struct bpf_link **links, struct sq_err *e)
+{
+    struct bpf_program *progs[N_PROGS] = {s->progs.sq_drecv4,    s->progs.sq_drecv6, s->progs.sq_dpeer4,
+                                          s->progs.sq_dpeer6,    s->progs.sq_dsend4, s->progs.sq_dsend6,
+                                          s->progs.sq_dconnect4, s->progs.sq_dconnect6};
+
+    for (size_t i = 0; i < N_PROGS; i++) {
+        links[i] = bpf_program__attach_cgroup(progs[i], cgroup_fd);
+        if (!links[i])
+            return refuse(e, -errno, "cannot attach to the instance's cgroup");
+    }
+    return 0;
+}
+
+static bool wanted(const struct sq_intercept *ic, const struct sq_caller *c)
+{
+    for (uint32_t i = 0; i < SQ_EDGES; i++)
+        if (ic->edge[i] && ic->edge[i]->dgram && strcmp(ic->edge[i]->run, c->run) == 0 &&
+            strcmp(ic->edge[i]->from, c->service) == 0)
+            return true;
+    return c->running != NULL;
+}
+
+int sq_dgram_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, const struct sq_follow *f,
+                    struct sq_err *e)
+{
+    struct sq_matcher m[SQ_MATCHERS];
+    struct bpf_link *links[N_PROGS] = {0};
+    int fds[N_PROGS], rc;
+
+    if (!wanted(ic, c))
+        return 0;
+    rc = load(ic, c, f, e);
+    if (rc == 0) {
+        sq_dgram_matchers(c, m, sq_edge_matchers(ic, c, true, m));
+        rc = link_all(c->dgram, cgroup_fd, links, e);
+    }
+    if (rc == 0) {
+        cleanup_json json_t *msg =
+            json_pack("{s:s,s:I,s:s}", "op", "caller", "id", (json_int_t)c->id, "instance", c->instance);
+
+        for (size_t i = 0; i < N_PROGS; i++)
+            fds[i] = bpf_link__fd(links[i]);
+        rc = sq_link_send(ic, msg, fds, N_PROGS, e);
+    }
+    for (size_t i = 0; i < N_PROGS; i++)
+        (void)bpf_link__destroy(links[i]);
+    if (rc < 0)
+        sq_dgram_detach(c);
+    return rc;
+}
+
+void sq_dgram_detach(struct sq_caller *c)
+{
+    if (c->dgram)
+        dgram__destroy(c->dgram);
+    c->dgram = NULL;
+}
+
+/* All of 127.0.0.0/8 on loopback; each datagram says where it was sent to. */
+static int bind_lo(int *out, uint16_t *port, struct sq_err *e)
+{
+    cleanup_close int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct sockaddr_in a = {.sin_family = AF_INET};
+    socklen_t len = sizeof(a);
+    int one = 1, room = ROOM;
+
+    if (fd < 0)
+        return sq_err_sys(e, -errno, "cannot make a socket for datagrams");
+    if (setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3) < 0 ||
+        setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &one, sizeof(one)) < 0)
+        return sq_err_sys(e, -errno, "cannot bind a socket to the loopback device");
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)) < 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+    if (bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || getsockname(fd, (struct sockaddr *)&a, &len) < 0)
+        return sq_err_sys(e, -errno, "cannot bind a socket for datagrams");
+    *port = a.sin_port;
+    *out = SQ_TAKE_FD(fd);
+    return 0;
+}
+
+int sq_dgram_open(struct sq_edge *edge, struct sq_err *e)
+{
+    cleanup_json json_t *msg = json_pack("{s:s,s:I}", "op", "dgram", "edge", (json_int_t)edge->id);
+    cleanup_close int fd = -1;
+    uint16_t port = 0;
+    int rc = bind_lo(&fd, &port, e);
+
+    rc = rc ? rc : sq_link_send(edge->ic, msg, &fd, 1, e);
+    if (rc == 0)
+        __atomic_store_n(&edge->ic->cfg[edge->slot].dgram, port, __ATOMIC_RELEASE);
+    return rc;
+}
+
+int sq_dgram_hello(struct sq_intercept *ic, struct sq_err *e)
+{
+    cleanup_json json_t *msg = json_pack("{s:s}", "op", "dgrams");
+
+    if (ic->bpf.fd[SQ_M_DFLOWS] < 0)
+        return 0;
+    return sq_link_send(ic, msg, &ic->bpf.fd[SQ_M_DFLOWS], 1, e);
+}

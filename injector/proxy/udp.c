@@ -1,0 +1,578 @@
+/* Datagrams of an edge. What callers send to 127.3.x.y comes to one socket of the edge; each socket of a caller gets
+ * one of ours to the dependency (a flow), so that the answers find back. A flow is a NAT's mapping: it ends when it has
+ * been idle for a time, and the next datagram makes a new one.
+ *
+ * A connected socket is connected to us until its owner closes it: when its edge is dropped, or squalld is gone, the
+ * port stays open, passing everything on, for as long as the kernel knows of a socket that is connected to it. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/ip.h>
+#include <netinet/ip_icmp.h>
+#include <netinet/udp.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "proxy/dgram.h"
+#include "proxy/diag.h"
+#include "proxy/px.h"
+#include "squall/clock.h"
+
+#define BUCKETS 8192u
+#define FLOWS_MAX 16384u /* then the one that was idle for longest makes room */
+#define READS 64         /* at one wake-up */
+#define SWEEP (500 * INT64_C(1000000))
+#define IDLE (120 * INT64_C(1000000000))    /* RFC 4787, REQ-5 */
+#define IDLE_DNS (30 * INT64_C(1000000000)) /* each query has a port of its own */
+#define HELD_MAX (64u * 1024 * 1024)        /* bytes of datagrams that a latency holds; more are lost, and counted */
+#define BLIND (150 * INT64_C(1000000000))   /* how long a port stays when the kernel does not say who is connected */
+
+/* The socket that the datagrams of an edge come to. */
+struct dport {
+    TAILQ_ENTRY(dport) link;
+    uv_poll_t poll;
+    struct edge *edge;
+    int fd;
+    uint16_t port;   /* network byte order */
+    int64_t dropped; /* its edge is: since then; 0: no */
+    unsigned flows;
+};
+
+struct flow {
+    LIST_ENTRY(flow) link;
+    TAILQ_ENTRY(flow) used; /* least recently used first */
+    struct px *px;
+    struct dport *port;
+    struct sockaddr_in peer; /* the caller's socket */
+    struct in_addr local;    /* 127.3.x.y */
+    int fd;                  /* to the dependency */
+    uv_poll_t poll;
+    int64_t moved;
+    LIST_HEAD(, held) held;
+    struct px_flow_calls calls;
+};
+
+/* A datagram that is not due yet. */
+struct held {
+    LIST_ENTRY(held) link;
+    struct sq_timer timer;
+    struct flow *flow;
+    int64_t came;
+    bool down, twice, ended;
+    struct px_asked call;
+    int status;
+    size_t len;
+    uint8_t data[];
+};
+
+struct dgrams {
+    struct px *px;
+    struct sq_timer sweep;
+    LIST_HEAD(, flow) bucket[BUCKETS];
+    TAILQ_HEAD(, flow) used;
+    TAILQ_HEAD(, dport) ports;
+    unsigned n;
+    size_t held;
+};
+
+static void on_answer(uv_poll_t *h, int status, int events);
+
+static unsigned bucket_of(const struct sockaddr_in *peer, struct in_addr local, const struct dport *port)
+{
+    uint32_t h = peer->sin_addr.s_addr * 2654435761u ^ local.s_addr * 2246822519u;
+    h ^= (uint32_t)peer->sin_port * 3266489917u + port->port;
+    return (h ^ h >> 15) % BUCKETS;
+}
+
+static struct flow *find(const struct dgrams *d, const struct sockaddr_in *peer, struct in_addr local,
+                         const struct dport *port)
+{
+    struct flow *f;
+    LIST_FOREACH(f, &d->bucket[bucket_of(peer, local, port)], link)
+    {
+        if (f->port == port && f->local.s_addr == local.s_addr && f->peer.sin_port == peer->sin_port &&
+            f->peer.sin_addr.s_addr == peer->sin_addr.s_addr)
+            return f;
+    }
+    return NULL;
+}
+
+static void on_flow_closed(uv_handle_t *h)
+{
+    free(h->data);
+}
+
+static void held_free(struct held *h)
+{
+    h->flow->px->dgrams->held -= h->len;
+    sq_timer_stop(&h->flow->px->timers, &h->timer);
+    LIST_REMOVE(h, link);
+    free(h);
+}
+
+static void flow_close(struct flow *f)
+{
+    struct dgrams *d = f->px->dgrams;
+    px_dgram_expire(&f->calls, true, sq_mono_ns());
+    while (!LIST_EMPTY(&f->held))
+        held_free(LIST_FIRST(&f->held));
+    LIST_REMOVE(f, link);
+    TAILQ_REMOVE(&d->used, f, used);
+    d->n--;
+    f->px->open--;
+    f->port->flows--;
+    px_dgram_free(&f->calls);
+    uv_close((uv_handle_t *)&f->poll, on_flow_closed);
+    (void)close(f->fd);
+}
+
+/* Where 127.3.x.y of this edge stands for; false: for nothing of ours. */
+static bool origin(const struct dport *port, struct in_addr local, struct sq_flow *out)
+{
+    uint32_t host = ntohl(local.s_addr);
+    const struct sq_flow *table = port->edge->px->dflows;
+    if (!table || (host & 0xffff0000u) != SQ_NET_DGRAM)
+        return false;
+    memcpy(out, &table[host & 0xffffu], sizeof(*out)); /* it may be written at any time: look at one copy */
+    return out->edge == port->edge->id && out->via == port->port &&
+           (out->family == AF_INET || out->family == AF_INET6);
+}
+
+static int dial(const struct sq_flow *to)
+{
+    struct sockaddr_storage ss = {0};
+    socklen_t len;
+    if (to->family == AF_INET) {
+        struct sockaddr_in *in = (struct sockaddr_in *)&ss;
+        *in = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = to->port};
+        memcpy(&in->sin_addr, to->addr, sizeof(in->sin_addr));
+        len = sizeof(*in);
+    } else {
+        struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&ss;
+        *in6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = to->port};
+        memcpy(&in6->sin6_addr, to->addr, sizeof(in6->sin6_addr));
+        len = sizeof(*in6);
+    }
+    int fd = socket(to->family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&ss, len) < 0) {
+        int rc = -errno;
+        (void)close(fd);
+        return rc;
+    }
+    return fd < 0 ? -errno : fd;
+}
+
+/* RFC 1071, over an even number of bytes */
+static uint16_t checksum(const uint8_t *p, size_t len)
+{
+    uint32_t sum = 0;
+    for (size_t i = 0; i < len; i += 2)
+        sum += (uint32_t)(p[i] << 8 | p[i + 1]);
+    while (sum >> 16)
+        sum = (sum & 0xffff) + (sum >> 16);
+    return htons((uint16_t)~sum);
+}
+
+/* Nobody is there: say so to the caller's socket as the kernel would, with the start of what it sent. A connected
+ * socket then has its ECONNREFUSED. It takes the raw socket of the held connects; without that the datagram is lost. */
+static void tell_refused(const struct dport *port, const struct sockaddr_in *peer, struct in_addr local)
+{
+    struct {
+        struct iphdr outer;
+        struct icmphdr icmp;
+        struct iphdr inner;
+        struct udphdr udp;
+    } m = {0};
+    _Static_assert(sizeof(m) == 56, "no padding");
+    int raw = px_hold_raw(port->edge->px);
+    if (raw < 0)
+        return;
+    m.outer.version = m.inner.version = 4;
+    m.outer.ihl = m.inner.ihl = 5;
+    m.outer.ttl = m.inner.ttl = 64;
+    m.outer.protocol = IPPROTO_ICMP;
+    m.outer.tot_len = htons(sizeof(m));
+    m.outer.saddr = m.inner.daddr = local.s_addr;
+    m.outer.daddr = m.inner.saddr = peer->sin_addr.s_addr;
+    m.inner.protocol = IPPROTO_UDP;
+    m.inner.tot_len = htons(sizeof(m.inner) + sizeof(m.udp));
+    m.udp.source = peer->sin_port;
+    m.udp.dest = port->port;
+    m.udp.len = htons(sizeof(m.udp));
+    m.icmp.type = ICMP_DEST_UNREACH;
+    m.icmp.code = ICMP_PORT_UNREACH;
+    m.inner.check = checksum((const uint8_t *)&m.inner, sizeof(m.inner));
+    m.icmp.checksum = checksum((const uint8_t *)&m.icmp, sizeof(m) - sizeof(m.outer));
+    (void)sendto(raw, &m, sizeof(m), MSG_DONTWAIT, (const struct sockaddr *)peer, sizeof(*peer));
+}
+
+static void refused(struct flow *f)
+{
+    px_dgram_refused(&f->calls, sq_mono_ns());
+    tell_refused(f->port, &f->peer, f->local);
+}
+
+static void touch(struct flow *f, int64_t now)
+{
+    struct dgrams *d = f->px->dgrams;
+    f->moved = now;
+    TAILQ_REMOVE(&d->used, f, used);
+    TAILQ_INSERT_TAIL(&d->used, f, used);
+}
+
+static void on_sweep(struct sq_timer *t);
+
+static struct flow *flow_new(struct dport *port, const struct sockaddr_in *peer, struct in_addr local)
+{
+    struct px *px = port->edge->px;
+    struct dgrams *d = px->dgrams;
+    struct sq_flow to;
+    if (!origin(port, local, &to)) {
+        px->stray++;
+        return NULL;
+    }
+    if (d->n >= FLOWS_MAX)
+        flow_close(TAILQ_FIRST(&d->used));
+    int fd = dial(&to);
+    if ((fd == -EMFILE || fd == -ENFILE) && d->n > 0) {
+        flow_close(TAILQ_FIRST(&d->used));
+        fd = dial(&to);
+    }
+    struct flow *f = fd < 0 ? NULL : calloc(1, sizeof(*f));
+    if (!f || uv_poll_init(&px->loop, &f->poll, fd) != 0) {
+        struct px_flow_calls nobody = {.edge = port->edge, .caller = to.caller};
+        struct px_asked call = {.start = sq_mono_ns()};
+        px_dgram_report(&nobody, &call, SQ_OUT_REFUSED, 0, 0, call.start);
+        tell_refused(port, peer, local);
+        free(f);
+        if (fd >= 0)
+            (void)close(fd);
+        return NULL;
+    }
+    *f = (struct flow){.px = px, .port = port, .peer = *peer, .local = local, .fd = fd, .poll = f->poll};
+    f->calls = (struct px_flow_calls){.edge = port->edge, .caller = to.caller};
+    f->poll.data = f;
+    (void)uv_poll_start(&f->poll, UV_READABLE, on_answer);
+    LIST_INIT(&f->held);
+    LIST_INSERT_HEAD(&d->bucket[bucket_of(peer, local, port)], f, link);
+    TAILQ_INSERT_TAIL(&d->used, f, used);
+    d->n++;
+    port->flows++;
+    px->open++;
+    if (!d->sweep.at)
+        (void)sq_timer_set(&px->timers, &d->sweep, sq_mono_ns() + SWEEP, on_sweep);
+    return f;
+}
+
+static void send_up(struct flow *f, const uint8_t *p, size_t len, bool twice)
+{
+    for (int i = 0; i < (twice ? 2 : 1); i++) {
+        ssize_t n = send(f->fd, p, len, MSG_DONTWAIT);
+        if (n < 0 && errno == ECONNREFUSED) { /* of an earlier one */
+            refused(f);
+            n = send(f->fd, p, len, MSG_DONTWAIT);
+        }
+        if (n < 0)
+            f->px->dropped++;
+    }
+    f->px->bytes[UP] += len;
+    f->port->edge->bytes[UP] += len;
+}
+
+/* From the address that it was sent to. */
+static void send_down(struct flow *f, const uint8_t *p, size_t len, bool twice)
+{
+    union {
+        char buf[CMSG_SPACE(sizeof(struct in_pktinfo))];
+        struct cmsghdr align;
+    } ctl;
+    struct in_pktinfo from = {.ipi_spec_dst = f->local};
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)p, .iov_len = len};
+    struct msghdr m = {.msg_name = &f->peer,
+                       .msg_namelen = sizeof(f->peer),
+                       .msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = ctl.buf,
+                       .msg_controllen = sizeof(ctl.buf)};
+    memset(&ctl, 0, sizeof(ctl));
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    c->cmsg_level = IPPROTO_IP;
+    c->cmsg_type = IP_PKTINFO;
+    c->cmsg_len = CMSG_LEN(sizeof(from));
+    memcpy(CMSG_DATA(c), &from, sizeof(from));
+    for (int i = 0; i < (twice ? 2 : 1); i++)
+        if (sendmsg(f->port->fd, &m, MSG_DONTWAIT) < 0)
+            f->px->dropped++;
+    f->px->bytes[DOWN] += len;
+    f->port->edge->bytes[DOWN] += len;
+}
+
+static void deliver(struct flow *f, const struct held *h, const uint8_t *p, size_t len, int64_t now)
+{
+    if (h->down)
+        send_down(f, p, len, h->twice);
+    else
+        send_up(f, p, len, h->twice);
+    if (h->ended)
+        px_dgram_report(&f->calls, &h->call, h->call.answered ? SQ_OUT_FAILED : SQ_OUT_ANSWERED, h->status, h->came,
+                        now);
+}
+
+static void on_due(struct sq_timer *t)
+{
+    struct held *h = (struct held *)((char *)t - offsetof(struct held, timer));
+    int64_t now = sq_mono_ns();
+    touch(h->flow, now);
+    deliver(h->flow, h, h->data, h->len, now);
+    held_free(h);
+}
+
+/* Now, or when it is due; it keeps its due time when the fault ends meanwhile. */
+static void pass(struct flow *f, const uint8_t *p, size_t len, const struct px_verdict *v, bool down, int64_t now)
+{
+    struct dgrams *d = f->px->dgrams;
+    struct held one = {
+        .came = now, .down = down, .twice = v->twice, .ended = v->ended, .call = v->call, .status = v->status};
+    if (v->drop)
+        return;
+    if (v->delay <= 0) {
+        deliver(f, &one, p, len, now);
+        return;
+    }
+    struct held *h = d->held + len > HELD_MAX ? NULL : malloc(sizeof(*h) + len);
+    if (!h) {
+        f->px->dropped++;
+        if (v->ended)
+            px_dgram_report(&f->calls, &v->call, SQ_OUT_NONE, 0, 0, now);
+        return;
+    }
+    memcpy(h, &one, sizeof(one));
+    h->flow = f;
+    h->len = len;
+    memcpy(h->data, p, len);
+    d->held += len;
+    LIST_INSERT_HEAD(&f->held, h, link);
+    if (sq_timer_set(&f->px->timers, &h->timer, now + v->delay, on_due) != 0)
+        held_free(h);
+}
+
+static void on_answer(uv_poll_t *handle, int status, int events)
+{
+    struct flow *f = handle->data;
+    struct px *px = f->px;
+    int64_t now = sq_mono_ns();
+    (void)status;
+    (void)events;
+    for (int i = 0; i < READS; i++) {
+        ssize_t n = recv(f->fd, px->buf, PX_BUF, MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == ECONNREFUSED) {
+            refused(f);
+            continue;
+        }
+        if (n < 0)
+            break;
+        struct px_verdict v = px_dgram_down(&f->calls, (const uint8_t *)px->buf, (size_t)n);
+        pass(f, (const uint8_t *)px->buf, (size_t)n, &v, true, now);
+        touch(f, now);
+    }
+}
+
+static void from_caller(struct dport *port, const struct sockaddr_in *peer, struct in_addr local, size_t len)
+{
+    struct px *px = port->edge->px;
+    struct flow *f = find(px->dgrams, peer, local, port);
+    int64_t now = sq_mono_ns();
+    if (!f)
+        f = flow_new(port, peer, local);
+    if (!f)
+        return;
+    struct px_verdict v = px_dgram_up(&f->calls, (const uint8_t *)px->buf, len, false, now);
+    touch(f, now);
+    if (v.answer)
+        pass(f, (const uint8_t *)px->out, v.answer, &v, true, now);
+    else
+        pass(f, (const uint8_t *)px->buf, len, &v, false, now);
+}
+
+static void on_caller(uv_poll_t *handle, int status, int events)
+{
+    struct dport *port = handle->data;
+    (void)status;
+    (void)events;
+    for (int i = 0; i < READS; i++) {
+        union {
+            char buf[CMSG_SPACE(sizeof(struct in_pktinfo))];
+            struct cmsghdr align;
+        } ctl;
+        struct sockaddr_in peer = {0};
+        struct in_addr local = {0};
+        struct iovec iov = {.iov_base = port->edge->px->buf, .iov_len = PX_BUF};
+        struct msghdr m = {.msg_name = &peer,
+                           .msg_namelen = sizeof(peer),
+                           .msg_iov = &iov,
+                           .msg_iovlen = 1,
+                           .msg_control = ctl.buf,
+                           .msg_controllen = sizeof(ctl.buf)};
+        ssize_t n = recvmsg(port->fd, &m, MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return;
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
+            struct in_pktinfo info;
+            if (c->cmsg_level != IPPROTO_IP || c->cmsg_type != IP_PKTINFO)
+                continue;
+            memcpy(&info, CMSG_DATA(c), sizeof(info));
+            local = info.ipi_addr;
+        }
+        if (peer.sin_family == AF_INET)
+            from_caller(port, &peer, local, (size_t)n);
+    }
+}
+
+static void on_port_closed(uv_handle_t *h)
+{
+    free(h->data);
+}
+
+static void port_close(struct dport *port)
+{
+    struct edge *e = port->edge;
+    struct flow *next;
+    for (struct flow *f = TAILQ_FIRST(&e->px->dgrams->used); f && port->flows > 0; f = next) {
+        next = TAILQ_NEXT(f, used);
+        if (f->port == port)
+            flow_close(f);
+    }
+    TAILQ_REMOVE(&e->px->dgrams->ports, port, link);
+    e->dgrams--;
+    e->px->open--;
+    uv_close((uv_handle_t *)&port->poll, on_port_closed);
+    (void)close(port->fd);
+    px_edge_unused(e);
+}
+
+/* Nobody is sent here any more: the port goes when nobody is connected to it either. */
+static bool port_over(const struct dport *port, int64_t now)
+{
+    if (!port->dropped || port->flows > 0 || now - port->dropped < PX_ANSWER / 10)
+        return false;
+    int any = px_diag_connected(port->edge->px->diag, port->port);
+    return any < 0 ? now - port->dropped > BLIND : any == 0;
+}
+
+static int64_t idle_limit(const struct flow *f)
+{
+    if (f->port->dropped)
+        return PX_ANSWER;
+    return f->port->edge->protocol == PX_DNS ? IDLE_DNS : IDLE;
+}
+
+static void on_sweep(struct sq_timer *t)
+{
+    struct dgrams *d = (struct dgrams *)((char *)t - offsetof(struct dgrams, sweep));
+    struct px *px = d->px;
+    int64_t now = sq_mono_ns();
+    struct flow *fnext;
+    struct dport *pnext;
+    bool again = false;
+    for (struct flow *f = TAILQ_FIRST(&d->used); f; f = fnext) {
+        fnext = TAILQ_NEXT(f, used);
+        px_dgram_expire(&f->calls, false, now);
+        if (now - f->moved > idle_limit(f) && LIST_EMPTY(&f->held))
+            flow_close(f);
+    }
+    for (struct dport *p = TAILQ_FIRST(&d->ports); p; p = pnext) {
+        pnext = TAILQ_NEXT(p, link);
+        again |= p->dropped != 0;
+        if (port_over(p, now))
+            port_close(p);
+    }
+    if (d->n > 0 || again)
+        (void)sq_timer_set(&px->timers, &d->sweep, now + SWEEP, on_sweep);
+    px_maybe_leave(px);
+}
+
+int px_udp_add(struct edge *e, int fd)
+{
+    struct px *px = e->px;
+    struct sockaddr_in at = {0};
+    socklen_t len = sizeof(at);
+    struct dport *port;
+    if (!px->dgrams) {
+        px->dgrams = calloc(1, sizeof(*px->dgrams));
+        if (!px->dgrams)
+            return -ENOMEM;
+        px->dgrams->px = px;
+        TAILQ_INIT(&px->dgrams->used);
+        TAILQ_INIT(&px->dgrams->ports);
+    }
+    if (getsockname(fd, (struct sockaddr *)&at, &len) < 0 || at.sin_family != AF_INET)
+        return -EINVAL;
+    port = calloc(1, sizeof(*port));
+    if (!port || uv_poll_init(&px->loop, &port->poll, fd) != 0) {
+        free(port);
+        return -ENOMEM;
+    }
+    port->edge = e;
+    port->fd = fd;
+    port->port = at.sin_port;
+    port->poll.data = port;
+    (void)uv_poll_start(&port->poll, UV_READABLE, on_caller);
+    TAILQ_INSERT_TAIL(&px->dgrams->ports, port, link);
+    e->dgrams++;
+    px->open++;
+    return 0;
+}
+
+void px_udp_leave(struct edge *e)
+{
+    struct dgrams *d = e->px->dgrams;
+    int64_t now = sq_mono_ns();
+    struct dport *p;
+    struct flow *f;
+    if (!d)
+        return;
+    TAILQ_FOREACH(f, &d->used, used)
+    {
+        if (f->port->edge == e)
+            px_dgram_expire(&f->calls, true, now);
+    }
+    TAILQ_FOREACH(p, &d->ports, link)
+    {
+        if (p->edge == e && !p->dropped)
+            p->dropped = now;
+    }
+    if (e->dgrams > 0 && !d->sweep.at)
+        (void)sq_timer_set(&e->px->timers, &d->sweep, now + SWEEP, on_sweep);
+}
+
+void px_udp_rules(struct edge *e, uint32_t gone, uint32_t fresh)
+{
+    struct flow *f;
+    if (!e->px->dgrams || e->dgrams == 0)
+        return;
+    TAILQ_FOREACH(f, &e->px->dgrams->used, used)
+    {
+        if (f->port->edge == e)
+            px_dgram_rules(&f->calls, gone, fresh);
+    }
+}
+
+void px_udp_close(struct px *px)
+{
+    struct dport *next;
+    if (!px->dgrams)
+        return;
+    for (struct dport *p = TAILQ_FIRST(&px->dgrams->ports); p; p = next) {
+        next = TAILQ_NEXT(p, link);
+        port_close(p);
+    }
+    sq_timer_stop(&px->timers, &px->dgrams->sweep);
+    free(px->dgrams);
+    px->dgrams = NULL;
+}
