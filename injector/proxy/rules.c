@@ -263,7 +263,7 @@ static json_t *rule_json(const struct sq_names *names, const struct sq_rule *r)
         bytes_json(r, o);
     if (o)
         count_json(&r->count, o);
-    else if (o && r->stream != 1)
+    if (o && r->kind < SQ_R_BYTES && r->stream != 1)
         json_object_set_new(o, "stream", json_string(STREAMS[r->stream]));
     if (o && r->dns)
         sq_dns_rule_json(r->dns, o);
