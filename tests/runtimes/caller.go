@@ -24,7 +24,7 @@ func name(err error) string {
 		return "dns"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "refused"
-	case errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF):
 		return "reset"
 	case os.IsTimeout(err):
 		return "timeout"
