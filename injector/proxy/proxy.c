@@ -152,12 +152,13 @@ void px_drain(struct px *px)
     if (px->draining)
         return;
     px->draining = true;
+    px->drain_at =
+        sq_mono_ns() + REDIRECTED; /* first: ending faults may close the last connection, and we must not leave */
     drop_plain(px);
     px_callers_drop(px); /* new calls go direct */
     clear_rules(px);
     leave_udp(px);
     px_calls_flush(px);
-    px->drain_at = sq_mono_ns() + REDIRECTED;
 }
 
 void px_orphaned(struct px *px)
