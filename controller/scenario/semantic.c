@@ -256,6 +256,12 @@ static void check_target(struct sq_norm *c, const struct sq_node *node, const js
     else if (json_object_get(target, "instance"))
         check_caller_instance(c, target_node, target, sq_json_str_or(e, "from", ""),
                               json_object_get(services, sq_json_str_or(e, "from", "")));
+    if (e && sq_is_http_fault(sq_json_str_or(step, "uses", "")) &&
+        strcmp(sq_json_str_or(e, "protocol", ""), "tcp") == 0)
+        sq_diag_error(c->d, at_value(target_node, "edge"), "protocol: auto or http, if it carries HTTP without TLS",
+                      "step %s: edge %s is declared as %s: %s needs to read its requests",
+                      sq_json_str_or(step, "id", ""), edge, sq_json_str_or(e, "protocol", ""),
+                      sq_json_str_or(step, "uses", ""));
 }
 
 /* A process is hit or it is not. */

@@ -151,15 +151,19 @@ static void edge_target(struct sq_norm *c, const char *label, const struct sq_no
         sq_diag_error(c->d, at_path(sq_node_get(n, "target"), key), e.hint, "%s: %s", label, e.msg);
 }
 
-/* call/bandwidth's */
-static void edge_with(struct sq_norm *c, const char *label, const struct sq_node *n, const json_t *with)
+/* call/bandwidth's and call/http_*'s */
+static void edge_with(struct sq_norm *c, const char *label, const struct sq_node *n, const json_t *o,
+                      const json_t *with)
 {
+    char where[64];
     const char *rate = sq_json_str_or(with, "rate", NULL);
     struct sq_err e = {0};
     uint64_t bytes;
 
     if (rate && sq_parse_bandwidth(rate, &bytes, &e) < 0)
         sq_diag_error(c->d, at_path(sq_node_get(n, "with"), "rate"), e.hint, "%s: %s", label, e.msg);
+    if (sq_http_check(sq_json_str_or(o, "uses", ""), json_object_get(o, "target"), with, where, sizeof where, &e) < 0)
+        sq_diag_error(c->d, at_path(n, where), e.hint, "%s: %s", label, e.msg);
 }
 
 static void fault_step(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o, const char *uses)
@@ -200,7 +204,7 @@ static void fault_step(struct sq_norm *c, const char *label, const struct sq_nod
     if (c->d->errors == errors && (spec->target == SQ_T_NETWORK || spec->target == SQ_T_PARTITION))
         network_with(c, what, n, spec->target, t);
     if (c->d->errors == errors && spec->target == SQ_T_EDGE)
-        edge_with(c, what, n, t);
+        edge_with(c, what, n, o, t);
     (void)json_object_set_new(o, "with", t);
 }
 

@@ -49,6 +49,8 @@ static bool felt_by(const struct sq_ev_call *c, const char *uses)
 {
     if (strcmp(uses, "call/error") == 0)
         return c->outcome == SQ_EV_FAILED;
+    if (sq_is_http_fault(uses) && strcmp(uses, "call/http_delay") != 0) /* it is marked when it was done */
+        return true;
     if (strcmp(uses, "call/blackhole") == 0)
         return c->outcome == SQ_EV_GAVE_UP || c->outcome == SQ_EV_OPEN || c->outcome == SQ_EV_FAILED || c->held_us > 0;
     return c->held_us > 0;
@@ -75,7 +77,7 @@ static int tally_calls(const struct sq_evidence *ev, const struct sq_ev_step *s,
     uint16_t fault = (uint16_t)(s->fault - ev->faults + 1);
     struct sq_window reach = {INT64_MIN, s->win.to_ns}; /* a call under way when the fault began may be hit */
     int64_t ending = s->fault->reverted ? s->fault->ending_ns : s->win.to_ns;
-    bool twice = delays_connect(ev, s->edge);
+    bool twice = delays_connect(ev, s->edge) && !sq_is_http_fault(s->uses);
 
     t->held = malloc((size_t)(count_hits(ev, fault, reach) + 1) * sizeof *t->held);
     if (!t->held)
@@ -150,6 +152,36 @@ static int64_t acts_of(const struct sq_evidence *ev, const struct sq_ev_fault *f
     return -1;
 }
 
+/* A figure of the record of its end; 0: it has none. */
+static int64_t figure_of(const struct sq_evidence *ev, const struct sq_ev_fault *f, const char *key)
+{
+    for (size_t i = ev->n_events; i-- > 0;) {
+        const json_t *o = ev->events[i].obj;
+
+        if (strcmp(ev->events[i].type, "fault") == 0 && strcmp(sq_json_str_or(o, "fault", ""), f->id) == 0 &&
+            json_is_integer(json_object_get(o, key)))
+            return sq_json_int_or(o, key, 0);
+    }
+    return 0;
+}
+
+/* Too few requests were hit: because they could not be read? */
+static bool unreadable(const struct sq_evidence *ev, const struct sq_ev_step *s, struct sq_result *r)
+{
+    long long tls = figure_of(ev, s->fault, "tls"), unjudged = figure_of(ev, s->fault, "unjudged");
+
+    if (tls > 0)
+        (void)sq_result_set(
+            r, SQ_V_INCONCLUSIVE,
+            "%lld connections of the edge carry TLS, which is never opened: %s can't read their requests", tls,
+            s->uses);
+    else if (unjudged > 0)
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "%lld requests or connections of the edge could not be read as HTTP, and were spared",
+                            unjudged);
+    return tls > 0 || unjudged > 0;
+}
+
 static void judge_acts(int64_t acts, const struct tally *t, struct sq_result *r)
 {
     (void)snprintf(r->observed, sizeof r->observed, "%llu calls went through it, it acted %lld times",
@@ -207,13 +239,16 @@ static void judge_tally(const struct sq_evidence *ev, const struct sq_ev_step *s
     r->n = t->hit;
     (void)snprintf(r->limit, sizeof r->limit, ">= %llu calls", (unsigned long long)min);
     (void)snprintf(r->observed, sizeof r->observed, "%llu calls felt it", (unsigned long long)t->felt);
-    if (all && (double)t->past > BYPASS * (double)(t->past + t->hit) && t->past >= 3) {
+    if (all && !json_object_get(s->fault->target, "match") &&
+        (double)t->past > BYPASS * (double)(t->past + t->hit) && t->past >= 3) {
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
                             "%llu of %llu calls went past the fault although it should hit every one: the caller "
                             "bypasses the edge",
                             (unsigned long long)t->past, (unsigned long long)(t->past + t->hit));
         return;
     }
+    if (t->hit < min && sq_is_http_fault(s->uses) && unreadable(ev, s, r))
+        return;
     if (t->hit < min) {
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
                             "the fault hit only %llu calls, at least %llu are wanted (at the steady-state rate about "
@@ -222,9 +257,10 @@ static void judge_tally(const struct sq_evidence *ev, const struct sq_ev_step *s
                             (unsigned long long)expected_calls(ev, s));
         return;
     }
-    if (too_many(t, s->fault->target, acts_of(ev, s->fault), r))
+    bool http = sq_is_http_fault(s->uses);
+    if (too_many(t, s->fault->target, http ? -1 : acts_of(ev, s->fault), r))
         return;
-    if (acts_of(ev, s->fault) >= 0) {
+    if (acts_of(ev, s->fault) >= 0 && !http) {
         judge_acts(acts_of(ev, s->fault), t, r);
         return;
     }
@@ -233,12 +269,13 @@ static void judge_tally(const struct sq_evidence *ev, const struct sq_ev_step *s
                             (unsigned long long)t->hit, (unsigned long long)t->felt);
         return;
     }
-    if (strcmp(s->uses, "call/latency") == 0 && t->n_held > 0 && s->fault->changes == 0)
+    bool delays = strcmp(s->uses, "call/latency") == 0 || strcmp(s->uses, "call/http_delay") == 0;
+    if (delays && t->n_held > 0 && s->fault->changes == 0)
         judge_delay(t, delay, jitter, sq_param_percent(p, "tolerance", 20.0), r);
     else
         (void)sq_result_set(r, SQ_V_PASS, "the fault was felt by %llu calls%s", (unsigned long long)t->felt,
-                            strcmp(s->uses, "call/latency") != 0 || t->n_held > 0 ? ""
-                            : t->answered == 0 ? ", which their callers gave up while they were held"
+                            !delays || t->n_held > 0 ? ""
+                            : t->answered == 0       ? ", which their callers gave up while they were held"
                                                : ", which their callers gave up while they were held, or that it held "
                                                  "when it ended");
 }

@@ -6,6 +6,7 @@
 #define SQUALL_SPEC_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "squall/err.h"
@@ -76,6 +77,11 @@ int sq_spec_check(const char *what, const struct sq_param *params, const json_t 
 int sq_spec_normalize(const char *what, const struct sq_param *params, const json_t *in, json_t **out,
                       struct sq_err *e);
 const char *sq_ptype_name(enum sq_ptype t); /* "duration" */
+/* call/http_...: what its schema can't say of WITH (normalized) and of `match` in TARGET, and that no other kind has a
+ * `match`. -EINVAL or -E2BIG, class SQ_C_INPUT; WHERE: "target/match" or "with/KEY". */
+bool sq_is_http_fault(const char *name);
+int sq_http_check(const char *name, const json_t *target, const json_t *with, char *where, size_t size,
+                  struct sq_err *e);
 /* The candidate nearest to WORD (Damerau-Levenshtein distance <= 2 and < half its length); NULL: none. */
 const char *sq_nearest(const char *word, const char *const *candidates, size_t n);
 

@@ -41,6 +41,15 @@ static const struct sq_param process_params[] = {
     SQ_PARAM_END,
 };
 
+static const struct sq_param request_params[] = {
+    {"method", SQ_P_STRINGS, 0, NULL, NULL, "GET, POST, ...; any of them"},
+    {"path", SQ_P_STRING, 0, NULL, NULL,
+     "the path: exact, or with * for any text (/cart, /api/*); without the query unless there is a ? in it"},
+    {"header", SQ_P_MAP, 0, NULL, NULL,
+     "fields by name: the value (exact, or with *), true: there is one, false: there is none; all of them"},
+    SQ_PARAM_END,
+};
+
 static const struct sq_param edge_params[] = {
     {"edge", SQ_P_STRING, SQ_REQUIRED, NULL, NULL,
      "an edge of the scenario: the calls of one caller to one dependency"},
@@ -49,6 +58,8 @@ static const struct sq_param edge_params[] = {
     {"first", SQ_P_INT, 0, NULL, NULL, "hit at most so many calls of each instance, of those that percent draws"},
     {"every", SQ_P_INT, 0, NULL, NULL, "hit only each so manieth of them (2: the 2nd, 4th, ...)"},
     {"after", SQ_P_INT, 0, NULL, NULL, "spare so many of them before all that"},
+    {"match", SQ_P_MAP, 0, NULL, NULL, "of call/http_*: only requests that are like this (default: all)",
+     request_params},
     SQ_PARAM_END,
 };
 

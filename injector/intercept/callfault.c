@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine.h"
+#include "intercept/httpfault.h"
 #include "intercept/priv.h"
 #include "squall/callkind.h"
 #include "squall/callspec.h"
@@ -85,12 +86,18 @@ int sq_call_resolve(struct sq_fault *f, struct sq_err *e)
     cleanup_json json_t *instances = json_array();
     struct sq_edge *edge = NULL;
     char counts[128];
+    char where[64];
     int rc = find_edge(f, &edge, e);
 
     rc = rc ? rc : sq_call_target_check(f->target, NULL, e);
     rc = rc ? rc : sq_call_suits(f->spec->name, sq_edge_protocol(edge), f->with, NULL, e);
     rc = rc ? rc : check_with(f->with, e);
     rc = rc ? rc : sq_byte_check(f->spec->name, f->with, e);
+    if (rc == 0 && (rc = sq_http_check(f->spec->name, f->target, f->with, where, sizeof(where), e)) < 0)
+        return sq_err_prefix(e, "%s", f->spec->name);
+    if (rc == 0 && sq_is_http_fault(f->spec->name) && strcmp(edge->protocol, "tcp") == 0)
+        rc = sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s is declared as tcp: %s needs to read its requests", edge->name,
+                        f->spec->name);
     rc = rc ? rc : instances_of(f, edge, instances, e);
     if (rc < 0)
         return rc;
@@ -150,6 +157,7 @@ static int set_rule(struct sq_fault *f, const json_t *with, struct sq_err *e)
     int rc = find_edge(f, &edge, e);
 
     rc = rc || !rule ? rc : sq_byte_rule(f->spec->name, with, rule, e);
+    rc = rc || !rule ? rc : sq_http_rule(f->spec->name, f->target, with, rule, e);
     if (rc < 0)
         return rc;
     return rule ? sq_edge_rule_set(edge, rule, e) : sq_err(e, -ENOMEM, "out of memory");
@@ -162,12 +170,14 @@ int sq_call_apply(struct sq_fault *f, struct sq_err *e)
 
 int sq_call_change(struct sq_fault *f, json_t *with, struct sq_err *e)
 {
+    char where[64];
     struct sq_edge *edge = NULL;
     int rc = find_edge(f, &edge, e);
 
     rc = rc ? rc : sq_call_suits(f->spec->name, sq_edge_protocol(edge), with, NULL, e);
     rc = rc ? rc : check_with(with, e);
     rc = rc ? rc : sq_byte_check(f->spec->name, with, e);
+    rc = rc ? rc : sq_http_check(f->spec->name, f->target, with, where, sizeof(where), e);
     return rc < 0 ? rc : set_rule(f, with, e);
 }
 
@@ -180,15 +190,18 @@ int sq_call_readback(struct sq_fault *f, json_t **out, struct sq_err *e)
     rc = rc ? rc : sq_edge_rule_read(edge, f->id, out, e);
     if (rc < 0)
         return rc;
-    if (sq_is_byte_fault(f->spec->name)) {
+    bool bytes = sq_is_byte_fault(f->spec->name), http = sq_is_http_fault(f->spec->name);
+
+    if (bytes || http) {
         cleanup_json json_t *rule = rule_of(f, f->with);
 
         rc = sq_byte_rule(f->spec->name, f->with, rule, e);
-        rc = rc ? rc : sq_byte_same(rule, *out, e);
+        rc = rc ? rc : sq_http_rule(f->spec->name, f->target, f->with, rule, e);
+        rc = rc ? rc : http ? sq_http_same(rule, *out, e) : sq_byte_same(rule, *out, e);
         if (rc < 0)
             return sq_err_prefix(e, "edge %s", edge->name);
     }
-    for (size_t i = 0; i < SQ_COUNT(ints) && !sq_is_byte_fault(f->spec->name); i++) {
+    for (size_t i = 0; i < SQ_COUNT(ints) && !bytes && !http; i++) {
         int64_t want = sq_json_int_or(f->with, ints[i], 0), have = sq_json_int_or(*out, ints[i], -1);
 
         if (have != want)
@@ -219,6 +232,11 @@ json_t *sq_call_felt(struct sq_fault *f)
     if (felt && sq_is_byte_fault(f->spec->name) && sq_edge_rule_count(edge, f->id, &rule, NULL) == 0) {
         (void)json_object_set_new(felt, "acts", json_integer(sq_json_int_or(rule, "acts", 0)));
         (void)json_object_set_new(felt, "bytes", json_integer(sq_json_int_or(rule, "acted", 0)));
+    }
+    if (felt && sq_is_http_fault(f->spec->name) && sq_edge_rule_count(edge, f->id, &rule, NULL) == 0) {
+        (void)json_object_set_new(felt, "acts", json_integer(sq_json_int_or(rule, "acts", 0)));
+        (void)json_object_set_new(felt, "unjudged", json_integer(sq_json_int_or(rule, "unjudged", 0)));
+        (void)json_object_set_new(felt, "tls", json_integer(sq_json_int_or(rule, "tls", 0)));
     }
     return felt;
 }

@@ -57,7 +57,7 @@ const char *sq_edge_mode(const struct sq_edge *edge)
 
 const char *sq_edge_protocol(const struct sq_edge *edge)
 {
-    return !edge->dgram ? "auto" : edge->has_tcp ? "dns" : "udp";
+    return edge->protocol;
 }
 
 bool sq_edge_delays_connect(const struct sq_edge *edge)
@@ -131,6 +131,7 @@ static int parse_edge(struct sq_intercept *ic, const char *run_id, const json_t 
     if (strcmp(protocol, "auto") != 0 && strcmp(protocol, "http") != 0 && strcmp(protocol, "tcp") != 0 &&
         strcmp(protocol, "udp") != 0 && strcmp(protocol, "dns") != 0)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: protocol must be auto, http, tcp, udp or dns", name);
+    (void)snprintf(edge->protocol, sizeof(edge->protocol), "%s", protocol);
     if (sq_edge_find(ic, run_id, name))
         return sq_err_cls(e, SQ_C_CONFLICT, -EEXIST, "edge %s is there already", name);
     edge->dgram = sq_protocol_dgram(protocol);

@@ -28,7 +28,7 @@ static bool on_bytes(const struct sq_edge *edge, const json_t *rule)
     if (edge->dgram)
         return true;
     (void)snprintf(name, sizeof(name), "call/%.40s", sq_json_str_or(rule, "kind", ""));
-    return sq_is_byte_fault(name);
+    return sq_is_byte_fault(name) || sq_is_http_fault(name);
 }
 
 static uint64_t threshold_of(const json_t *rule)
@@ -112,7 +112,8 @@ static json_t *callers_of(const struct sq_edge *edge, const struct sq_edge_fault
 static void copy_rest(const json_t *from, json_t *to)
 {
     static const char *const keys[] = {"stream", "rate",  "size",   "variation", "share", "correlation", "first",
-                                       "every",  "after", "answer", "address",   "names", "types"};
+                                       "every",  "after", "answer", "address",   "names", "types",
+                                       "match", "http"};
 
     for (size_t i = 0; to && i < SQ_COUNT(keys); i++)
         if (json_object_get(from, keys[i]))

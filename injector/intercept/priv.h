@@ -38,6 +38,7 @@ struct sq_edge {
     struct sq_intercept *ic;
     uint32_t slot, id;
     char run[SQ_NAME_MAX], name[2 * SQ_NAME_MAX], from[SQ_NAME_MAX];
+    char protocol[8]; /* auto, http, tcp, udp, dns */
     uid_t uid;
     struct sq_dest *dest;
     size_t n_dest;
@@ -261,7 +262,7 @@ int sq_upstream_connect(const struct sq_edge *edge);
 /* edge.c */
 int sq_edge_need_bpf(struct sq_intercept *ic, struct sq_err *e); /* the maps are there, or why not */
 void sq_edge_drop(struct sq_edge *edge);
-const char *sq_edge_protocol(const struct sq_edge *edge); /* "udp", "dns", or "auto" for all streams */
+const char *sq_edge_protocol(const struct sq_edge *edge);
 void sq_edge_free(struct sq_edge *edge);
 uint32_t sq_edge_matchers(struct sq_intercept *ic, const struct sq_caller *c, bool dgram, struct sq_matcher *out);
 

@@ -13,7 +13,7 @@ int64_t px_latency(struct conn *c, struct sq_call *call)
 {
     struct sq_rules *r = &c->edge->rules;
     uint32_t hits = call ? call->hits : c->hits;
-    if (!hits || !sq_rules_of(r, hits, SQ_R_LATENCY))
+    if (!hits || !(sq_rules_of(r, hits, SQ_R_LATENCY) | sq_rules_of(r, hits, SQ_R_HTTP_DELAY)))
         return 0;
     if (!call)
         return sq_rules_delay(r, hits);
@@ -29,7 +29,7 @@ static uint32_t draw(struct conn *c, uint32_t among)
     return among ? sq_rules_draw(&c->edge->rules, among, c->caller, &c->drawn) : 0;
 }
 
-static void hit(struct conn *c, struct sq_call *call, uint32_t hits, int64_t now)
+void px_hit(struct conn *c, struct sq_call *call, uint32_t hits, int64_t now)
 {
     if (!hits)
         return;
@@ -42,9 +42,9 @@ static void hit(struct conn *c, struct sq_call *call, uint32_t hits, int64_t now
 void px_judge(struct conn *c)
 {
     if (!c->judged)
-        c->hits = draw(c, c->edge->rules.mask & ~c->edge->rules.bytes);
+        c->hits = draw(c, sq_rules_calls(&c->edge->rules));
     c->judged = true;
-    hit(c, &c->whole, c->hits | c->shaped, sq_mono_ns());
+    px_hit(c, &c->whole, c->hits | c->shaped, sq_mono_ns());
 }
 
 bool px_begin(struct conn *c, struct sq_call *call, int64_t now)
@@ -54,15 +54,27 @@ bool px_begin(struct conn *c, struct sq_call *call, int64_t now)
         call->start = c->flow_ns; /* it waited for this connect */
         call->held = c->connected_hold;
     }
-    uint32_t hits = c->judged && !c->carried ? c->hits : draw(c, c->edge->rules.mask & ~c->edge->rules.bytes);
+    uint32_t hits = c->judged && !c->carried ? c->hits : draw(c, sq_rules_calls(&c->edge->rules));
     hits &= c->edge->rules.mask;
     c->hits = hits;
     c->judged = true; /* should it turn out not to be HTTP, this was the draw of the connection */
     c->carried = true;
     c->drawn = (struct sq_drawn){0}; /* only the first one shares the connect's draw */
     call->drawn = true;
-    hit(c, call, hits | c->shaped, now);
+    px_hit(c, call, hits | c->shaped, now);
     return hits && sq_rules_of(&c->edge->rules, hits, SQ_R_ERROR);
+}
+
+/* Rules on HTTP that are on, and cannot read this connection. */
+static void not_judged(const struct conn *c, uint32_t slots)
+{
+    struct sq_rules *r = &c->edge->rules;
+    for (unsigned i = 0; slots && i < SQ_RULE_SLOTS; i++) {
+        if (!(slots & (UINT32_C(1) << i)))
+            continue;
+        r->slot[i].unjudged += !c->tls;
+        r->slot[i].tls += c->tls;
+    }
 }
 
 /* What was read is not HTTP, or not any more. */
@@ -70,10 +82,14 @@ void px_go_opaque(struct conn *c)
 {
     if (c->opaque)
         return;
+    px_web_opaque(c);
+    if (c->state == PX_CLOSED)
+        return;
     c->opaque = true;
     if (sq_http_never(&c->http))
         c->carried = false;
     px_judge(c);
+    not_judged(c, c->edge->rules.http);
 }
 
 static void release_call(struct conn *c, struct sq_call *call, uint32_t gone, int64_t now)
@@ -107,7 +123,7 @@ static void catch_calls(struct conn *c, uint32_t fresh, int64_t now)
         if (call->done)
             continue;
         uint32_t among = holes | (call->answer ? 0 : slow);
-        hit(c, call, (among ? sq_rules_draw(r, among, c->caller, NULL) : 0) | (c->shaped & fresh), now);
+        px_hit(c, call, (among ? sq_rules_draw(r, among, c->caller, NULL) : 0) | (c->shaped & fresh), now);
     }
 }
 
@@ -116,7 +132,7 @@ static bool catch_conn(struct conn *c, uint32_t fresh, int64_t now)
 {
     struct sq_rules *r = &c->edge->rules;
     if (!c->opaque) {
-        if (fresh & ~r->bytes)
+        if (fresh & sq_rules_calls(r))
             c->judged = c->judged && c->carried; /* its connect was drawn under other rules */
         catch_calls(c, fresh, now);
         uint32_t sure = sq_rules_certain(r, fresh, c->caller, SQ_R_ERROR);
@@ -125,10 +141,11 @@ static bool catch_conn(struct conn *c, uint32_t fresh, int64_t now)
         c->whole.fault = sq_rules_fault(r, sure);
         return true;
     }
-    uint32_t hits = sq_rules_draw(r, fresh & ~r->bytes, c->caller, NULL);
+    not_judged(c, fresh & r->http);
+    uint32_t hits = sq_rules_draw(r, fresh & sq_rules_calls(r), c->caller, NULL);
     c->hits |= hits;
     c->judged = true;
-    hit(c, &c->whole, hits | (c->shaped & fresh), now);
+    px_hit(c, &c->whole, hits | (c->shaped & fresh), now);
     bool idle = !c->lane[UP].head && !c->lane[DOWN].head && now - c->moved >= PX_REST;
     return idle && sq_rules_of(r, hits, SQ_R_ERROR);
 }

@@ -139,6 +139,11 @@ size_t sq_stages_take(struct sq_stages *st, char *p, size_t len, int64_t *due, b
         case SQ_R_LATENCY:
         case SQ_R_ERROR:
         case SQ_R_BLACKHOLE:
+        case SQ_R_HTTP_STATUS:
+        case SQ_R_HTTP_DELAY:
+        case SQ_R_HTTP_ABORT:
+        case SQ_R_HTTP_HEADER:
+        case SQ_R_HTTP_BODY:
         case SQ_R_SLICER:
         case SQ_R_BANDWIDTH:
         case SQ_R_SLOW_CLOSE:

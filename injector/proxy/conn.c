@@ -224,6 +224,7 @@ void px_conn_close(struct conn *c, enum sq_call_outcome why, int status, bool re
     close_end(&c->end[CALLER], reset);
     close_end(&c->end[DEP], reset);
     sq_http_free(&c->http);
+    px_web_free(c);
     TAILQ_REMOVE(&e->conns, c, link);
     px->open--;
     if (--c->closing == 0)

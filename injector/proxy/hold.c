@@ -205,7 +205,7 @@ static void judge(struct syn *s, const struct sq_flow *f, int64_t now)
     struct sq_drawn drawn = {.hits = f->hits};
     memcpy(drawn.rule, f->rule, sizeof(f->rule));
     s->epoch = r->epoch;
-    s->hits = r->mask & ~r->bytes ? sq_rules_draw(r, r->mask & ~r->bytes, s->caller, &drawn) : 0;
+    s->hits = sq_rules_calls(r) ? sq_rules_draw(r, sq_rules_calls(r), s->caller, &drawn) : 0;
     s->fault = sq_rules_fault(r, s->hits);
     s->bh = sq_rules_of(r, s->hits, SQ_R_BLACKHOLE);
     int64_t flow = (int64_t)f->t_ns;

@@ -79,6 +79,21 @@ static int on_request_headers(llhttp_t *p)
     return 0;
 }
 
+static int on_watched_request(llhttp_t *p)
+{
+    (void)on_request_headers(p);
+    of(p)->headed = true;
+    return HPE_PAUSED;
+}
+
+static int on_watched_body(llhttp_t *p, const char *at, size_t len)
+{
+    struct sq_http *h = of(p);
+    if (h->body)
+        h->body(h->body_arg, p == &h->req, at, len);
+    return 0;
+}
+
 static int on_complete(llhttp_t *p)
 {
     (void)p;
@@ -97,6 +112,14 @@ static int on_answer_headers(llhttp_t *p)
     return h->switched || (c && c->no_body) ? 1 : 0; /* 1: no body follows, whatever the headers say */
 }
 
+static int on_watched_answer(llhttp_t *p)
+{
+    if (on_answer_headers(p) == 1)
+        p->flags |= F_SKIPBODY; /* what llhttp does when 1 is returned */
+    of(p)->headed = true;
+    return HPE_PAUSED;
+}
+
 static const llhttp_settings_t REQUEST = {
     .on_version_complete = on_version,
     .on_header_field = on_field,
@@ -108,6 +131,25 @@ static const llhttp_settings_t RESPONSE = {
     .on_headers_complete = on_answer_headers,
     .on_message_complete = on_complete,
 };
+static const llhttp_settings_t WATCHED_REQUEST = {
+    .on_version_complete = on_version,
+    .on_header_field = on_field,
+    .on_header_value = on_value,
+    .on_headers_complete = on_watched_request,
+    .on_body = on_watched_body,
+    .on_message_complete = on_complete,
+};
+static const llhttp_settings_t WATCHED_RESPONSE = {
+    .on_headers_complete = on_watched_answer,
+    .on_body = on_watched_body,
+    .on_message_complete = on_complete,
+};
+
+void sq_http_watch(struct sq_http *h, bool up, bool on)
+{
+    const llhttp_settings_t *s = up ? on ? &WATCHED_REQUEST : &REQUEST : on ? &WATCHED_RESPONSE : &RESPONSE;
+    (up ? &h->req : &h->res)->settings = (void *)(uintptr_t)s;
+}
 
 /* What real clients and servers get away with must not end the counting: the bytes are passed on in any case. */
 static void lenient(llhttp_t *p)
@@ -132,6 +174,8 @@ void sq_http_init(struct sq_http *h)
 
 void sq_http_free(struct sq_http *h)
 {
+    for (unsigned i = 0; i < h->n; i++)
+        free(sq_http_at(h, i)->own);
     free(h->ring);
     h->ring = NULL;
     h->n = h->cap = h->head = 0;
@@ -161,6 +205,7 @@ void sq_http_pop(struct sq_http *h)
 {
     if (h->n == 0)
         return;
+    free(sq_http_at(h, 0)->own);
     h->head = (h->head + 1) % h->cap;
     h->n--;
     if (h->answered)
@@ -210,6 +255,8 @@ static size_t opaque(struct sq_http *h, size_t used, enum sq_http_ev *ev)
     h->opaque = true;
     *ev = SQ_HTTP_OPAQUE;
     if (h->requests == 0) { /* what looked like a request was none */
+        for (unsigned i = 0; i < h->n; i++)
+            free(sq_http_at(h, i)->own);
         h->n = h->answered = 0;
         h->cur = false;
     }
@@ -228,10 +275,15 @@ static size_t blank(const char *p, size_t len)
 static ssize_t feed(llhttp_t *parser, const char *p, size_t len, bool *complete)
 {
     *complete = false;
+    of(parser)->headed = false;
     enum llhttp_errno err = llhttp_execute(parser, p, len);
     if (err == HPE_OK)
         return (ssize_t)len;
     const char *pos = llhttp_get_error_pos(parser);
+    if (err == HPE_PAUSED && of(parser)->headed) {
+        llhttp_resume(parser);
+        return pos && pos >= p && pos <= p + len ? pos - p : -1;
+    }
     if (err != HPE_PAUSED || !pos || pos < p || pos > p + len)
         return -1;
     *complete = true;
@@ -259,8 +311,11 @@ size_t sq_http_up(struct sq_http *h, const char *p, size_t len, enum sq_http_ev 
     ssize_t used = feed(&h->req, p, len, &complete);
     if (used < 0)
         return opaque(h, 0, ev);
+    if (h->headed)
+        *ev = SQ_HTTP_HEAD;
     if (complete) {
         llhttp_reset(&h->req);
+        sq_http_watch(h, true, false);
         h->up_open = false;
         h->cur = false;
         *ev = SQ_HTTP_END;
@@ -273,6 +328,7 @@ static void answered(struct sq_http *h, enum sq_http_ev *ev)
 {
     struct sq_call *c = sq_http_oldest(h);
     llhttp_reset(&h->res);
+    sq_http_watch(h, false, false);
     h->down_open = false;
     if (h->interim) {
         if (c)
@@ -287,6 +343,15 @@ static void answered(struct sq_http *h, enum sq_http_ev *ev)
     }
     if (h->switched)
         h->opaque = true;
+}
+
+void sq_http_own_answer(struct sq_http *h)
+{
+    struct sq_call *c = sq_http_oldest(h);
+    if (!c)
+        return;
+    c->done = true;
+    h->answered++;
 }
 
 size_t sq_http_down(struct sq_http *h, const char *p, size_t len, enum sq_http_ev *ev)
@@ -307,6 +372,8 @@ size_t sq_http_down(struct sq_http *h, const char *p, size_t len, enum sq_http_e
     ssize_t used = feed(&h->res, p, len, &complete);
     if (used < 0)
         return opaque(h, 0, ev);
+    if (h->headed)
+        *ev = SQ_HTTP_HEAD;
     if (complete)
         answered(h, ev);
     return (size_t)used;

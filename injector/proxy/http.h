@@ -11,6 +11,9 @@
 
 #define SQ_HTTP_PIPELINE 128 /* open calls of one connection; with more it is opaque from then on */
 
+/* What the caller gets for a call in place of an answer of the dependency, see web.h. */
+enum sq_fate { SQ_FATE_NONE, SQ_FATE_ANSWER, SQ_FATE_RESET };
+
 /* One call. The tracker owns trace, status, done and the method flags; the pump the rest. Times: CLOCK_MONOTONIC ns.
  * trace: 32 hex digits, or none, also before the request's headers are complete. */
 struct sq_call {
@@ -31,18 +34,31 @@ struct sq_call {
     bool cut;     /* but the caller will not have all of it: a fault on bytes kept some */
     bool no_body; /* HEAD */
     bool connect; /* CONNECT */
+    bool ready;   /* its own answer may go out when it is its turn */
+    bool closes;  /* and is the last one of the connection */
+    uint8_t fate; /* enum sq_fate */
+    char *own;    /* that answer, `own_len` bytes; owned by the ring */
+    size_t own_len;
     char trace[33];
 };
 
 enum sq_http_ev {
     SQ_HTTP_NONE,  /* consumed, nothing happened */
     SQ_HTTP_BEGIN, /* at the byte behind the consumed ones: up, a request (sq_http_newest); down, an answer (_oldest) */
+    SQ_HTTP_HEAD,  /* of a watched message: the consumed bytes end its head (up: sq_http_newest, down: _oldest). Call
+                      again, also with nothing: the message may be complete */
     SQ_HTTP_END,   /* the consumed bytes end a message: up, a request; down, an answer (sq_http_ended) */
     SQ_HTTP_OPAQUE, /* what follows the consumed bytes is not (or no longer) HTTP: do not call again */
 };
 
+/* What a watched message's body is, without its framing. P lies within the bytes being fed. */
+typedef void sq_http_body_fn(void *arg, bool up, const char *p, size_t len);
+
 struct sq_http {
     llhttp_t req, res;
+    sq_http_body_fn *body; /* of watched messages; NULL: nobody cares */
+    void *body_arg;
+    bool headed; /* the last call ended a head */
     struct sq_call *ring;
     unsigned cap, head,
         n; /* calls, oldest first; `answered` of them are done, and wait for their bytes to be written */
@@ -66,6 +82,10 @@ void sq_http_free(struct sq_http *h);
  * the rest until all are, or the event is SQ_HTTP_OPAQUE. BEGIN may consume nothing. */
 size_t sq_http_up(struct sq_http *h, const char *p, size_t len, enum sq_http_ev *ev);
 size_t sq_http_down(struct sq_http *h, const char *p, size_t len, enum sq_http_ev *ev);
+/* Watch the message that has just begun: SQ_HTTP_HEAD, and its body. Until its end, or until it is told otherwise. */
+void sq_http_watch(struct sq_http *h, bool up, bool on);
+/* The oldest call was answered by us. */
+void sq_http_own_answer(struct sq_http *h);
 /* The dependency closed: true when that ended an answer (as SQ_HTTP_END). */
 bool sq_http_down_eof(struct sq_http *h);
 

@@ -9,7 +9,8 @@
 #include "proxy/px.h"
 #include "squall/clock.h"
 
-#define READS 4 /* at one wake-up: others want their turn */
+#define TLS_HANDSHAKE 0x16 /* RFC 8446, 5.1: the first byte of a ClientHello's record */
+#define READS 4            /* at one wake-up: others want their turn */
 
 #define LOOK (10 * INT64_C(1000000)) /* ns between looks whether a caller left that cannot say so */
 #define LOOK_FEW 200                 /* with more connections, ten times that */
@@ -40,7 +41,7 @@ static void flushed(struct conn *c, int64_t now)
     while ((call = sq_http_at(&c->http, 0)) && call->done && call->end_off <= c->lane[DOWN].out) {
         if (c->lane[DOWN].stages && now - call->ended > call->held)
             call->held = now - call->ended; /* the pace of its last byte */
-        enum sq_call_outcome how = call->cut ? SQ_OUT_FAILED : SQ_OUT_ANSWERED;
+        enum sq_call_outcome how = call->cut || (call->fate && call->status >= 400) ? SQ_OUT_FAILED : SQ_OUT_ANSWERED;
         px_call(c, SQ_CALL_REQUEST, call->gave_up ? SQ_OUT_GAVE_UP : how, call->status, call,
                 call->gave_up ? call->gave_up : now);
         sq_http_pop(&c->http);
@@ -59,7 +60,7 @@ static void caller_reset(struct conn *c)
 }
 
 /* False: a rule on bytes kept some of them for good. */
-static bool put(struct conn *c, int lane, char *p, size_t len, int64_t due, uint32_t bh, int64_t now)
+bool px_put(struct conn *c, int lane, char *p, size_t len, int64_t due, uint32_t bh, int64_t now)
 {
     if (len == 0 || c->state == PX_CLOSED)
         return true;
@@ -86,34 +87,46 @@ static bool put(struct conn *c, int lane, char *p, size_t len, int64_t due, uint
 static void take_up(struct conn *c, char *p, size_t len, int64_t now)
 {
     struct sq_http *h = &c->http;
-    while (len > 0 && c->state == PX_OPEN) {
+    while ((len > 0 || h->headed) && c->state == PX_OPEN) {
+        if (px_web_closing(c))
+            return;
         if (c->opaque) {
             if (c->hits && sq_rules_of(&c->edge->rules, c->hits, SQ_R_ERROR))
                 px_conn_close(c, SQ_OUT_FAILED, 0, true);
             else
-                (void)put(c, UP, p, len, 0, px_blackhole(c, c->hits), now);
+                (void)px_put(c, UP, p, len, 0, px_blackhole(c, c->hits), now);
             return;
         }
         struct sq_call *call = sq_http_newest(h);
         uint32_t bh = call ? px_blackhole(c, call->hits) : 0;
         enum sq_http_ev ev;
         size_t used = sq_http_up(h, p, len, &ev);
-        (void)put(c, UP, p, used, 0, bh, now);
+        if (px_web_has(c, UP))
+            px_web_take(c, UP, p, used, ev, now);
+        else
+            (void)px_put(c, UP, p, used, 0, bh, now);
+        if (c->state != PX_OPEN)
+            return;
         p += used;
         len -= used;
-        if (ev == SQ_HTTP_OPAQUE)
+        if (ev == SQ_HTTP_OPAQUE) {
+            c->tls = len > 0 && *p == TLS_HANDSHAKE && sq_http_never(h);
             px_go_opaque(c);
-        if (ev == SQ_HTTP_BEGIN && px_begin(c, sq_http_newest(h), now)) {
+        }
+        if (ev != SQ_HTTP_BEGIN)
+            continue;
+        if (px_begin(c, sq_http_newest(h), now)) {
             if (len > 0)
                 (void)sq_http_up(h, p, len, &ev); /* for its traceparent */
             px_conn_close(c, SQ_OUT_FAILED, 0, true);
+            return;
         }
+        if (c->edge->rules.http)
+            px_web_begin(c, UP, now);
     }
 }
 
-/* When are bytes due that the dependency sent now as (part of) the answer to this call (NULL: no calls here)? 0: at
- * once. */
-static int64_t due_at(struct conn *c, struct sq_call *call, int64_t now)
+int64_t px_due(struct conn *c, struct sq_call *call, int64_t now)
 {
     int64_t delay = px_latency(c, call);
     return delay > 0 ? now + delay : 0;
@@ -149,28 +162,32 @@ static bool swallowed(const struct conn *c)
 static void take_down(struct conn *c, char *p, size_t len, int64_t now)
 {
     struct sq_http *h = &c->http;
-    while (len > 0 && c->state == PX_OPEN) {
+    while ((len > 0 || h->headed) && c->state == PX_OPEN) {
+        if (px_web_closing(c))
+            return;
         if (c->opaque) {
-            int64_t when = due_at(c, NULL, now);
+            int64_t when = px_due(c, NULL, now);
             if (!c->whole.answer)
                 begin_answer(c, &c->whole, when, now);
             if (!nobody_home(c))
-                (void)put(c, DOWN, p, len, when, px_blackhole(c, c->hits), now);
+                px_put(c, DOWN, p, len, when, px_blackhole(c, c->hits), now);
             return;
         }
         struct sq_call *call = sq_http_oldest(h);
-        int64_t due = call ? due_at(c, call, now) : 0;
+        int64_t due = call ? px_due(c, call, now) : 0;
         uint32_t bh = call ? px_blackhole(c, call->hits) : 0;
         enum sq_http_ev ev;
         size_t used = sq_http_down(h, p, len, &ev);
-        if (!put(c, DOWN, p, used, due, bh, now) && call && c->state == PX_OPEN)
+        if (px_web_has(c, DOWN))
+            px_web_take(c, DOWN, p, used, ev, now);
+        else if (!px_put(c, DOWN, p, used, due, bh, now) && call && c->state == PX_OPEN)
             call->cut = true;
         p += used;
         len -= used;
         if (c->state != PX_OPEN)
             return;
         if (ev == SQ_HTTP_BEGIN && sq_http_oldest(h))
-            begin_answer(c, sq_http_oldest(h), due_at(c, sq_http_oldest(h), now), now);
+            begin_answer(c, sq_http_oldest(h), px_due(c, sq_http_oldest(h), now), now);
         if (ev == SQ_HTTP_BEGIN && nobody_home(c))
             return;
         if (ev == SQ_HTTP_END && sq_http_ended(h)) {
@@ -179,6 +196,10 @@ static void take_down(struct conn *c, char *p, size_t len, int64_t now)
         }
         if (ev == SQ_HTTP_OPAQUE || h->opaque)
             px_go_opaque(c);
+        else if (ev == SQ_HTTP_BEGIN && c->web)
+            px_web_begin(c, DOWN, now);
+        else if (ev == SQ_HTTP_END && c->web)
+            px_web_turn(c, now);
     }
 }
 
@@ -195,18 +216,25 @@ static void take_end(struct conn *c, int from, enum sq_lane_end how)
     l->end = how;
     l->end_due = l->last_due;
     if (from == UP) {
+        if (px_web_has(c, UP))
+            px_web_take(c, UP, c->px->buf, 0, SQ_HTTP_OPAQUE, now);
         l->end_bh = l->tail ? l->tail->bh : 0;
         return;
     }
     struct sq_call *call = c->opaque ? NULL : sq_http_oldest(&c->http);
     if (call || c->opaque) {
         uint32_t hits = call ? call->hits : c->hits;
-        int64_t due = due_at(c, call, now);
+        int64_t due = px_due(c, call, now);
         l->end_due = due > l->end_due ? due : l->end_due;
         l->end_bh = px_blackhole(c, hits);
     }
-    if (sq_http_down_eof(&c->http) && sq_http_ended(&c->http))
+    bool ended = sq_http_down_eof(&c->http);
+    if (px_web_has(c, DOWN))
+        px_web_take(c, DOWN, c->px->buf, 0, ended ? SQ_HTTP_END : SQ_HTTP_OPAQUE, now);
+    if (c->state == PX_OPEN && ended && sq_http_ended(&c->http))
         sq_http_ended(&c->http)->end_off = l->in;
+    if (c->state == PX_OPEN && ended && l->end_due < l->last_due)
+        l->end_due = l->last_due;
 }
 
 enum got { GOT_ALL, GOT_MORE, GOT_NOTHING }; /* what the socket had; _MORE: perhaps there is more */
@@ -485,14 +513,20 @@ void px_pump(struct conn *c)
     flush(c, DOWN, now);
     if (c->state == PX_CLOSED)
         return;
+    if (c->web)
+        px_web_turn(c, now);
+    if (c->state == PX_CLOSED)
+        return;
     flushed(c, now);
+    if (c->web && px_web_reset(c))
+        return;
     if (c->shaped && px_shape_fire(c, now))
         return;
     finish(c, UP, now);
     finish(c, DOWN, now);
     if (c->gone && c->ended[UP] && !c->deadline)
         c->deadline = now + PX_GONE;
-    if (c->state == PX_OPEN && c->ended[UP] && c->ended[DOWN])
+    if (c->state == PX_OPEN && c->ended[UP] && c->ended[DOWN] && !px_web_lingers(c))
         px_conn_close(c, SQ_OUT_ANSWERED, 0, false);
     if (c->state != PX_CLOSED)
         wait_for(c, now);

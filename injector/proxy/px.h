@@ -25,6 +25,7 @@
 #define PX_CONNECT (130 * INT64_C(1000000000)) /* the kernel's own limit for a connect is shorter */
 #define PX_REST (50 * INT64_C(1000000)) /* a connection that is not HTTP is idle when nothing moved for this long */
 
+struct web;
 struct edge;
 struct conn;
 struct hold;
@@ -127,6 +128,8 @@ struct conn {
     struct sq_lane lane[2];
     struct sq_http http;
     struct sq_call whole;  /* of a connection that never carries HTTP */
+    struct web *web;       /* rules on HTTP were on when a request began; NULL: never */
+    bool tls;              /* opaque, and it begins as TLS does */
     struct lookup *lookup; /* of the upstream of a plain proxy; NULL: none */
 };
 
@@ -176,6 +179,7 @@ struct px {
     int64_t drain_at;                     /* when the listeners are closed; 0: not yet decided, or done */
     uint64_t open, bytes[2], lost, stray; /* stray: accepted, but of no known flow */
     uint64_t dropped;                     /* datagrams that could not be passed on */
+    size_t web_held;                      /* bytes of messages that rules on HTTP wait for the rest of */
     char *buf;                            /* PX_BUF bytes, for whoever is reading now */
     char *out;                            /* the same, for an answer that a fault gives */
 };
@@ -247,7 +251,30 @@ int64_t px_shape_next(const struct conn *c);
 void px_shape_end(
     struct conn *c); /* closed in order, by a limit: after what is unread, so that the kernel sends no reset */
 
+/* False: a rule on bytes kept some of them for good. May close it. */
+bool px_put(struct conn *c, int lane, char *p, size_t len, int64_t due, uint32_t bh, int64_t now);
+/* When bytes are due that the dependency sent now as (part of) the answer to this call (NULL: no calls here); 0: at
+ * once. */
+int64_t px_due(struct conn *c, struct sq_call *call, int64_t now);
+
+/* web.c: rules on HTTP/1. Messages that such a rule may mean are held until their head is complete. */
+/* A message begins; false: it is none of our business, its bytes are put as ever. */
+void px_web_begin(struct conn *c, int lane, int64_t now);
+/* Does it take the bytes of that lane? */
+bool px_web_has(const struct conn *c, int lane);
+/* Bytes that the tracker consumed, and what it said of them. */
+void px_web_take(struct conn *c, int lane, char *p, size_t len, enum sq_http_ev ev, int64_t now);
+void px_web_turn(struct conn *c, int64_t now); /* answers of our own that are next */
+/* Is it time for a reset of our own? True: it is closed. */
+bool px_web_reset(struct conn *c);
+/* It ends after our answer: what the caller still sends is nobody's. */
+bool px_web_closing(const struct conn *c);
+bool px_web_lingers(const struct conn *c); /* and it must not be closed before the caller does */
+void px_web_opaque(struct conn *c);        /* no HTTP any more: what is held goes on as it came */
+void px_web_free(struct conn *c);
+
 /* apply.c: rules on connections */
+void px_hit(struct conn *c, struct sq_call *call, uint32_t hits, int64_t now);
 int64_t px_latency(struct conn *c, struct sq_call *call);
 uint32_t px_blackhole(const struct conn *c, uint32_t hits);
 /* A request began: draw. True: it must fail. */

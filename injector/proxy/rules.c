@@ -56,9 +56,16 @@ static const char *const KINDS[] = {
     [SQ_R_CORRUPT] = "corrupt", [SQ_R_LIMIT] = "limit_data",    [SQ_R_DELAY] = "delay",
     [SQ_R_SLICER] = "slicer",   [SQ_R_BANDWIDTH] = "bandwidth", [SQ_R_SLOW_CLOSE] = "slow_close",
     [SQ_R_NOOP] = "noop",       [SQ_R_DUPLICATE] = "duplicate", [SQ_R_DNS] = "dns",
+    [SQ_R_HTTP_STATUS] = "http_status", [SQ_R_HTTP_DELAY] = "http_delay", [SQ_R_HTTP_ABORT] = "http_abort",
+    [SQ_R_HTTP_HEADER] = "http_header", [SQ_R_HTTP_BODY] = "http_body",
 };
 #define RATE_MAX 1e12
 #define SIZE_MAX_BYTES (INT64_C(1) << 50)
+
+bool sq_rule_is_http(const struct sq_rule *r)
+{
+    return r->kind >= SQ_R_HTTP && r->kind < SQ_R_BYTES;
+}
 
 static int parse_kind(const char *s, enum sq_rule_kind *out, struct sq_err *e)
 {
@@ -146,6 +153,10 @@ static int parse_rule(struct sq_names *names, const json_t *o, struct sq_rule *r
     if (!r->fault)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "not a fault id");
     sq_rng_seed(&r->rng, r->seed);
+    if (sq_rule_is_http(r)) {
+        r->match = json_deep_copy(json_object_get(o, "match"));
+        r->http = json_deep_copy(json_object_get(o, "http"));
+    }
     if (r->kind == SQ_R_DNS)
         return sq_dns_rule_parse(o, &r->dns, e);
     return r->kind >= SQ_R_BYTES ? parse_bytes(o, r, e) : 0;
@@ -174,19 +185,24 @@ static unsigned place(const struct sq_rules *old, uint32_t taken, const struct s
     return empty;
 }
 
-static void free_dns(struct sq_rules *r)
+static void free_owned(struct sq_rules *r)
 {
     for (unsigned i = 0; i < SQ_RULE_SLOTS; i++) {
-        free(r->slot[i].dns);
-        r->slot[i].dns = NULL;
+        struct sq_rule *one = &r->slot[i];
+        free(one->dns);
+        json_decref(one->match);
+        json_decref(one->http);
+        one->dns = NULL;
+        one->match = one->http = NULL;
     }
 }
 
 void sq_rules_none(struct sq_rules *r)
 {
-    free_dns(r);
+    free_owned(r);
     r->mask = 0;
     r->bytes = 0;
+    r->http = 0;
     r->n = 0;
 }
 
@@ -204,7 +220,7 @@ int sq_rules_replace(struct sq_rules *r, uint32_t epoch, const json_t *rules, ui
         struct sq_rule one;
         int rc = parse_rule(r->names, json_array_get(rules, i), &one, e);
         if (rc) {
-            free_dns(next);
+            free_owned(next);
             free(next);
             return rc;
         }
@@ -214,19 +230,22 @@ int sq_rules_replace(struct sq_rules *r, uint32_t epoch, const json_t *rules, ui
             one.rng = r->slot[s].rng;
             one.acts = r->slot[s].acts;
             one.acted = r->slot[s].acted;
+            one.unjudged = r->slot[s].unjudged;
+            one.tls = r->slot[s].tls;
         } else {
             *fresh |= bit;
         }
         next->slot[s] = one;
         next->mask |= bit;
         next->bytes |= one.kind >= SQ_R_BYTES ? bit : 0;
+        next->http |= sq_rule_is_http(&one) ? bit : 0;
         next->order[next->n++] = (uint8_t)s;
     }
     next->names = r->names;
     next->tallies = r->tallies;
     next->epoch = epoch;
     *gone = r->mask & ~next->mask;
-    free_dns(r);
+    free_owned(r);
     *r = *next;
     free(next);
     return 0;
@@ -254,6 +273,15 @@ static void count_json(const struct sq_nth *c, json_t *o)
         json_object_set_new(o, "after", json_integer(c->after));
 }
 
+static void http_json(const struct sq_rule *r, json_t *o)
+{
+    json_object_set_new(o, "match", r->match ? json_incref(r->match) : json_object());
+    json_object_set_new(o, "http", r->http ? json_incref(r->http) : json_object());
+    json_object_set_new(o, "acts", json_integer((json_int_t)r->acts));
+    json_object_set_new(o, "unjudged", json_integer((json_int_t)r->unjudged));
+    json_object_set_new(o, "tls", json_integer((json_int_t)r->tls));
+}
+
 static json_t *rule_json(const struct sq_names *names, const struct sq_rule *r)
 {
     json_t *o = json_pack("{s:s,s:s,s:f,s:I,s:I,s:i,s:I}", "fault", sq_name_of(names, r->fault), "kind", KINDS[r->kind],
@@ -267,6 +295,8 @@ static json_t *rule_json(const struct sq_names *names, const struct sq_rule *r)
         json_object_set_new(o, "stream", json_string(STREAMS[r->stream]));
     if (o && r->dns)
         sq_dns_rule_json(r->dns, o);
+    if (o && sq_rule_is_http(r))
+        http_json(r, o);
     if (!o || r->ncallers == 0)
         return o;
     json_t *a = json_array();
@@ -357,6 +387,10 @@ uint16_t sq_rules_fault(const struct sq_rules *r, uint32_t hits)
     uint16_t f = first_of(r, hits, SQ_R_ERROR);
     if (!f)
         f = first_of(r, hits, SQ_R_BLACKHOLE);
+    if (!f)
+        f = first_of(r, hits, SQ_R_HTTP_ABORT);
+    if (!f)
+        f = first_of(r, hits, SQ_R_HTTP_STATUS);
     for (int kind = SQ_R_LATENCY; !f && kind <= SQ_R_LAST; kind++)
         if (kind != SQ_R_ERROR && kind != SQ_R_BLACKHOLE)
             f = first_of(r, hits, (enum sq_rule_kind)kind);
@@ -376,7 +410,7 @@ int64_t sq_rules_delay(struct sq_rules *r, uint32_t hits)
     int64_t sum = 0;
     for (unsigned i = 0; i < r->n; i++) {
         struct sq_rule *one = &r->slot[r->order[i]];
-        if (!(hits & (UINT32_C(1) << r->order[i])) || one->kind != SQ_R_LATENCY)
+        if (!(hits & (UINT32_C(1) << r->order[i])) || (one->kind != SQ_R_LATENCY && one->kind != SQ_R_HTTP_DELAY))
             continue;
         sum += sq_rule_delay(one);
     }

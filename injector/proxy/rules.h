@@ -17,12 +17,17 @@
 #define SQ_RULE_SLOTS 32
 #define SQ_RULE_CALLERS 64
 
-/* The first three act on calls, those from SQ_R_BYTES on bytes of one direction of a connection, in this order
- * (bytes.h). */
+/* The first three act on calls, those from SQ_R_HTTP on requests of HTTP that match (head.h), those from SQ_R_BYTES on
+ * bytes of one direction of a connection, in this order (bytes.h). */
 enum sq_rule_kind {
     SQ_R_LATENCY,
     SQ_R_ERROR,
     SQ_R_BLACKHOLE,
+    SQ_R_HTTP_STATUS,
+    SQ_R_HTTP_DELAY,
+    SQ_R_HTTP_ABORT,
+    SQ_R_HTTP_HEADER,
+    SQ_R_HTTP_BODY,
     SQ_R_TIMEOUT,
     SQ_R_RESET,
     SQ_R_LOSS,
@@ -37,6 +42,7 @@ enum sq_rule_kind {
     SQ_R_DNS,
 };
 #define SQ_R_LAST SQ_R_DNS
+#define SQ_R_HTTP SQ_R_HTTP_STATUS
 #define SQ_R_BYTES SQ_R_TIMEOUT
 #define SQ_STREAM_BOTH 2
 
@@ -50,7 +56,10 @@ struct sq_rule {
     double rate;           /* bandwidth: bytes a second; 0: none passes */
     int64_t size, vary;    /* slicer: bytes; limit: `size` */
     double share, corr;    /* loss, corrupt, duplicate: probability 0..1 of a chunk; loss: 0..1 of the chunk before it */
-    uint64_t acts, acted;  /* of bytes: how often it acted, on how many bytes */
+    uint64_t acts, acted;  /* of bytes and HTTP: how often it acted; of bytes: on how many bytes */
+    json_t *match, *http;  /* of HTTP: the requests meant, what is done (wire.h); owned; NULL: {} */
+    uint64_t unjudged;     /* of HTTP: requests or connections that could not be read, and were spared */
+    uint64_t tls;          /* of HTTP: connections that carry TLS, spared too */
     struct sq_dns_rule *dns; /* owned; NULL unless SQ_R_DNS */
     uint64_t seed;
     struct sq_rng rng;
@@ -60,6 +69,8 @@ struct sq_rule {
     unsigned ncallers; /* 0: all */
     uint32_t callers[SQ_RULE_CALLERS];
 };
+
+bool sq_rule_is_http(const struct sq_rule *r);
 
 /* Fault ids as small numbers, so that a call can carry one; never forgotten while calls may carry them (a run has few).
  * 0 is "". Ids are [A-Za-z0-9._-]{1,31}, at most 65,535 of them. */
@@ -77,6 +88,7 @@ struct sq_rules {
     uint32_t epoch;
     uint32_t mask;  /* slots in use */
     uint32_t bytes; /* those of them that act on bytes */
+    uint32_t http;  /* those of them that act on requests of HTTP */
     unsigned n;
     uint8_t order[SQ_RULES_MAX]; /* slots, in the order of the message */
     struct sq_rule slot[SQ_RULE_SLOTS];
@@ -86,6 +98,11 @@ struct sq_rules {
  * that ended and those that are new. */
 int sq_rules_replace(struct sq_rules *r, uint32_t epoch, const json_t *rules, uint32_t *gone, uint32_t *fresh,
                      struct sq_err *e);
+/* Those that are drawn for connects and calls, whatever they carry. */
+static inline uint32_t sq_rules_calls(const struct sq_rules *r)
+{
+    return r->mask & ~(r->bytes | r->http);
+}
 /* What is in force, as in the message. New reference. */
 json_t *sq_rules_json(const struct sq_rules *r);
 
@@ -103,11 +120,12 @@ struct sq_drawn {
 uint32_t sq_rules_draw(struct sq_rules *r, uint32_t among, uint32_t caller, const struct sq_drawn *before);
 /* Of these hits: those of a kind. */
 uint32_t sq_rules_of(const struct sq_rules *r, uint32_t hits, enum sq_rule_kind kind);
-/* The fault that counts when these hit: an error before a black hole before a latency before one on bytes; 0: none. */
+/* The fault that counts when these hit: an error before a black hole before an abort before a status of HTTP before a
+ * latency before one on bytes; 0: none. */
 uint16_t sq_rules_fault(const struct sq_rules *r, uint32_t hits);
 /* Draw the delay of one rule; it may be negative when the jitter is larger. */
 int64_t sq_rule_delay(struct sq_rule *r);
-/* Draw the delay that the latencies among these hits add up to, >= 0. */
+/* Draw the delay that the latencies and HTTP delays among these hits add up to, >= 0. */
 int64_t sq_rules_delay(struct sq_rules *r, uint32_t hits);
 /* Rules of this kind that hit every call of `caller`: not those that count. */
 uint32_t sq_rules_certain(const struct sq_rules *r, uint32_t among, uint32_t caller, enum sq_rule_kind kind);

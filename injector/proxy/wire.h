@@ -23,6 +23,9 @@
  * noop, and on datagrams duplicate, dns; those have "stream":"upstream|downstream|both" (as latency on datagrams),
  * "rate":bytes/s,"size":N,"variation":N,"share":0..1,"correlation":0..1;
  * dns: "answer":S,"address":[S],"names":[S],"types":[S]
+ * Kinds on requests of HTTP (head.h): http_status, http_delay, http_abort, http_header, http_body; those have
+ * "match":{as in a target},"http":{as in SCENARIO.md: "status","grpc_status","body","headers";
+ * "of","set","remove","replace", "truncate","patch"}, and in an ack "acts", "unjudged", "tls"
  *   {"op":"ask","edge":N}                          answered by "ack": rules on bytes say "acts" and "acted" (bytes)
  *   {"op":"plain","id":N,"host":S,"port":N}        fds: [listener]: a proxy with one upstream, none of whose calls are
  *                                                  reported; "rules" and "ask" take its id. Answered by "ack"
