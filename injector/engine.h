@@ -67,6 +67,9 @@ struct sq_packet_devices *sq_engine_packets(struct sq_engine *eng); /* of the pa
 const char *sq_engine_run_of(struct sq_engine *eng, const char *fault);
 
 const char *sq_run_id(const struct sq_run *run);
+/* A fault of RUN is about to change the network namespace of the record NETNS (net/netns.h), called NAME: how it is
+ * now is kept for snapshots, unless one has been in it before. */
+void sq_run_touches(struct sq_run *run, const json_t *netns, const char *name);
 /* The probe's path as the controller gave it ("probe" of POST /v1/runs), as sq_match_probe makes it of that; borrowed.
  */
 const json_t *sq_engine_probe(const struct sq_run *run);

@@ -48,6 +48,7 @@ void sq_run_free(struct sq_run *run)
         return;
     sq_events_free(run->events);
     json_decref(run->named);
+    json_decref(run->networks);
     json_decref(run->probe);
     json_decref(run->left);
     free(run);

@@ -55,6 +55,7 @@ struct sq_run {
     struct sq_live *newest;
     struct sq_events *events;
     json_t *named; /* processes that its faults named: {"pid","start","instance"}, for snapshots */
+    json_t *networks; /* other namespaces that its faults touch, as they were before: snapshot.c; NULL: none yet */
     enum { SQ_RUN_LIVE, SQ_RUN_ENDING, SQ_RUN_ENDED } state;
     json_t *probe; /* whose path network faults spare; may be NULL */
     json_t *left;  /* of its end */

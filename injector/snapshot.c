@@ -4,17 +4,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
-#include <net/if.h>
-#include <netlink/netlink.h>
-#include <netlink/route/link.h>
-#include <netlink/route/qdisc.h>
-#include <netlink/route/tc.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "net/config.h"
+#include "net/netns.h"
 #include "net/packet_device.h"
 #include "run.h"
 #include "service.h"
@@ -24,33 +21,62 @@
 
 #define MOST_LINKS 65536 /* BPF links looked at */
 #define DEPTH_MOST 8     /* of cgroups */
+#define MOST_NETWORKS 64 /* of a run */
 
-/* ---- qdiscs of this network namespace ---- */
+/* ---- networks ---- */
 
-static void one_qdisc(struct nl_object *o, void *arg)
+static int configured(void *arg, struct sq_err *e)
 {
-    struct rtnl_tc *tc = TC_CAST(o);
-    char dev[IF_NAMESIZE] = "", handle[32], parent[32];
-    const char *kind = rtnl_tc_get_kind(tc);
-    if (!if_indextoname((unsigned)rtnl_tc_get_ifindex(tc), dev))
-        return; /* gone meanwhile */
-    json_array_append_new(arg, json_pack("{s:s,s:s,s:s,s:s}", "dev", dev, "kind", kind ? kind : "?", "handle",
-                                         rtnl_tc_handle2str(rtnl_tc_get_handle(tc), handle, sizeof(handle)), "parent",
-                                         rtnl_tc_handle2str(rtnl_tc_get_parent(tc), parent, sizeof(parent))));
+    (void)e;
+    *(json_t **)arg = sq_net_config();
+    return 0;
 }
 
-static json_t *qdiscs(void)
+/* NULL: it is gone, or can't be entered. */
+static json_t *config_of(const json_t *netns)
 {
-    struct nl_sock *sk = nl_socket_alloc();
-    struct nl_cache *cache = NULL;
-    json_t *list = NULL;
-    if (sk && nl_connect(sk, NETLINK_ROUTE) == 0 && rtnl_qdisc_alloc_cache(sk, &cache) == 0) {
-        list = json_array();
-        if (list)
-            nl_cache_foreach(cache, one_qdisc, list);
-        nl_cache_free(cache);
+    struct sq_netns ns = {.fd = -1};
+    json_t *config = NULL;
+    if (sq_netns_find(netns, &ns, NULL) == 0)
+        (void)sq_netns_call(&ns, configured, &config, NULL);
+    sq_netns_close(&ns);
+    return config;
+}
+
+static bool same_namespace(const json_t *a, const json_t *b)
+{
+    return sq_json_int_or(a, "ino", 0) == sq_json_int_or(b, "ino", 0) &&
+           sq_json_int_or(a, "cookie", 0) == sq_json_int_or(b, "cookie", 0);
+}
+
+void sq_run_touches(struct sq_run *run, const json_t *netns, const char *name)
+{
+    size_t i;
+    json_t *known, *before;
+    if (!run->networks)
+        run->networks = json_array();
+    json_array_foreach(run->networks, i, known)
+    {
+        if (same_namespace(json_object_get(known, "netns"), netns))
+            return;
     }
-    nl_socket_free(sk);
+    before = json_array_size(run->networks) < MOST_NETWORKS ? config_of(netns) : NULL;
+    json_array_append_new(run->networks,
+                          json_pack("{s:s,s:O,s:o?}", "namespace", name, "netns", netns, "before", before));
+}
+
+/* Those of RUN; NULL: all that can't be told. */
+static json_t *networks(const struct sq_run *run)
+{
+    json_t *list = json_array();
+    size_t i;
+    const json_t *n;
+    json_array_foreach(run ? run->networks : NULL, i, n)
+    {
+        json_array_append_new(list,
+                              json_pack("{s:O,s:O,s:o?}", "namespace", json_object_get(n, "namespace"), "before",
+                                        json_object_get(n, "before"), "now", config_of(json_object_get(n, "netns"))));
+    }
     return list;
 }
 
@@ -319,7 +345,12 @@ json_t *sq_snapshot(struct sq_engine *eng, struct sq_run *run, uid_t uid)
         json_decref(unread);
         return NULL;
     }
-    put(state, unread, "qdiscs", qdiscs());
+    static const char *const of_network[] = {"qdiscs", "classes", "filters", "tables"};
+    cleanup_json json_t *here = sq_net_config();
+    for (size_t i = 0; i < SQ_COUNT(of_network); i++)
+        put(state, unread, of_network[i], json_incref(json_object_get(here, of_network[i])));
+    if (run)
+        put(state, unread, "networks", networks(run));
     put(state, unread, "cgroups", cgroups(eng));
     put(state, unread, "bpf", bpf_links(eng));
     put(state, unread, "packets", sq_packet_snapshot(sq_engine_packets(eng)));

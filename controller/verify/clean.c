@@ -7,7 +7,7 @@
 #include "squall/json.h"
 #include "verify/result.h"
 
-#define OUR_QDISC "5c1a:" /* injector/net/tree.h */
+#define OUR_MAJOR "5c1a:" /* injector/net/tree.h */
 
 static const struct sq_param params[] = {SQ_PARAM_END};
 
@@ -24,9 +24,16 @@ static void describe(const char *list, const json_t *item, char *buf, size_t len
 {
     if (json_is_string(item))
         (void)snprintf(buf, len, "%s %s", list, json_string_value(item));
-    else if (strcmp(list, "qdiscs") == 0)
-        (void)snprintf(buf, len, "qdisc %s %s on %s", sq_json_str_or(item, "kind", "?"),
-                       sq_json_str_or(item, "handle", ""), sq_json_str_or(item, "dev", "?"));
+    else if (strcmp(list, "qdiscs") == 0 || strcmp(list, "classes") == 0)
+        (void)snprintf(buf, len, "%s %s %s on %s", list[0] == 'q' ? "qdisc" : "class",
+                       sq_json_str_or(item, "kind", "?"), sq_json_str_or(item, "handle", ""),
+                       sq_json_str_or(item, "dev", "?"));
+    else if (strcmp(list, "filters") == 0)
+        (void)snprintf(buf, len, "filter %s %s at %s of %s", sq_json_str_or(item, "kind", "?"),
+                       sq_json_str_or(item, "name", ""), sq_json_str_or(item, "parent", ""),
+                       sq_json_str_or(item, "dev", "?"));
+    else if (strcmp(list, "tables") == 0)
+        (void)snprintf(buf, len, "nftables table %s", sq_json_str_or(item, "name", "?"));
     else if (strcmp(list, "stopped") == 0)
         (void)snprintf(buf, len, "process %lld %s is %s", (long long)sq_json_int_or(item, "pid", 0),
                        sq_json_str_or(item, "instance", ""), sq_json_str_or(item, "how", "stopped"));
@@ -85,13 +92,34 @@ static bool our_interface(const struct sq_evidence *ev, const char *dev)
     return false;
 }
 
-/* Whose is what appeared (or, from a list of qdiscs, vanished)? An injector of the host may serve other runs. */
+static bool our_table(const struct sq_evidence *ev, const char *name)
+{
+    for (size_t i = 0; i < ev->n_faults; i++)
+        if (strcmp(sq_json_str_or(ev->faults[i].readback, "table", ""), name) == 0)
+            return true;
+    return false;
+}
+
+/* Lists of what is configured in a network namespace. */
+static const char *const of_network[] = {"qdiscs", "classes", "filters", "tables"};
+
+static bool configured(const char *list)
+{
+    for (size_t i = 0; i < sizeof of_network / sizeof of_network[0]; i++)
+        if (strcmp(list, of_network[i]) == 0)
+            return true;
+    return false;
+}
+
+/* Whose is what appeared (or, of what is configured, vanished)? An injector of the host may serve other runs. */
 static enum whose whose(const struct sq_evidence *ev, const char *list, const json_t *item, bool gone)
 {
     enum whose squalls = private_injector(ev) ? OURS : DOUBTFUL;
 
-    if (strcmp(list, "qdiscs") == 0) {
-        if (!gone && strcmp(sq_json_str_or(item, "handle", ""), OUR_QDISC) == 0)
+    if (strcmp(list, "tables") == 0)
+        return !gone && our_table(ev, sq_json_str_or(item, "name", "")) ? OURS : FOREIGN;
+    if (configured(list)) { /* several Squalls may share a device: so only a root that is left is certainly ours */
+        if (!gone && strcmp(list, "qdiscs") == 0 && strcmp(sq_json_str_or(item, "handle", ""), OUR_MAJOR) == 0)
             return OURS;
         return our_interface(ev, sq_json_str_or(item, "dev", "")) ? DOUBTFUL : FOREIGN;
     }
@@ -128,12 +156,26 @@ static json_t *set_of(const json_t *list)
     return set;
 }
 
-static int compare(const struct sq_evidence *ev, const char *list, struct diff *d, struct sq_err *e)
+/* WHERE: the network namespace; NULL: that of the injector. */
+static void tell(const struct sq_evidence *ev, struct diff *d, const char *list, const char *where, const json_t *item,
+                 bool gone)
 {
-    cleanup_json json_t *before = set_of(json_object_get(ev->before, list));
-    cleanup_json json_t *after = set_of(json_object_get(ev->after, list));
-    const char *key;
     char what[160];
+    size_t used;
+
+    describe(list, item, what, sizeof what);
+    used = strlen(what);
+    if (where)
+        (void)snprintf(what + used, sizeof what - used, " in %s", where);
+    note(d, whose(ev, list, item, gone), gone ? "no more: " : "", what);
+}
+
+static int compare(const struct sq_evidence *ev, const json_t *was, const json_t *is, const char *list,
+                   const char *where, struct diff *d, struct sq_err *e)
+{
+    cleanup_json json_t *before = set_of(json_object_get(was, list));
+    cleanup_json json_t *after = set_of(json_object_get(is, list));
+    const char *key;
     json_t *item;
 
     if (!before || !after)
@@ -142,15 +184,38 @@ static int compare(const struct sq_evidence *ev, const char *list, struct diff *
     json_object_foreach(after, key, item)
     {
         d->compared++;
-        describe(list, item, what, sizeof what);
         if (!json_object_get(before, key))
-            note(d, whose(ev, list, item, false), "", what);
+            tell(ev, d, list, where, item, false);
     }
     json_object_foreach(before, key, item)
     {
-        describe(list, item, what, sizeof what);
         if (!json_object_get(after, key))
-            note(d, whose(ev, list, item, true), "no more: ", what);
+            tell(ev, d, list, where, item, true);
+    }
+    return 0;
+}
+
+/* The other namespaces that faults of the run were in; what was in one that is gone went with it. */
+static int compare_networks(const struct sq_evidence *ev, struct diff *d, const char **unread, struct sq_err *e)
+{
+    const json_t *all = json_object_get(ev->after, "networks"), *n;
+    size_t i, k;
+
+    json_array_foreach(all, i, n)
+    {
+        const json_t *was = json_object_get(n, "before"), *is = json_object_get(n, "now");
+        const char *where = sq_json_str_or(n, "namespace", "?");
+
+        if (!json_is_object(was))
+            *unread = "other namespaces before the run";
+        for (k = 0; json_is_object(was) && json_is_object(is) && k < sizeof of_network / sizeof of_network[0]; k++) {
+            if (!json_object_get(was, of_network[k]))
+                continue;
+            if (!json_object_get(is, of_network[k]))
+                *unread = of_network[k];
+            else if (compare(ev, was, is, of_network[k], where, d, e) < 0)
+                return e ? e->code : -ENOMEM;
+        }
     }
     return 0;
 }
@@ -198,7 +263,7 @@ static void judge(const struct sq_evidence *ev, struct diff *d, const char *unre
     else if (!ev->ended)
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "the log has no end: nobody recorded what was taken back");
     else if (unread)
-        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "the %s could not be read after the run", unread);
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "the %s could not be read", unread);
     else if (d->lists == 0)
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
                             "nothing of the host could be read, neither before nor after the run");
@@ -213,10 +278,12 @@ static void judge(const struct sq_evidence *ev, struct diff *d, const char *unre
 
 static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, struct sq_err *e)
 {
-    static const char *const lists[] = {"qdiscs", "cgroups", "bpf", "packets", "stopped", "faults"};
+    static const char *const lists[] = {"qdiscs", "classes", "filters", "tables", "cgroups",
+                                        "bpf",    "packets", "stopped", "faults"};
     const size_t n = sizeof lists / sizeof lists[0];
     struct diff d = {0};
     struct sq_result r;
+    const char *unread = NULL;
     int rc = 0;
 
     (void)p;
@@ -224,10 +291,12 @@ static int run(const struct sq_evidence *ev, const json_t *p, json_t *results, s
     (void)snprintf(r.limit, sizeof r.limit, "as before the run");
     for (size_t i = 0; i < n && !rc && ev->before && ev->after; i++)
         if (json_object_get(ev->after, lists[i]) && json_object_get(ev->before, lists[i]))
-            rc = compare(ev, lists[i], &d, e);
+            rc = compare(ev, ev->before, ev->after, lists[i], NULL, &d, e);
+    if (!rc && ev->after)
+        rc = compare_networks(ev, &d, &unread, e);
     if (rc)
         return rc;
-    judge(ev, &d, ev->before && ev->after ? blind(ev, lists, n) : NULL, &r);
+    judge(ev, &d, unread ? unread : ev->before && ev->after ? blind(ev, lists, n) : NULL, &r);
     return sq_result_add(results, &r, e);
 }
 

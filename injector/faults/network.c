@@ -315,6 +315,11 @@ static int undo_inside(struct sq_fault *f, void *arg, struct sq_err *e)
 
 int sq_netfault_undo(struct sq_fault *f, json_t *records, struct sq_err *e)
 {
+    const struct sq_netfault *n = f->priv;
+    const char *ns = sq_json_str_or(f->target, "namespace", NULL);
+
+    if (ns)
+        sq_run_touches(f->run, n->ns_record, ns);
     return sq_netfault_inside(f, undo_inside, records, e);
 }
 

@@ -403,6 +403,10 @@ static void name_table(struct sq_cut *c, const char *dir, const char *fault)
 
 json_t *sq_cut_record(struct sq_cut *c, const char *dir, const char *fault)
 {
+    const char *ns = sq_json_str_or(c->target, "namespace", NULL);
+
+    if (ns)
+        sq_run_touches(c->f->run, c->netns, ns);
     name_table(c, dir, fault);
     return json_pack("{s:s,s:O,s:s,s:s}", "boot", sq_boot_id(), "netns", c->netns, "family", c->p.family, "table",
                      c->p.table);

@@ -8,6 +8,13 @@
     "{\"qdiscs\":[" qdiscs "],\"cgroups\":[" cgroups "],\"bpf\":[" bpf "],\"stopped\":[" stopped                       \
     "],\"faults\":[" faults "],\"journal\":" journal ",\"unread\":[]}"
 #define CALM_WITH(packets) "{\"packets\":[" packets "],\"journal\":0}"
+#define CONFIG(list, items) "{\"" list "\":[" items "]}"
+#define TABLE(name) "{\"name\":\"" name "\",\"family\":1,\"rules\":3,\"digest\":\"1\"}"
+#define NETWORKS(before, now)                                                                                          \
+    "{\"qdiscs\":[" QDISC("eth0", "fq",                                                                                \
+                          "0:") "],\"cgroups\":[\"/squall-p-1\"],\"bpf\":[],\"stopped\":[],\"faults\":["               \
+                                "],\"journal\":0,\"networks\":[{\"namespace\":\"blue\",\"before\":" before             \
+                                ",\"now\":" now "}]}"
 #define CALM STATE(QDISC("eth0", "fq", "0:"), "\"/squall-p-1\"", "", "", "", "0")
 
 static const char *judge(struct rig *r, bool private_one, const char *before, const char *after, const char *end)
@@ -16,7 +23,8 @@ static const char *judge(struct rig *r, bool private_one, const char *before, co
     rig_line(r, "{\"t\":0.1,\"type\":\"injector\",\"info\":{\"private\":%s}}", private_one ? "true" : "false");
     if (before)
         rig_line(r, "{\"t\":0.1,\"type\":\"snapshot\",\"when\":\"before\",\"state\":%s}", before);
-    rig_fault(r, "f1", "s", "network/latency", 1, 2, "\"hit\":[{\"interface\":\"eth9\"}]");
+    rig_fault(r, "f1", "s", "network/latency", 1, 2,
+              "\"hit\":[{\"interface\":\"eth9\"}],\"readback\":{\"table\":\"squall-p-1-f1-a\"}");
     if (after)
         rig_line(r, "{\"t\":9,\"type\":\"snapshot\",\"when\":\"after\",\"state\":%s}", after);
     if (end)
@@ -64,6 +72,24 @@ static void judged(void **state)
         {"{\"stopped\":[],\"faults\":[],\"journal\":0}", "{\"stopped\":[],\"faults\":[],\"journal\":0}", ok, "pass", "",
          false}, /* no root */
         {"{}", "{}", ok, "inconclusive", "nothing of the host could be read", false},
+        {CONFIG("classes", ""), CONFIG("classes", "{\"dev\":\"eth9\",\"kind\":\"htb\",\"handle\":\"1:c100\"}"), ok,
+         "inconclusive", "class htb 1:c100 on eth9", false},
+        {CONFIG("filters", "{\"dev\":\"eth8\",\"kind\":\"u32\",\"options\":\"1\"}"),
+         CONFIG("filters", "{\"dev\":\"eth8\",\"kind\":\"u32\",\"options\":\"2\"}"), ok, "pass", "others changed",
+         false},
+        {CONFIG("filters", "{\"dev\":\"eth9\",\"kind\":\"u32\",\"options\":\"1\"}"),
+         CONFIG("filters", "{\"dev\":\"eth9\",\"kind\":\"u32\",\"options\":\"2\"}"), ok, "inconclusive",
+         "filter u32  at  of eth9", false},
+        {CONFIG("tables", ""), CONFIG("tables", TABLE("squall-p-1-f1-a")), ok, "fail", "squall-p-1-f1-a", true},
+        {CONFIG("tables", ""), CONFIG("tables", TABLE("squall-p-2-f1-b")), ok, "pass", "squall-p-2-f1-b", false},
+        {"{\"journal\":0}", NETWORKS("{}", "{}"), ok, "inconclusive", "nothing of the host", false},
+        {calm, NETWORKS(CONFIG("tables", ""), CONFIG("tables", TABLE("squall-p-1-f1-a"))), ok, "fail",
+         "squall-p-1-f1-a in blue", false},
+        {calm, NETWORKS("{\"qdiscs\":[]}", "{\"qdiscs\":[" QDISC("eth9", "htb", "5c1a:") "]}"), ok, "fail",
+         "5c1a: on eth9 in blue", false},
+        {calm, NETWORKS("{\"qdiscs\":[" QDISC("eth9", "htb", "5c1a:") "]}", "null"), ok, "pass", "as it was", false},
+        {calm, NETWORKS("{\"qdiscs\":[]}", "{}"), ok, "inconclusive", "qdiscs could not be read", false},
+        {calm, NETWORKS("null", "{}"), ok, "inconclusive", "other namespaces before the run could not be read", false},
     };
 
     (void)state;
