@@ -2,6 +2,7 @@
 #ifndef SQUALL_PROXY_TIMER_H
 #define SQUALL_PROXY_TIMER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <uv.h>
@@ -18,7 +19,9 @@ struct sq_timers {
     struct sq_timer **heap; /* by due time */
     size_t n, cap;
     int fd;
-    int64_t armed; /* what the timerfd is set to; 0: nothing */
+    int64_t armed; /* due time that the timerfd is set for; 0: nothing */
+    int64_t wake;  /* what it was set to: so much before */
+    int64_t early; /* as sleeps end late, ns */
     uv_poll_t poll;
 };
 
