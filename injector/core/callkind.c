@@ -10,7 +10,7 @@
 
 #define NAMES_MAX 32
 #define TYPES_MAX 16
-#define ADDRESSES_MAX 16
+#define ADDRESSES_MAX 32 /* 16 of each family */
 
 bool sq_protocol_dgram(const char *protocol)
 {
@@ -64,8 +64,8 @@ static bool address_ok(const char *s)
     return inet_pton(AF_INET, s, a) == 1 || inet_pton(AF_INET6, s, a) == 1;
 }
 
-static int list_ok(const json_t *with, const char *name, size_t max, bool (*ok)(const char *), const char **key,
-                   struct sq_err *e)
+static int list_ok(const json_t *with, const char *name, size_t max, bool (*ok)(const char *), const char *hint,
+                   const char **key, struct sq_err *e)
 {
     const json_t *list = json_object_get(with, name), *v;
     size_t i;
@@ -77,8 +77,11 @@ static int list_ok(const json_t *with, const char *name, size_t max, bool (*ok)(
     {
         const char *s = json_string_value(v);
 
-        if (!s || !ok(s))
-            return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "call/dns: %s: '%.100s' is none", name, s ? s : "");
+        if (!s || !ok(s)) {
+            sq_err_cls(e, SQ_C_INPUT, -EINVAL, "call/dns: %s: '%.100s' is none", name, s ? s : "");
+            sq_err_hint(e, "%s", hint);
+            return -EINVAL;
+        }
     }
     return 0;
 }
@@ -87,17 +90,10 @@ static int dns_ok(const json_t *with, const char **key, struct sq_err *e)
 {
     const char *answer = sq_json_str_or(with, "answer", "real");
     bool wrong = strcmp(answer, "wrong") == 0;
-    int rc = list_ok(with, "names", NAMES_MAX, name_ok, key, e);
+    int rc = list_ok(with, "names", NAMES_MAX, name_ok, "names: [db.example, \"*.example\"]", key, e);
 
-    sq_err_hint(e, "names: [db.example, \"*.example\"]");
-    if (rc == 0) {
-        rc = list_ok(with, "types", TYPES_MAX, type_ok, key, e);
-        sq_err_hint(e, "types: [A, AAAA]");
-    }
-    if (rc == 0) {
-        rc = list_ok(with, "address", ADDRESSES_MAX, address_ok, key, e);
-        sq_err_hint(e, "address: [192.0.2.1, \"2001:db8::1\"]");
-    }
+    rc = rc ? rc : list_ok(with, "types", TYPES_MAX, type_ok, "types: [A, AAAA]", key, e);
+    rc = rc ? rc : list_ok(with, "address", ADDRESSES_MAX, address_ok, "address: [192.0.2.1, 2001:db8::1]", key, e);
     if (rc < 0)
         return rc;
     *key = "address";

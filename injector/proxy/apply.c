@@ -155,6 +155,7 @@ void px_rules_changed(struct edge *e, uint32_t gone, uint32_t fresh)
     int64_t now = sq_mono_ns();
     struct conn *next;
     px_udp_rules(e, gone, fresh);
+    px_dnstcp_rules(e, gone, fresh);
     for (struct conn *c = TAILQ_FIRST(&e->conns); c; c = next) {
         next = TAILQ_NEXT(c, link);
         if (gone)

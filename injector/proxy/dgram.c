@@ -165,10 +165,10 @@ struct px_verdict px_dgram_down(struct px_flow_calls *f, const uint8_t *p, size_
     return v;
 }
 
-void px_dgram_refused(struct px_flow_calls *f, int64_t now)
+void px_dgram_end(struct px_flow_calls *f, enum sq_call_outcome outcome, int64_t now)
 {
     for (unsigned i = 0; i < f->n; i++)
-        px_dgram_report(f, &f->asked[i], SQ_OUT_REFUSED, 0, 0, now);
+        px_dgram_report(f, &f->asked[i], outcome, 0, 0, now);
     f->n = 0;
 }
 

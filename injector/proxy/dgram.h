@@ -46,8 +46,8 @@ struct px_verdict px_dgram_up(struct px_flow_calls *f, const uint8_t *p, size_t 
 struct px_verdict px_dgram_down(struct px_flow_calls *f, const uint8_t *p, size_t len);
 void px_dgram_report(const struct px_flow_calls *f, const struct px_asked *call, enum sq_call_outcome outcome,
                      int status, int64_t answer, int64_t end);
-/* The dependency can't be reached: what waits fails. */
-void px_dgram_refused(struct px_flow_calls *f, int64_t now);
+/* What waits for an answer has ended so. */
+void px_dgram_end(struct px_flow_calls *f, enum sq_call_outcome outcome, int64_t now);
 /* Report those that have waited for too long; ALL: all of them. */
 void px_dgram_expire(struct px_flow_calls *f, bool all, int64_t now);
 void px_dgram_rules(struct px_flow_calls *f, uint32_t gone, uint32_t fresh);

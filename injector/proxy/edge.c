@@ -88,7 +88,10 @@ static void welcome(struct listener *l, int fd, const struct sockaddr_storage *p
     else if (!known && getsockname(fd, (struct sockaddr *)&local, &n) == 0 && local.ss_family == AF_INET)
         known = origin_of(e, (const struct sockaddr_in *)peer, (const struct sockaddr_in *)&local, &o);
     if (known) {
-        px_conn_new(e, fd, l->kind == PX_UNIX, &o);
+        if (e->protocol == PX_DNS)
+            px_dnstcp_new(e, fd, &o);
+        else
+            px_conn_new(e, fd, l->kind == PX_UNIX, &o);
         return;
     }
     e->px->stray++;
@@ -255,6 +258,7 @@ void px_edge_drop(struct edge *e)
         px_conn_leave(c);
     }
     px_udp_leave(e);
+    px_dnstcp_leave(e);
     px_calls_flush(e->px);
     uint32_t gone = e->rules.mask;
     sq_rules_none(&e->rules);

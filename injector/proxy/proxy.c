@@ -220,6 +220,7 @@ static void end_edge(struct edge *e)
 static void stop(struct px *px)
 {
     px_udp_close(px);
+    px_dnstcp_close(px);
     px_calls_flush(px);
     px_wire_flush(px);
     while (!TAILQ_EMPTY(&px->edges))

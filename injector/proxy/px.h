@@ -83,7 +83,7 @@ struct edge {
     struct plain *plain;        /* no caller's edge but a proxy with one upstream (plain.c); NULL: an edge */
     uint64_t bytes[2], sent[2]; /* by lane; `sent`: of closed connections */
     uint16_t gate_port;         /* network byte order; 0: none */
-    unsigned dgrams;            /* sockets that its datagrams come to */
+    unsigned dgrams;            /* sockets that its datagrams come to, and connections of DNS */
 };
 
 enum { CALLER = 0, DEP = 1 }; /* the two ends of a connection */
@@ -164,6 +164,7 @@ struct px {
     struct sq_tally *tallies;       /* shared with squalld and the hooks; NULL: none */
     const struct sq_flow *dflows;   /* of datagrams; NULL: none */
     struct dgrams *dgrams;          /* udp.c; NULL: none */
+    LIST_HEAD(, dnstcp) dnstcp;     /* dnstcp.c */
     TAILQ_HEAD(, edge) edges;
     TAILQ_HEAD(, caller) callers;
     TAILQ_HEAD(, conn) pending;
@@ -299,6 +300,12 @@ int px_udp_add(struct edge *e, int fd); /* owns fd when it returns 0 */
 void px_udp_leave(struct edge *e);      /* count no more; its sockets stay while somebody is connected to them */
 void px_udp_rules(struct edge *e, uint32_t gone, uint32_t fresh);
 void px_udp_close(struct px *px);
+
+/* dnstcp.c: DNS over TCP, on edges with protocol dns */
+void px_dnstcp_new(struct edge *e, int fd, const struct origin *o); /* owns fd */
+void px_dnstcp_leave(struct edge *e);                               /* count no more */
+void px_dnstcp_rules(struct edge *e, uint32_t gone, uint32_t fresh);
+void px_dnstcp_close(struct px *px);
 
 /* notify.c: seccomp listeners */
 int px_notify_add(struct px *px, uint64_t key, int fd); /* owns fd */

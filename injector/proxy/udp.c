@@ -210,7 +210,7 @@ static void tell_refused(const struct dport *port, const struct sockaddr_in *pee
 
 static void refused(struct flow *f)
 {
-    px_dgram_refused(&f->calls, sq_mono_ns());
+    px_dgram_end(&f->calls, SQ_OUT_REFUSED, sq_mono_ns());
     tell_refused(f->port, &f->peer, f->local);
 }
 
