@@ -343,7 +343,9 @@ static void post_plan(struct request *q)
 {
     struct sq_err e = {0};
     json_t *a = NULL;
-    int rc = json_object_get(q->body, "select")
+    const json_t *edge = json_object_get(q->body, "edge");
+    int rc = json_is_object(edge) ? sq_edge_plan(q->eng->intercept, q->run->id, q->run->uid, edge, &a, &e)
+             : json_object_get(q->body, "select")
                  ? sq_running_plan(q->eng->intercept, q->eng, q->run, q->peer, q->body, &a, &e)
                  : sq_loan_plan(q->run, q->peer, q->body, &a, &e);
     result(q, rc, 200, a, &e);

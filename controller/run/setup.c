@@ -326,6 +326,10 @@ static void edge_made(void *arg, int status, json_t *body, const struct sq_err *
     json_object_set_new(rec, "to", addresses(r, json_object_get(def, "to")));
     if (json_object_get(body, "existing"))
         json_object_set(rec, "existing", json_object_get(body, "existing"));
+    if (json_object_get(def, "except"))
+        json_object_set_new(rec, "except", addresses(r, json_object_get(def, "except")));
+    if (json_object_size(json_object_get(body, "names")))
+        json_object_set(rec, "names", json_object_get(body, "names"));
     sq_run_log(r, "edge", rec);
     r->item++;
     next_edge(r);
@@ -344,6 +348,8 @@ static void next_edge(struct run *r)
     json_object_set_new(body, "to", addresses(r, json_object_get(def, "to")));
     if (json_object_get(def, "existing"))
         json_object_set(body, "existing", json_object_get(def, "existing"));
+    if (json_object_get(def, "except"))
+        json_object_set_new(body, "except", addresses(r, json_object_get(def, "except")));
     sq_run_ask(r, "POST", "/edges", body, edge_made);
 }
 

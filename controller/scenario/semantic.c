@@ -40,15 +40,16 @@ static void check_ports(struct sq_norm *c, const struct sq_node *nodes, const js
     }
 }
 
-/* service:NAME becomes the addresses of its instances. */
-static void resolve_to(struct sq_norm *c, const struct sq_node *node, const json_t *services, json_t *edge)
+/* service:NAME becomes the addresses of its instances. KEY: "to", "except". */
+static void resolve_to(struct sq_norm *c, const struct sq_node *node, const json_t *services, json_t *edge,
+                       const char *key)
 {
-    const struct sq_node *to_node = sq_node_get(node, "to");
+    const struct sq_node *to_node = sq_node_get(node, key);
     cleanup_json json_t *out = json_array();
     json_t *item;
     size_t i;
 
-    json_array_foreach(json_object_get(edge, "to"), i, item)
+    json_array_foreach(json_object_get(edge, key), i, item)
     {
         const char *s = json_string_value(item), *name = s + 8;
         struct sq_pos at = to_node->kind == SQ_N_LIST ? to_node->items[i]->pos : to_node->pos;
@@ -75,7 +76,7 @@ static void resolve_to(struct sq_norm *c, const struct sq_node *node, const json
         for (int64_t k = 0; port && k < sq_json_int_or(service, "instances", 1); k++)
             (void)json_array_append_new(out, json_sprintf("127.0.0.1:%lld", (long long)(port + k)));
     }
-    (void)json_object_set(edge, "to", out);
+    (void)json_object_set(edge, key, out);
 }
 
 /* Of one that the scenario starts nothing is open before; one that runs already has no filter for Unix sockets. */
@@ -114,7 +115,9 @@ static void check_edges(struct sq_norm *c, const struct sq_node *nodes, const js
             sq_norm_no_such(c, at_value(node, "from"), "service", from, services);
         else
             check_caller(c, name, node, json_object_get(caller, "select") != NULL, edge);
-        resolve_to(c, node, services, edge);
+        resolve_to(c, node, services, edge, "to");
+        if (json_object_get(edge, "except"))
+            resolve_to(c, node, services, edge, "except");
     }
 }
 

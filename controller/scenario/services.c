@@ -1,5 +1,4 @@
 /* Services and edges: what the tables of schema.c can't say about one of them alone. */
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 #include "scenario/normalize.h"
 #include "squall/cleanup.h"
 #include "squall/callkind.h"
+#include "squall/dest.h"
 #include "squall/json.h"
 
 static struct sq_pos at_value(const struct sq_node *n, const char *key)
@@ -142,81 +142,44 @@ void sq_finish_service(struct sq_norm *c, const char *label, const struct sq_nod
         (void)json_object_set_new(o, "env", json_object());
 }
 
-/* A number of digits only, lo to hi; -1 else. */
-static long small_number(const char *s, long lo, long hi)
+static void check_dests(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o, const char *key)
 {
-    char *end;
-    long v;
-
-    if (!*s || strspn(s, "0123456789") != strlen(s) || strlen(s) > 6)
-        return -1;
-    v = strtol(s, &end, 10);
-    return v >= lo && v <= hi ? v : -1;
-}
-
-/* "127.0.0.1:80", "10.0.0.0/8:5432", "[::1]:80", "[fd00::/8]:80": NULL, or what is wrong with it. */
-static const char *address_fault(const char *to)
-{
-    char host[80], raw[16];
-    const char *colon = strrchr(to, ':');
-    char *slash;
-    size_t len;
-    int family = AF_INET;
-
-    if (!colon || small_number(colon + 1, 1, 65535) < 0)
-        return "the port (1 to 65535) is missing at the end";
-    len = (size_t)(colon - to);
-    if (to[0] == '[' && len > 2 && to[len - 1] == ']') {
-        family = AF_INET6;
-        to++;
-        len -= 2;
-    }
-    if (len == 0 || len >= sizeof host)
-        return "there is no address before the port";
-    memcpy(host, to, len);
-    host[len] = '\0';
-    slash = strchr(host, '/');
-    if (slash) {
-        *slash = '\0';
-        if (small_number(slash + 1, 0, family == AF_INET ? 32 : 128) < 0)
-            return "the number of bits after the / is wrong";
-    }
-    if (inet_pton(family, host, raw) != 1)
-        return strchr(host, ':') && family == AF_INET
-                   ? "an IPv6 address needs brackets: [::1]:80"
-                   : "not an address: host names are not looked up, write the address";
-    return NULL;
-}
-
-void sq_finish_edge(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o)
-{
-    const struct sq_node *to = sq_node_get(n, "to");
+    const struct sq_node *list = sq_node_get(n, key);
     json_t *item;
     size_t i;
 
-    if (!to)
-        return;
-    if (json_array_size(json_object_get(o, "to")) == 0)
-        sq_diag_error(c->d, to->pos, "to: [service:payments]", "%s: \"to\" is empty", label);
-    json_array_foreach(json_object_get(o, "to"), i, item)
+    json_array_foreach(json_object_get(o, key), i, item)
     {
         const char *s = json_string_value(item), *why = NULL;
-        struct sq_pos at = to->kind == SQ_N_LIST ? to->items[i]->pos : to->pos;
+        struct sq_pos at = list && list->kind == SQ_N_LIST ? list->items[i]->pos : list ? list->pos : n->pos;
+        struct sq_err e = {0};
+        struct sq_dest d;
 
         if (!*s || strncmp(s, "service:", 8) == 0) /* semantic.c looks for the service */
             why = *s ? NULL : "it is empty";
         else if (strcmp(s, "resolvers") == 0)
             why = strcmp(sq_json_str_or(o, "protocol", ""), "dns") == 0 ? NULL : "it needs protocol: dns";
-        else if (strncmp(s, "unix:", 5) == 0 && sq_protocol_dgram(sq_json_str_or(o, "protocol", "")))
+        else if (sq_dest_parse(s, &d, &e) < 0)
+            why = strstr(e.msg, "': ") ? strstr(e.msg, "': ") + 3 : e.msg;
+        else if (d.kind == SQ_DEST_UNIX && strcmp(key, "except") == 0)
+            why = "a Unix socket is left out of \"to\" instead";
+        else if (d.kind == SQ_DEST_UNIX && sq_protocol_dgram(sq_json_str_or(o, "protocol", "")))
             why = "protocol udp and dns need addresses";
-        else if (strncmp(s, "unix:", 5) == 0)
-            why = s[5] != '/' ? "the path of the socket must be absolute"
-                  : strlen(s + 5) >= sizeof((struct sockaddr_un *)0)->sun_path ? "a socket's path has at most 107 bytes"
-                                                                               : NULL;
-        else
-            why = address_fault(s);
         if (why)
-            sq_diag_error(c->d, at, "service:NAME, 127.0.0.1:5432, 10.0.0.0/8:5432, [::1]:80 or unix:/path",
+            sq_diag_error(c->d, at,
+                          "service:NAME, 127.0.0.1:5432, 10.0.0.0/8:5432-5440, [::1]:80, db.staging:5432 or unix:/path",
                           "%s: \"%.100s\": %s", label, s, why);
     }
+}
+
+void sq_finish_edge(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o)
+{
+    const struct sq_node *to = sq_node_get(n, "to");
+
+    if (!to)
+        return;
+    if (json_array_size(json_object_get(o, "to")) == 0)
+        sq_diag_error(c->d, to->pos, "to: [service:payments]", "%s: \"to\" is empty", label);
+    check_dests(c, label, n, o, "to");
+    check_dests(c, label, n, o, "except");
 }

@@ -218,7 +218,7 @@ bool sq_attempt_is_unix(const struct sq_attempt *a, const struct sq_dest *d)
     struct stat theirs, ours;
     size_t n;
 
-    if (!d->is_unix || a->to_len <= offsetof(struct sockaddr_un, sun_path))
+    if (d->kind != SQ_DEST_UNIX || a->to_len <= offsetof(struct sockaddr_un, sun_path))
         return false;
     n = a->to_len - offsetof(struct sockaddr_un, sun_path);
     if (n > sizeof(un->sun_path))

@@ -177,17 +177,6 @@ void sq_bpf_close(struct sq_intercept *ic)
     }
 }
 
-void sq_bpf_matchers(struct sq_caller *c, const struct sq_matcher *m, uint32_t n)
-{
-    struct edge__bss *bss = c->bpf->skel->bss;
-
-    /* The list is written while hooks may run: nobody matches half a destination. */
-    __atomic_store_n(&bss->n_matchers, 0, __ATOMIC_SEQ_CST);
-    for (uint32_t i = 0; i < n && i < SQ_MATCHERS; i++)
-        memcpy(&bss->matchers[i], &m[i], sizeof(m[i]));
-    __atomic_store_n(&bss->n_matchers, n, __ATOMIC_SEQ_CST);
-}
-
 static int reuse(struct edge *s, const struct sq_bpf *b)
 {
     int rc = bpf_map__reuse_fd(s->maps.edges, b->fd[SQ_M_EDGES]);
@@ -235,7 +224,6 @@ static int link_all(struct edge *s, int cgroup_fd, struct bpf_link **links, stru
 int sq_bpf_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, const struct sq_follow *f,
                   struct sq_err *e)
 {
-    struct sq_matcher m[SQ_MATCHERS];
     struct bpf_link *links[N_PROGS] = {0};
     int fds[N_PROGS + SQ_FOLLOW_LINKS], rc;
     size_t n_fds = N_PROGS;
@@ -245,9 +233,11 @@ int sq_bpf_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, c
         return sq_err(e, -ENOMEM, "out of memory");
     rc = load(ic, c, f, e);
     if (rc == 0) {
-        sq_bpf_matchers(c, m, sq_edge_matchers(ic, c, false, m));
-        rc = link_all(c->bpf->skel, cgroup_fd, links, e);
+        c->tables = &c->bpf->skel->bss->tables;
+        rc = sq_edge_table(c, false, c->tables, e);
     }
+    if (rc == 0)
+        rc = link_all(c->bpf->skel, cgroup_fd, links, e);
     if (rc == 0) {
         cleanup_json json_t *msg =
             json_pack("{s:s,s:I,s:s}", "op", "caller", "id", (json_int_t)c->id, "instance", c->instance);
@@ -273,6 +263,7 @@ void sq_bpf_detach(struct sq_caller *c)
     sq_dgram_detach(c);
     if (!c->bpf)
         return;
+    c->tables = NULL;
     if (c->bpf->skel)
         edge__destroy(c->bpf->skel);
     free(c->bpf);

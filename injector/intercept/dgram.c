@@ -25,15 +25,9 @@ static int refuse(struct sq_err *e, int rc, const char *what)
     return rc;
 }
 
-void sq_dgram_matchers(struct sq_caller *c, const struct sq_matcher *m, uint32_t n)
+int sq_dgram_table(struct sq_caller *c, struct sq_err *e)
 {
-    struct dgram__bss *bss = c->dgram->bss;
-
-    /* As in sq_bpf_matchers. */
-    __atomic_store_n(&bss->n_matchers, 0, __ATOMIC_SEQ_CST);
-    for (uint32_t i = 0; i < n && i < SQ_MATCHERS; i++)
-        memcpy(&bss->matchers[i], &m[i], sizeof(m[i]));
-    __atomic_store_n(&bss->n_matchers, n, __ATOMIC_SEQ_CST);
+    return sq_edge_table(c, true, &c->dgram->bss->tables, e);
 }
 
 static int load(struct sq_intercept *ic, struct sq_caller *c, const struct sq_follow *f, struct sq_err *e)
@@ -85,17 +79,14 @@ static bool wanted(const struct sq_intercept *ic, const struct sq_caller *c)
 int sq_dgram_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, const struct sq_follow *f,
                     struct sq_err *e)
 {
-    struct sq_matcher m[SQ_MATCHERS];
     struct bpf_link *links[N_PROGS] = {0};
     int fds[N_PROGS], rc;
 
     if (!wanted(ic, c))
         return 0;
     rc = load(ic, c, f, e);
-    if (rc == 0) {
-        sq_dgram_matchers(c, m, sq_edge_matchers(ic, c, true, m));
-        rc = link_all(c->dgram, cgroup_fd, links, e);
-    }
+    rc = rc ? rc : sq_dgram_table(c, e);
+    rc = rc ? rc : link_all(c->dgram, cgroup_fd, links, e);
     if (rc == 0) {
         cleanup_json json_t *msg =
             json_pack("{s:s,s:I,s:s}", "op", "caller", "id", (json_int_t)c->id, "instance", c->instance);

@@ -291,4 +291,14 @@ int sq_getpeer6(struct bpf_sock_addr *ctx)
     return 1;
 }
 
+/* For tests: what the hooks would find. Never loaded otherwise. */
+SEC("?syscall")
+int sq_find(struct sq_find_args *ctx)
+{
+    __u32 addr[4] = {ctx->addr[0], ctx->addr[1], ctx->addr[2], ctx->addr[3]};
+
+    ctx->found = sq_tables_find(&tables, addr, (__u16)ctx->port);
+    return 0;
+}
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

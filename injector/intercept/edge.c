@@ -8,6 +8,7 @@
 #include "intercept/priv.h"
 #include "intercept/running.h"
 #include "squall/callkind.h"
+#include "net/netns.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 
@@ -20,7 +21,9 @@ void sq_edge_free(struct sq_edge *edge)
         json_decref(edge->fault[i].rule);
     json_decref(edge->ack_rules);
     json_decref(edge->failed);
+    sq_hosts_free(edge);
     free(edge->dest);
+    free(edge->except);
     free(edge);
 }
 
@@ -73,45 +76,46 @@ static int copy_name(char *out, size_t len, const char *in, const char *what, st
     return 0;
 }
 
-static int parse_dests(struct sq_edge *edge, const json_t *to, struct sq_err *e)
+static int parse_list(const struct sq_edge *edge, const json_t *list, struct sq_dest **out, size_t *n, struct sq_err *e)
 {
     const json_t *v;
     size_t i;
 
-    if (json_array_size(to) == 0 || json_array_size(to) > SQ_MATCHERS)
-        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s needs 1 to %u destinations", edge->name, SQ_MATCHERS);
-    edge->dest = calloc(json_array_size(to), sizeof(*edge->dest));
-    if (!edge->dest)
+    if (json_array_size(list) > SQ_DESTS)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s has more than %u destinations", edge->name, SQ_DESTS);
+    *out = calloc(json_array_size(list) + 1, sizeof(**out));
+    if (!*out)
         return sq_err(e, -ENOMEM, "out of memory");
-    json_array_foreach(to, i, v)
+    json_array_foreach(list, i, v)
     {
-        struct sq_dest *d = &edge->dest[i];
-        int rc;
-
         if (!json_is_string(v))
             return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: a destination is a string", edge->name);
-        rc = sq_dest_parse(json_string_value(v), d, e);
-        if (rc < 0)
+        if (sq_dest_parse(json_string_value(v), &(*out)[i], e) < 0)
             return sq_err_prefix(e, "edge %s", edge->name);
-        if (d->is_unix && edge->unix_dest)
-            return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: at most one Unix socket per edge", edge->name);
-        if (d->is_unix)
-            edge->unix_dest = d;
-        else
-            edge->has_tcp = true;
-        edge->n_dest = i + 1;
+        *n = i + 1;
     }
     return 0;
 }
 
-static uint32_t matchers_of(const struct sq_intercept *ic, const char *run, const char *from)
+static int parse_dests(struct sq_edge *edge, const json_t *to, const json_t *except, struct sq_err *e)
 {
-    uint32_t n = 0;
+    int rc;
 
-    for (uint32_t i = 0; i < SQ_EDGES; i++)
-        if (ic->edge[i] && strcmp(ic->edge[i]->run, run) == 0 && strcmp(ic->edge[i]->from, from) == 0)
-            n += (uint32_t)ic->edge[i]->n_dest;
-    return n;
+    if (json_array_size(to) == 0)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s needs a destination", edge->name);
+    if (except && !json_is_array(except))
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: except is a list", edge->name);
+    rc = parse_list(edge, to, &edge->dest, &edge->n_dest, e);
+    rc = rc ? rc : parse_list(edge, except, &edge->except, &edge->n_except, e);
+    for (size_t i = 0; rc == 0 && i < edge->n_except; i++)
+        if (edge->except[i].kind == SQ_DEST_UNIX)
+            rc = sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: a Unix socket is not excepted but left out of \"to\"",
+                            edge->name);
+    for (size_t i = 0; rc == 0 && i < edge->n_dest; i++) {
+        edge->has_unix = edge->has_unix || edge->dest[i].kind == SQ_DEST_UNIX;
+        edge->has_tcp = edge->has_tcp || edge->dest[i].kind != SQ_DEST_UNIX;
+    }
+    return rc;
 }
 
 static int parse_edge(struct sq_intercept *ic, const char *run_id, const json_t *def, struct sq_edge *edge,
@@ -135,14 +139,11 @@ static int parse_edge(struct sq_intercept *ic, const char *run_id, const json_t 
     if (sq_edge_find(ic, run_id, name))
         return sq_err_cls(e, SQ_C_CONFLICT, -EEXIST, "edge %s is there already", name);
     edge->dgram = sq_protocol_dgram(protocol);
-    rc = parse_dests(edge, to, e);
-    if (rc == 0 && edge->dgram && edge->unix_dest)
+    rc = parse_dests(edge, to, json_object_get(def, "except"), e);
+    if (rc == 0 && edge->dgram && edge->has_unix)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: a Unix socket can't have protocol %s", name, protocol);
     if (strcmp(protocol, "udp") == 0)
         edge->has_tcp = false;
-    if (rc == 0 && matchers_of(ic, run_id, from) + edge->n_dest > SQ_MATCHERS)
-        rc = sq_err_cls(e, SQ_C_INPUT, -ENOSPC, "all edges of %s together have at most %u destinations", from,
-                        SQ_MATCHERS);
     return rc;
 }
 
@@ -158,7 +159,7 @@ static int parse_existing(struct sq_edge *edge, const json_t *def, struct sq_err
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: existing must be leave, reset or wait", edge->name);
     edge->existing = (enum sq_existing_how)i;
     if (sq_running_find(edge->ic, edge->run, edge->from)) {
-        if (!edge->unix_dest)
+        if (!edge->has_unix)
             return 0;
         sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP,
                    "edge %s: calls of a running program to a Unix socket can't be taken "
@@ -251,80 +252,193 @@ static json_t *describe(const struct sq_edge *edge)
         (void)snprintf(why, sizeof(why), "Unix sockets are always taken by seccomp");
     if (edge->has_tcp && !ic->hold_ok)
         (void)snprintf(why + strlen(why), sizeof(why) - strlen(why), "%s%s", *why ? "; " : "", ic->hold_why);
-    return json_pack("{s:s,s:s,s:b,s:s}", "edge", edge->name, "mode", sq_edge_mode(edge), "delays_connect",
-                     sq_edge_delays_connect(edge), "why", why);
+    return json_pack("{s:s,s:s,s:b,s:s,s:o}", "edge", edge->name, "mode", sq_edge_mode(edge), "delays_connect",
+                     sq_edge_delays_connect(edge), "why", why, "names", sq_hosts_json(edge));
 }
 
-/* Callers that are armed already get the new destination, too, as far as their arming reaches. */
-static void refresh_callers(struct sq_intercept *ic)
+static bool is_of(const struct sq_edge *edge, const char *run, const char *service)
 {
-    struct sq_matcher m[SQ_MATCHERS];
-
-    for (uint32_t i = 0; i < SQ_CALLERS; i++) {
-        if (ic->caller[i] && ic->caller[i]->bpf)
-            sq_bpf_matchers(ic->caller[i], m, sq_edge_matchers(ic, ic->caller[i], false, m));
-        if (ic->caller[i] && ic->caller[i]->dgram)
-            sq_dgram_matchers(ic->caller[i], m, sq_edge_matchers(ic, ic->caller[i], true, m));
-    }
+    return edge && strcmp(edge->run, run) == 0 && strcmp(edge->from, service) == 0;
 }
 
-int sq_edge_declare(struct sq_intercept *ic, const char *run_id, uid_t uid, const json_t *def, json_t **answer,
-                    struct sq_err *e)
+static size_t rules_of(const struct sq_edge *edge, struct sq_table_rule *out)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < edge->n_dest + edge->n_except; i++) {
+        const struct sq_dest *d = i < edge->n_dest ? &edge->dest[i] : &edge->except[i - edge->n_dest];
+
+        if (d->kind != SQ_DEST_ADDRESS)
+            continue;
+        out[n++] = (struct sq_table_rule){.addr = d->addr,
+                                          .bits = d->bits,
+                                          .from = d->from,
+                                          .to = d->to,
+                                          .edge = (uint16_t)edge->slot,
+                                          .except = i >= edge->n_dest,
+                                          .order = edge->id};
+    }
+    return n + sq_hosts_rules(edge, out + n);
+}
+
+static bool counts_in(const struct sq_edge *edge, const char *run, const char *service, bool dgram)
+{
+    return is_of(edge, run, service) && (dgram ? edge->dgram : edge->has_tcp);
+}
+
+/* The table of the callers of SERVICE, for streams or for datagrams; EXTRA (may be NULL) is an edge that is about to be
+ * theirs. */
+static int make_table(const struct sq_intercept *ic, const char *run, const char *service, bool dgram,
+                      const struct sq_edge *extra, struct sq_table *out, struct sq_err *e)
+{
+    cleanup_free struct sq_table_rule *rules = NULL;
+    size_t room = 1, n = 0;
+
+    for (uint32_t i = 0; i <= SQ_EDGES; i++) {
+        const struct sq_edge *edge = i < SQ_EDGES ? ic->edge[i] : extra;
+
+        if (counts_in(edge, run, service, dgram))
+            room += edge->n_dest + edge->n_except + sq_hosts_count(edge);
+    }
+    rules = calloc(room, sizeof(*rules));
+    if (!rules)
+        return sq_err(e, -ENOMEM, "out of memory");
+    for (uint32_t i = 0; i <= SQ_EDGES; i++) {
+        const struct sq_edge *edge = i < SQ_EDGES ? ic->edge[i] : extra;
+
+        if (counts_in(edge, run, service, dgram))
+            n += rules_of(edge, rules + n);
+    }
+    return sq_table_build(rules, n, out, e);
+}
+
+/* What the host names of the edge mean, and the table with it, when it has its place. */
+static int look_up(struct sq_edge *edge, struct sq_table *out, struct sq_err *e)
+{
+    struct sq_netns ns = {.fd = -1};
+    int rc = sq_netns_open(NULL, &ns, e);
+
+    if (rc < 0)
+        return rc;
+    rc = sq_hosts_new(edge, &ns, e);
+    sq_netns_close(&ns);
+    if (rc == 0 && edge->dgram)
+        rc = make_table(edge->ic, edge->run, edge->from, true, edge, out, e);
+    rc = rc ? rc : make_table(edge->ic, edge->run, edge->from, false, edge, out, e);
+    return rc < 0 ? sq_err_prefix(e, "edge %s", edge->name) : 0;
+}
+
+int sq_edge_table(struct sq_caller *c, bool dgram, struct sq_tables *to, struct sq_err *e)
+{
+    cleanup_free struct sq_table *t = malloc(sizeof(*t));
+    int rc = t ? make_table(c->ic, c->run, c->service, dgram, NULL, t, e) : sq_err(e, -ENOMEM, "out of memory");
+
+    if (rc == 0)
+        sq_tables_switch(to, t);
+    return rc;
+}
+
+int sq_edge_table_of(struct sq_intercept *ic, const json_t *to, const json_t *except, struct sq_table *out,
+                     struct sq_err *e)
 {
     __attribute__((cleanup(edge_freep))) struct sq_edge *edge = calloc(1, sizeof(*edge));
+    int rc;
+
+    if (!edge)
+        return sq_err(e, -ENOMEM, "out of memory");
+    edge->ic = ic;
+    edge->hole.fd = edge->hole.fill = -1;
+    (void)snprintf(edge->name, sizeof(edge->name), "planned");
+    rc = parse_dests(edge, to, except, e);
+    return rc ? rc : look_up(edge, out, e);
+}
+
+int sq_edge_own_table(const struct sq_edge *edge, struct sq_table *out, struct sq_err *e)
+{
+    return make_table(edge->ic, edge->run, edge->from, false, NULL, out, e);
+}
+
+int sq_edge_retable(struct sq_edge *edge, struct sq_err *e)
+{
+    struct sq_intercept *ic = edge->ic;
+    int rc = 0;
+
+    for (uint32_t i = 0; i < SQ_CALLERS && rc == 0; i++) {
+        struct sq_caller *c = ic->caller[i];
+
+        if (!c || !is_of(edge, c->run, c->service))
+            continue;
+        if (c->tables)
+            rc = sq_edge_table(c, false, c->tables, e);
+        if (rc == 0 && c->dgram)
+            rc = sq_dgram_table(c, e);
+    }
+    return rc;
+}
+
+/* Understood, and its names looked up; nothing is touched yet. */
+static int prepare(struct sq_intercept *ic, const char *run_id, uid_t uid, const json_t *def, bool plan,
+                   struct sq_edge **out, struct sq_err *e)
+{
+    __attribute__((cleanup(edge_freep))) struct sq_edge *edge = calloc(1, sizeof(*edge));
+    cleanup_free struct sq_table *t = malloc(sizeof(*t));
     uint32_t slot = 0;
     int rc;
 
-    *answer = NULL;
-    if (!edge)
+    if (!edge || !t)
         return sq_err(e, -ENOMEM, "out of memory");
     edge->ic = ic;
     edge->uid = uid;
     edge->hole.fd = edge->hole.fill = -1;
     rc = parse_edge(ic, run_id, def, edge, e);
-    rc = rc ? rc : parse_existing(edge, def, e);
+    rc = rc || plan ? rc : parse_existing(edge, def, e); /* in a plan nobody is attached yet */
     if (rc < 0)
         return rc;
     while (slot < SQ_EDGES && ic->edge[slot])
         slot++;
     if (slot == SQ_EDGES)
         return sq_err_cls(e, SQ_C_CONFLICT, -ENOSPC, "there are %u edges already, which is the most", SQ_EDGES);
-    rc = choose_bpf(ic, e);
+    edge->slot = slot;
+    edge->id = ic->next_edge + 1;
+    rc = look_up(edge, t, e);
+    if (rc == 0)
+        *out = SQ_TAKE(edge);
+    return rc;
+}
+
+int sq_edge_plan(struct sq_intercept *ic, const char *run_id, uid_t uid, const json_t *def, json_t **answer,
+                 struct sq_err *e)
+{
+    __attribute__((cleanup(edge_freep))) struct sq_edge *edge = NULL;
+    int rc = prepare(ic, run_id, uid, def, true, &edge, e);
+
+    *answer = rc == 0 ? json_pack("{s:s,s:o}", "edge", edge->name, "names", sq_hosts_json(edge)) : NULL;
+    return rc == 0 && !*answer ? sq_err(e, -ENOMEM, "out of memory") : rc;
+}
+
+int sq_edge_declare(struct sq_intercept *ic, const char *run_id, uid_t uid, const json_t *def, json_t **answer,
+                    struct sq_err *e)
+{
+    __attribute__((cleanup(edge_freep))) struct sq_edge *edge = NULL;
+    uint32_t slot;
+    int rc;
+
+    *answer = NULL;
+    rc = prepare(ic, run_id, uid, def, false, &edge, e);
+    rc = rc ? rc : choose_bpf(ic, e);
     rc = rc ? rc : sq_link_start(ic, e);
     if (rc < 0)
         return rc;
-    edge->slot = slot;
-    edge->id = ++ic->next_edge;
+    ic->next_edge = edge->id;
     edge->bpf = ic->bpf_ok;
     rc = open_edge(edge, sq_json_str_or(def, "protocol", "auto"), e);
     if (rc < 0)
         return rc;
     *answer = describe(edge);
+    slot = edge->slot;
     ic->edge[slot] = SQ_TAKE(edge);
-    refresh_callers(ic);
+    (void)sq_edge_retable(ic->edge[slot], NULL); /* armed callers get it, too, as far as their arming reaches */
     return *answer ? 0 : sq_err(e, -ENOMEM, "out of memory");
-}
-
-/* Of the edges that take streams, or of those that take datagrams. */
-uint32_t sq_edge_matchers(struct sq_intercept *ic, const struct sq_caller *c, bool dgram, struct sq_matcher *out)
-{
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < SQ_EDGES; i++) {
-        const struct sq_edge *edge = ic->edge[i];
-
-        if (!edge || strcmp(edge->run, c->run) != 0 || strcmp(edge->from, c->service) != 0)
-            continue;
-        if (dgram ? !edge->dgram : !edge->has_tcp)
-            continue;
-        for (size_t k = 0; k < edge->n_dest && n < SQ_MATCHERS; k++) {
-            if (edge->dest[k].is_unix)
-                continue;
-            out[n] = edge->dest[k].m;
-            out[n++].slot = edge->slot;
-        }
-    }
-    return n;
 }
 
 /* The proxy reports its open calls when it is told to forget an edge: the name is kept for those. */
@@ -355,6 +469,7 @@ void sq_edge_drop(struct sq_edge *edge)
     __atomic_store_n(&ic->cfg[edge->slot].dgram, 0, __ATOMIC_RELEASE);
     memset(ic->cfg[edge->slot].slot, 0, sizeof(ic->cfg[edge->slot].slot));
     (void)sq_link_send(ic, msg, NULL, 0, NULL);
+    sq_hosts_free(edge);
     ic->edge[edge->slot] = NULL;
     sq_hole_close(&edge->hole);
     for (size_t i = 0; i < SQ_EDGE_FAULTS; i++)

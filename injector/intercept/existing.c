@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "intercept/dest.h"
 #include "intercept/priv.h"
 #include "intercept/running.h"
 #include "squall/cleanup.h"
@@ -21,8 +20,8 @@
 
 struct wanted {
     const struct sq_intercept *ic;
-    const struct sq_dest *dest;
-    size_t n;
+    const struct sq_table *table;
+    uint32_t found; /* what the table says of those */
 };
 
 static bool is_proxy(const struct sq_intercept *ic, const uint32_t to[4], uint16_t port)
@@ -41,31 +40,20 @@ static bool is_wanted(const uint32_t to[4], uint16_t port, void *arg)
 {
     const struct wanted *w = arg;
 
-    for (size_t i = 0; i < w->n; i++)
-        if (!w->dest[i].is_unix && sq_matcher_hit(&w->dest[i].m, to, port))
-            return !is_proxy(w->ic, to, port);
-    return false;
+    return sq_table_at(w->table, to, htons(port)) == w->found && !is_proxy(w->ic, to, port);
 }
 
-int sq_existing_count(struct sq_intercept *ic, const json_t *to, const pid_t *pid, size_t n, int64_t *open,
+int sq_existing_count(struct sq_intercept *ic, const json_t *to, const json_t *except, const pid_t *pid, size_t n, int64_t *open,
                       struct sq_err *e)
 {
-    size_t n_to = json_array_size(to), found = 0;
-    cleanup_free struct sq_dest *dest = calloc(n_to + 1, sizeof *dest);
+    size_t found = 0;
+    cleanup_free struct sq_table *table = malloc(sizeof *table);
     cleanup_free struct sq_sock *s = NULL;
-    struct wanted w = {.ic = ic, .dest = dest, .n = n_to};
-    int rc = 0;
+    struct wanted w = {.ic = ic, .table = table, .found = 1};
+    int rc;
 
     *open = 0;
-    if (!dest)
-        return sq_err(e, -ENOMEM, "out of memory");
-    if (n_to > SQ_MATCHERS)
-        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "at most %u destinations", SQ_MATCHERS);
-    for (size_t i = 0; i < n_to && rc == 0; i++) {
-        const char *text = json_string_value(json_array_get(to, i));
-
-        rc = text ? sq_dest_parse(text, &dest[i], e) : sq_err_cls(e, SQ_C_INPUT, -EINVAL, "a destination is a string");
-    }
+    rc = table ? sq_edge_table_of(ic, to, except, table, e) : sq_err(e, -ENOMEM, "out of memory");
     rc = rc ? rc : sq_socks_of(pid, n, is_wanted, &w, &s, &found, e);
     *open = (int64_t)found;
     return rc;
@@ -75,7 +63,8 @@ static int list(struct sq_edge *edge, struct sq_sock **out, size_t *n, struct sq
 {
     const struct sq_running *r = sq_running_find(edge->ic, edge->run, edge->from);
     cleanup_free pid_t *pid = NULL;
-    struct wanted w = {.ic = edge->ic, .dest = edge->dest, .n = edge->n_dest};
+    cleanup_free struct sq_table *table = malloc(sizeof *table);
+    struct wanted w = {.ic = edge->ic, .table = table, .found = edge->slot + 1};
     size_t n_pid = 0;
     int rc;
 
@@ -83,7 +72,8 @@ static int list(struct sq_edge *edge, struct sq_sock **out, size_t *n, struct sq
     *n = 0;
     if (!r)
         return 0;
-    rc = sq_running_processes(r, &pid, &n_pid, e);
+    rc = table ? sq_edge_own_table(edge, table, e) : sq_err(e, -ENOMEM, "out of memory");
+    rc = rc ? rc : sq_running_processes(r, &pid, &n_pid, e);
     return rc ? rc : sq_socks_of(pid, n_pid, is_wanted, &w, out, n, e);
 }
 

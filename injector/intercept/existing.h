@@ -20,8 +20,8 @@
 struct sq_intercept;
 struct sq_edge;
 
-/* How many connections these processes have to the destinations TO (as an edge has them). */
-int sq_existing_count(struct sq_intercept *ic, const json_t *to, const pid_t *pid, size_t n, int64_t *open,
+/* How many connections these processes have to the destinations TO but EXCEPT (as an edge has them). */
+int sq_existing_count(struct sq_intercept *ic, const json_t *to, const json_t *except, const pid_t *pid, size_t n, int64_t *open,
                       struct sq_err *e);
 
 typedef void sq_existing_done(void *arg, json_t *answer, const struct sq_err *e);

@@ -127,13 +127,14 @@ static void on_ack(struct sq_intercept *ic, const json_t *msg)
 static void on_upstream(struct sq_intercept *ic, const json_t *msg)
 {
     int64_t req = sq_json_int_or(msg, "req", -1), id = sq_json_int_or(msg, "edge", -1);
+    int64_t dest = sq_json_int_or(msg, "dest", -1);
     struct sq_edge *edge = id >= 0 && id <= UINT32_MAX ? sq_ic_edge(ic, (uint32_t)id) : NULL;
     cleanup_json json_t *answer = NULL;
     int fd;
 
     if (req < 0)
         return;
-    fd = edge ? sq_upstream_connect(edge) : -ENOENT;
+    fd = edge && dest >= 0 ? sq_upstream_connect(edge, (size_t)dest) : -ENOENT;
     if (fd < 0)
         answer = json_pack("{s:s,s:I,s:i}", "op", "upstream", "req", (json_int_t)req, "error", -fd);
     else

@@ -131,6 +131,7 @@ static void on_tick(uv_timer_t *t)
     struct sq_intercept *ic = t->data;
 
     sq_running_tick(ic);
+    sq_hosts_tick(ic);
     for (uint32_t i = 0; i < SQ_EDGES; i++) {
         struct sq_edge *edge = ic->edge[i];
 
@@ -278,6 +279,7 @@ void sq_ic_caller_free(struct sq_caller *c)
     if (!c)
         return;
     sq_bpf_detach(c);
+    free(c->tables);
     free(c->unix_edge);
     free(c);
 }
@@ -368,7 +370,7 @@ static void refresh_rules(struct sq_intercept *ic, const struct sq_caller *c)
     }
 }
 
-static int make_stand_in(struct sq_caller *c, const struct sq_edge *edge, struct sq_err *e)
+static int make_stand_in(struct sq_caller *c, const struct sq_edge *edge, size_t dest, struct sq_err *e)
 {
     struct sq_stand_in *grown = realloc(c->unix_edge, (c->n_unix + 1) * sizeof(*grown));
     cleanup_json json_t *msg = NULL;
@@ -379,12 +381,14 @@ static int make_stand_in(struct sq_caller *c, const struct sq_edge *edge, struct
     c->unix_edge = grown;
     grown += c->n_unix;
     grown->edge = edge->id;
-    (void)snprintf(grown->path, sizeof(grown->path), "e%u-c%u.sock", edge->id, c->id);
+    grown->dest = (uint32_t)dest;
+    (void)snprintf(grown->path, sizeof(grown->path), "e%u-%zu-c%u.sock", edge->id, dest, c->id);
     rc = sq_listen_unix(c->ic->dir, grown->path, &fd, e);
     if (rc < 0)
         return rc;
     c->n_unix++;
-    msg = json_pack("{s:s,s:I,s:I}", "op", "unix", "edge", (json_int_t)edge->id, "caller", (json_int_t)c->id);
+    msg = json_pack("{s:s,s:I,s:I,s:I}", "op", "unix", "edge", (json_int_t)edge->id, "caller", (json_int_t)c->id,
+                    "dest", (json_int_t)dest);
     rc = sq_link_send(c->ic, msg, &fd, 1, e);
     (void)close(fd);
     return rc;
@@ -422,9 +426,10 @@ static int arm(struct sq_caller *c, int cgroup_fd, struct sq_arming *out, struct
         tcp = tcp || edge->has_tcp;
         by_bpf = by_bpf || ((edge->has_tcp || edge->dgram) && edge->bpf);
         dgram = dgram || edge->dgram;
-        c->seccomp = c->seccomp || edge->unix_dest;
-        if (edge->unix_dest)
-            rc = make_stand_in(c, edge, e);
+        c->seccomp = c->seccomp || edge->has_unix;
+        for (size_t k = 0; k < edge->n_dest && rc == 0; k++)
+            if (edge->dest[k].kind == SQ_DEST_UNIX)
+                rc = make_stand_in(c, edge, k, e);
     }
     c->with_bpf = by_bpf && cgroup_fd >= 0;
     c->seccomp = c->seccomp || (tcp && !c->with_bpf);
@@ -435,6 +440,10 @@ static int arm(struct sq_caller *c, int cgroup_fd, struct sq_arming *out, struct
                         c->instance);
     if (rc == 0)
         rc = c->with_bpf ? sq_bpf_attach(ic, c, cgroup_fd, NULL, e) : sq_ic_tell_caller(c, e);
+    if (rc == 0 && tcp && !c->with_bpf) {
+        c->tables = calloc(1, sizeof(*c->tables));
+        rc = c->tables ? sq_edge_table(c, false, c->tables, e) : sq_err(e, -ENOMEM, "out of memory");
+    }
     if (rc == 0 && c->seccomp) {
         rc = sq_filter_build(&out->filter, &out->filter_len, e);
         out->seccomp = rc == 0;
@@ -554,6 +563,8 @@ void sq_intercept_disarm(struct sq_intercept *ic, const char *run_id, const char
         if (s->caller == c)
             s->caller = NULL;
     sq_bpf_detach(c);
+    free(c->tables); /* of BPF it is the map's, and no more ours to free */
+    c->tables = NULL;
     drop_stand_ins(c);
     ic->caller[c->slot] = NULL;
     refresh_rules(ic, c);

@@ -55,6 +55,9 @@ void sq_intercept_free(struct sq_intercept *ic, void (*done)(void *arg), void *a
 /* Declare an edge of a run (API.md, "edges"). Starts the proxy with the first one. */
 int sq_edge_declare(struct sq_intercept *ic, const char *run_id, uid_t uid, const json_t *def, json_t **answer,
                     struct sq_err *e);
+/* What it would be: {"edge", "names": {"db.staging": ["10.0.0.1"]}}. Nothing is touched. */
+int sq_edge_plan(struct sq_intercept *ic, const char *run_id, uid_t uid, const json_t *def, json_t **answer,
+                 struct sq_err *e);
 /* Drop all edges, rules and callers of a run; its open connections go on through the proxy until they close. */
 int sq_edge_drop_run(struct sq_intercept *ic, const char *run_id, struct sq_err *e);
 struct sq_edge *sq_edge_find(struct sq_intercept *ic, const char *run_id, const char *name);

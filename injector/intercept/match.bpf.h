@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "intercept/rules.h"
+#include "intercept/table.h"
 
 /* What a hook found out about one call. The address is v4-mapped for IPv4, whatever the socket's family. */
 struct call {
@@ -19,29 +20,14 @@ struct call {
     __u32 caller, slot; /* whose it is (caller.bpf.h) */
 };
 
-/* Written by squalld while the hooks run: a matcher first, then the count. */
-__u32 n_matchers = 0;
-struct sq_matcher matchers[SQ_MATCHERS] = {};
+struct sq_tables tables = {}; /* written by squalld while the hooks run */
 
 static __always_inline int match(const struct call *k, __u32 *slot)
 {
-    __u16 port = bpf_ntohs((__u16)k->port);
-    __u32 n = *(volatile __u32 *)&n_matchers;
+    __u32 found = sq_tables_find(&tables, k->a, (__u16)k->port);
 
-    for (__u32 i = 0; i < SQ_MATCHERS; i++) {
-        const struct sq_matcher *m = &matchers[i];
-
-        if (i >= n)
-            break;
-        if (port < m->port_lo || port > m->port_hi)
-            continue;
-        if ((k->a[0] & m->mask[0]) != m->addr[0] || (k->a[1] & m->mask[1]) != m->addr[1] ||
-            (k->a[2] & m->mask[2]) != m->addr[2] || (k->a[3] & m->mask[3]) != m->addr[3])
-            continue;
-        *slot = m->slot;
-        return 1;
-    }
-    return 0;
+    *slot = found - 1;
+    return found != 0;
 }
 
 #endif

@@ -10,9 +10,10 @@
 #include <sys/types.h>
 #include <uv.h>
 
-#include "intercept/dest.h"
 #include "intercept/intercept.h"
 #include "intercept/rules.h"
+#include "intercept/table.h"
+#include "squall/dest.h"
 #include "squall/err.h"
 
 #define SQ_RULE_HISTORY 64 /* rules of an edge whose events may still arrive */
@@ -40,11 +41,11 @@ struct sq_edge {
     char run[SQ_NAME_MAX], name[2 * SQ_NAME_MAX], from[SQ_NAME_MAX];
     char protocol[8]; /* auto, http, tcp, udp, dns */
     uid_t uid;
-    struct sq_dest *dest;
-    size_t n_dest;
-    bool bpf;                        /* its TCP destinations are taken by BPF */
-    const struct sq_dest *unix_dest; /* at most one: a stand-in does not say which it is; NULL: none */
-    bool has_tcp;
+    struct sq_dest *dest, *except;
+    size_t n_dest, n_except;
+    struct sq_hosts *hosts; /* those of the destinations that are host names; NULL: none */
+    bool bpf;               /* its TCP destinations are taken by BPF */
+    bool has_tcp, has_unix;
     bool dgram;  /* its datagrams are taken, too, or (without has_tcp) alone; its rules are the proxy's alone */
     struct sq_hole hole; /* only when no SYN can be held */
     bool hole_shut;
@@ -68,9 +69,10 @@ struct sq_follow;     /* follow.h */
 struct sq_running;    /* running.h: a service of processes that ran before */
 struct dgram;         /* dgram.c: the same for datagrams */
 
-/* A Unix listener of the proxy that stands for one edge of one caller. */
+/* A Unix listener of the proxy that stands for one Unix socket of one edge of one caller. */
 struct sq_stand_in {
     uint32_t edge; /* number */
+    uint32_t dest; /* index of the edge's destination */
     char path[64]; /* file name in the injector's directory */
 };
 
@@ -81,6 +83,7 @@ struct sq_caller {
     char run[SQ_NAME_MAX], service[SQ_NAME_MAX], instance[SQ_NAME_MAX];
     bool armed; /* false: disarmed, kept for its name */
     bool with_bpf;
+    struct sq_tables *tables; /* whose call is a connect: memory of its BPF object, or our own; NULL: not armed yet */
     struct sq_bpf_caller *bpf;
     struct dgram *dgram;
     bool seccomp;
@@ -154,6 +157,7 @@ struct sq_intercept {
     struct sq_caller *gone;     /* newest first */
     struct sq_edge *gone_edges; /* newest first */
     uint32_t next_edge, next_caller, next_rule, next_slot;
+    uint32_t hosts_turn; /* slot of the edge whose names are looked up next */
     struct sq_supervisor *sups;
     struct sq_running *running;
     struct sq_settling *settling; /* existing.c: edges that wait for connections to end */
@@ -213,7 +217,6 @@ void sq_bpf_close(struct sq_intercept *ic);
 int sq_bpf_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, const struct sq_follow *f,
                   struct sq_err *e);
 void sq_bpf_quiet(void); /* libbpf says nothing on its own */
-void sq_bpf_matchers(struct sq_caller *c, const struct sq_matcher *m, uint32_t n);
 void sq_bpf_detach(struct sq_caller *c);
 int sq_bpf_read(struct sq_intercept *ic, uint32_t slot, struct sq_edge_cfg *out, struct sq_err *e);
 void sq_bpf_drain(struct sq_intercept *ic);
@@ -229,7 +232,7 @@ void sq_holed_free(struct sq_intercept *ic);
 /* Of callers that have such edges, and of all that ran before: their edges come later. F: as there. */
 int sq_dgram_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, const struct sq_follow *f,
                     struct sq_err *e);
-void sq_dgram_matchers(struct sq_caller *c, const struct sq_matcher *m, uint32_t n);
+int sq_dgram_table(struct sq_caller *c, struct sq_err *e); /* its edges have changed */
 void sq_dgram_detach(struct sq_caller *c);
 /* Make the socket for the datagrams of an edge, and give it to the proxy; the hooks' port is set. */
 int sq_dgram_open(struct sq_edge *edge, struct sq_err *e);
@@ -256,15 +259,32 @@ void sq_supervise_end_all(struct sq_intercept *ic);
 /* wait.c */
 void sq_wait_leave(struct sq_waits *waits);
 
-/* upstream.c: connect to the real Unix socket as the run's user. A connected socket, or -errno. */
-int sq_upstream_connect(const struct sq_edge *edge);
+/* upstream.c: connect to the real Unix socket, the destination DEST of EDGE, as the run's user. A connected socket, or
+ * -errno. */
+int sq_upstream_connect(const struct sq_edge *edge, size_t dest);
 
 /* edge.c */
 int sq_edge_need_bpf(struct sq_intercept *ic, struct sq_err *e); /* the maps are there, or why not */
 void sq_edge_drop(struct sq_edge *edge);
 const char *sq_edge_protocol(const struct sq_edge *edge);
 void sq_edge_free(struct sq_edge *edge);
-uint32_t sq_edge_matchers(struct sq_intercept *ic, const struct sq_caller *c, bool dgram, struct sq_matcher *out);
+/* What C's edges take and what not, of streams or of datagrams, comes into force in TO, at once. -E2BIG: as it was. */
+int sq_edge_table(struct sq_caller *c, bool dgram, struct sq_tables *to, struct sq_err *e);
+int sq_edge_own_table(const struct sq_edge *edge, struct sq_table *out, struct sq_err *e); /* of its callers */
+/* Of an edge that might be: TO and EXCEPT as a definition has them. Its slot is 0. Host names are looked up. */
+int sq_edge_table_of(struct sq_intercept *ic, const json_t *to, const json_t *except, struct sq_table *out,
+                     struct sq_err *e);
+int sq_edge_retable(struct sq_edge *edge, struct sq_err *e); /* of all its callers */
+
+/* hosts.c */
+struct sq_netns;
+/* Look up the edge's host names as the inhabitants of NS do. Blocks, at most 5 s. -EHOSTUNREACH (SQ_C_NOTFOUND). */
+int sq_hosts_new(struct sq_edge *edge, const struct sq_netns *ns, struct sq_err *e);
+void sq_hosts_free(struct sq_edge *edge);
+void sq_hosts_tick(struct sq_intercept *ic);                                  /* begin to look up again what is due */
+size_t sq_hosts_count(const struct sq_edge *edge);                            /* addresses in force */
+size_t sq_hosts_rules(const struct sq_edge *edge, struct sq_table_rule *out); /* so many */
+json_t *sq_hosts_json(const struct sq_edge *edge); /* {"db.staging": ["10.0.0.1"]}: what they mean now */
 
 /* tally.c: where rules count their calls */
 int sq_tally_open(struct sq_intercept *ic, struct sq_err *e); /* where there is no BPF map */

@@ -130,14 +130,9 @@ static bool calls_over(const struct sq_supervisor *s, const struct sq_edge *edge
 
 static struct sq_edge *tcp_edge(const struct sq_supervisor *s, const uint32_t addr[4], uint16_t port)
 {
-    for (uint32_t i = 0; i < SQ_EDGES; i++) {
-        struct sq_edge *edge = s->ic->edge[i];
+    uint32_t found = s->caller->tables ? sq_tables_find(s->caller->tables, addr, htons(port)) : 0;
 
-        for (size_t k = 0; calls_over(s, edge) && k < edge->n_dest; k++)
-            if (!edge->dest[k].is_unix && sq_matcher_hit(&edge->dest[k].m, addr, port))
-                return edge;
-    }
-    return NULL;
+    return found ? s->ic->edge[found - 1] : NULL;
 }
 
 static uint32_t write_flow(struct sq_supervisor *s, const struct sq_edge *edge, const struct sq_decision *d,
@@ -277,12 +272,22 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     conclude(r, a, flags & O_NONBLOCK, rc);
 }
 
-static const char *stand_in(const struct sq_caller *c, const struct sq_edge *edge)
+/* The edge that has this Unix socket, and the file that stands for it: the edge that was declared first wins. */
+static struct sq_edge *unix_edge(const struct sq_supervisor *s, const struct sq_attempt *a, const char **path)
 {
-    for (size_t i = 0; i < c->n_unix; i++)
-        if (c->unix_edge[i].edge == edge->id)
-            return c->unix_edge[i].path;
-    return NULL;
+    const struct sq_caller *c = s->caller;
+    struct sq_edge *found = NULL;
+
+    for (size_t i = 0; i < c->n_unix; i++) {
+        struct sq_edge *edge = sq_ic_edge(s->ic, c->unix_edge[i].edge);
+
+        if (!calls_over(s, edge) || (found && found->id <= edge->id) ||
+            !sq_attempt_is_unix(a, &edge->dest[c->unix_edge[i].dest]))
+            continue;
+        found = edge;
+        *path = c->unix_edge[i].path;
+    }
+    return found;
 }
 
 /* A Unix connect has no flow entry that could carry a draw to the proxy: it fails here only when every one does. */
@@ -309,16 +314,11 @@ static bool fails_always(const struct sq_supervisor *s, const struct sq_edge *ed
 static void take_unix(struct sq_supervisor *s, struct sq_attempt *a, struct sq_reply *r)
 {
     struct sq_decision d = {0};
-    struct sq_edge *edge = NULL;
-    const char *path;
+    const char *path = NULL;
+    struct sq_edge *edge = a->fastopen ? NULL : unix_edge(s, a, &path);
     int flags, rc;
 
-    for (uint32_t i = 0; i < SQ_EDGES && !edge; i++)
-        if (calls_over(s, s->ic->edge[i]) && s->ic->edge[i]->unix_dest &&
-            sq_attempt_is_unix(a, s->ic->edge[i]->unix_dest))
-            edge = s->ic->edge[i];
-    path = edge ? stand_in(s->caller, edge) : NULL;
-    if (!path || a->fastopen)
+    if (!edge)
         return;
     cleanup_close int fd = sq_attempt_socket(a);
     if (fd < 0) {

@@ -12,7 +12,6 @@
 
 #define SQ_EDGES 256u      /* edges at once, of all runs */
 #define SQ_CALLERS 256u    /* armed instances at once */
-#define SQ_MATCHERS 64u    /* destinations of one caller */
 #define SQ_EDGE_RULES 4u   /* faults on one edge at once that the hooks know: not those on bytes */
 #define SQ_EDGE_FAULTS 16u /* faults on one edge at once */
 #define SQ_ALWAYS (1ull << 32)
@@ -47,15 +46,6 @@ struct sq_edge_cfg {
     uint16_t dgram; /* of its socket for datagrams */
     uint16_t pad;
     struct sq_rules slot[2];
-};
-
-/* One destination of a caller. IPv4 is kept v4-mapped: one comparison for both families. */
-struct sq_matcher {
-    uint32_t addr[4]; /* network byte order, already masked */
-    uint32_t mask[4];
-    uint16_t port_lo; /* host byte order */
-    uint16_t port_hi;
-    uint32_t slot; /* of the edge */
 };
 
 struct sq_edge_counts {

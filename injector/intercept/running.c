@@ -681,7 +681,7 @@ int sq_running_plan(struct sq_intercept *ic, struct sq_engine *eng, struct sq_ru
     rc = rc ? rc : check_alone(ic, &f, e);
     rc = rc ? rc : f.cgroup[0] ? sq_running_check(e) : sq_running_check_processes(e);
     rc = rc ? rc : family_of(&f, &p, e);
-    rc = rc || !to ? rc : sq_existing_count(ic, to, p.pid, p.n, &open, e);
+    rc = rc || !to ? rc : sq_existing_count(ic, to, json_object_get(def, "except"), p.pid, p.n, &open, e);
     if (rc == 0) {
         *answer = json_pack("{s:o,s:I,s:I,s:[]}", "hit", hit_of(&f), "processes", (json_int_t)p.n, "connections",
                             (json_int_t)open, "notes");

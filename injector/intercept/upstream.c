@@ -37,17 +37,17 @@ static gid_t group_of(uid_t uid)
     return getpwuid_r(uid, &pw, buf, sizeof(buf), &found) == 0 && found ? found->pw_gid : NOBODY;
 }
 
-int sq_upstream_connect(const struct sq_edge *edge)
+int sq_upstream_connect(const struct sq_edge *edge, size_t dest)
 {
     cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     struct sq_peer peer = {.uid = edge->uid, .gid = edge->uid ? group_of(edge->uid) : 0, .pid = getpid()};
-    const struct sq_dest *d = edge->unix_dest;
+    const struct sq_dest *d = dest < edge->n_dest ? &edge->dest[dest] : NULL;
     struct job j = {.fd = fd};
     int rc;
 
     if (fd < 0)
         return -errno;
-    if (!d)
+    if (!d || d->kind != SQ_DEST_UNIX)
         return -ENOENT;
     j.addr.sun_family = AF_UNIX;
     memcpy(j.addr.sun_path, d->path, d->path_len);

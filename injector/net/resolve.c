@@ -409,6 +409,7 @@ static int fill(struct sq_group *g, const char **text, bool *changed, struct sq_
     size_t written = g->n_host - g->n_resolved, n = 0;
     cleanup_free struct sq_prefix *fresh = calloc(g->n_name * PER_NAME, sizeof *fresh);
     struct sq_prefix *host;
+    int rc = 0;
 
     if (!fresh)
         return sq_err(e, -ENOMEM, "out of memory");
@@ -417,13 +418,13 @@ static int fill(struct sq_group *g, const char **text, bool *changed, struct sq_
         int why_len;
         size_t got = answers(text, g->name[i], fresh + n, &why, &why_len);
 
-        if (got == 0) {
-            sq_err_cls(e, SQ_C_NOTFOUND, -EHOSTUNREACH, "the host name \"%s\" can't be resolved: %.*s", g->name[i],
-                       why_len, why);
-            return -EHOSTUNREACH;
-        }
+        if (got == 0 && rc == 0)
+            rc = sq_err_cls(e, SQ_C_NOTFOUND, -EHOSTUNREACH, "the host name \"%s\" can't be resolved: %.*s",
+                            g->name[i], why_len, why);
         n += got;
     }
+    if (rc < 0)
+        return rc;
     qsort(fresh, n, sizeof *fresh, by_address);
     if (g->n_resolved == n && memcmp(g->host + written, fresh, n * sizeof *fresh) == 0)
         return 0;
@@ -474,11 +475,11 @@ int sq_resolving_end(struct sq_resolving *r, struct sq_match *m, bool *changed, 
     if (!r->text || r->len < 3 || strcmp(r->text + r->len - 3, " .\n") != 0)
         return too_late(e); /* its alarm, or somebody's kill */
     text = r->text;         /* the answers are in the order of the questions */
-    for (size_t i = 0; rc == 0 && i < m->n_match + m->n_except; i++) {
+    for (size_t i = 0; i < m->n_match + m->n_except; i++) {
         struct sq_group *g = i < m->n_match ? &m->match[i] : &m->except[i - m->n_match];
+        int one = g->n_name ? fill(g, &text, &differs, rc ? NULL : e) : 0;
 
-        if (g->n_name)
-            rc = fill(g, &text, &differs, e);
+        rc = rc ? rc : one; /* the first that failed; the others have their addresses */
     }
     if (changed)
         *changed = differs;

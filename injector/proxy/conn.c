@@ -60,6 +60,7 @@ void px_conn_new(struct edge *e, int fd, bool local, const struct origin *o)
                        .edge = e,
                        .local = local,
                        .caller = o->caller,
+                       .dest = o->dest,
                        .drawn = o->drawn,
                        .flow_ns = o->flow_ns,
                        .connected_hold = o->hold_ns,

@@ -98,7 +98,7 @@ static void on_dgram(struct px *px, struct packet *p)
 static void on_unix(struct px *px, struct packet *p)
 {
     struct edge *e = px_edge_find(px, number(p->o, "edge"));
-    if (e && p->nfds >= 1 && px_edge_unix(e, number(p->o, "caller"), p->fds[0]) == 0)
+    if (e && p->nfds >= 1 && px_edge_unix(e, number(p->o, "caller"), number(p->o, "dest"), p->fds[0]) == 0)
         p->fds[0] = -1;
 }
 

@@ -79,7 +79,7 @@ static bool origin_of6(struct edge *e, struct origin *o)
 static void welcome(struct listener *l, int fd, const struct sockaddr_storage *peer)
 {
     struct edge *e = l->edge;
-    struct origin o = {.caller = l->caller};
+    struct origin o = {.caller = l->caller, .dest = l->dest};
     struct sockaddr_storage local = {0};
     socklen_t n = sizeof(local);
     bool known = l->kind == PX_UNIX || l->kind == PX_PLAIN;
@@ -143,12 +143,12 @@ static void on_listener_closed(uv_handle_t *h)
     free(h->data);
 }
 
-int px_listen(struct edge *e, int fd, enum listen_kind kind, uint32_t caller)
+int px_listen(struct edge *e, int fd, enum listen_kind kind, uint32_t caller, uint32_t dest)
 {
     struct listener *l = calloc(1, sizeof(*l));
     if (!l)
         return -ENOMEM;
-    *l = (struct listener){.edge = e, .fd = fd, .kind = kind, .caller = caller};
+    *l = (struct listener){.edge = e, .fd = fd, .kind = kind, .caller = caller, .dest = dest};
     int fl = fcntl(fd, F_GETFL);
     int rc = fl < 0 || fcntl(fd, F_SETFL, fl | O_NONBLOCK) < 0 ? -errno : uv_poll_init(&e->px->loop, &l->poll, fd);
     if (rc < 0) {
@@ -214,7 +214,7 @@ int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protoc
     TAILQ_INSERT_TAIL(&px->edges, e, link);
     int rc = 0;
     for (size_t i = 0; i < nfds && i < 4 && rc == 0; i++) {
-        rc = px_listen(e, fds[i], KINDS[i], 0);
+        rc = px_listen(e, fds[i], KINDS[i], 0, 0);
         if (rc < 0)
             break;
         struct sockaddr_in at = {0};
@@ -228,9 +228,9 @@ int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protoc
     return rc;
 }
 
-int px_edge_unix(struct edge *e, uint32_t caller, int fd)
+int px_edge_unix(struct edge *e, uint32_t caller, uint32_t dest, int fd)
 {
-    return e->px->draining ? -ESHUTDOWN : px_listen(e, fd, PX_UNIX, caller);
+    return e->px->draining ? -ESHUTDOWN : px_listen(e, fd, PX_UNIX, caller, dest);
 }
 
 static void free_edge(struct edge *e)

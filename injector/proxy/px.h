@@ -65,7 +65,7 @@ struct listener {
     struct edge *edge;
     int fd;
     enum listen_kind kind;
-    uint32_t caller; /* PX_UNIX */
+    uint32_t caller, dest; /* PX_UNIX */
 };
 
 enum px_protocol { PX_AUTO, PX_HTTP, PX_TCP, PX_UDP, PX_DNS };
@@ -116,6 +116,7 @@ struct conn {
     bool deaf;                        /* nobody reads at the dependency's end */
     bool ended[2];                    /* the end of that lane has been passed on */
     uint32_t req;                     /* of the "upstream" request */
+    uint32_t dest;                    /* which Unix socket of the edge */
     uint32_t hits;                    /* rules that hit the connection (opaque), or its latest call */
     uint32_t shaped;                  /* rules on bytes that hit the connection */
     int closing;                      /* uv handles that are not closed yet */
@@ -135,7 +136,7 @@ struct conn {
 
 /* Where an accepted connection wants to go. */
 struct origin {
-    uint32_t caller;
+    uint32_t caller, dest;
     struct sq_drawn drawn;
     int64_t flow_ns, hold_ns;
     uint32_t hits; /* drawn when its SYN came, valid when `judged` */
@@ -205,8 +206,8 @@ void px_control(struct px *px, const char *text, size_t len, int *fds, size_t nf
 /* edge.c */
 struct edge *px_edge_find(struct px *px, uint32_t id);
 int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protocol, int *fds, size_t nfds);
-int px_edge_unix(struct edge *e, uint32_t caller, int fd);
-int px_listen(struct edge *e, int fd, enum listen_kind kind, uint32_t caller);
+int px_edge_unix(struct edge *e, uint32_t caller, uint32_t dest, int fd);
+int px_listen(struct edge *e, int fd, enum listen_kind kind, uint32_t caller, uint32_t dest);
 void px_edge_drop(struct edge *e); /* stop listening and counting, no rules any more */
 void px_edge_unlisten(struct edge *e);
 void px_edge_unused(struct edge *e); /* free it when nothing uses it any more */

@@ -188,8 +188,8 @@ void px_send_json(struct px *px, json_t *o)
 void px_send_upstream(struct px *px, const struct conn *c)
 {
     char text[128];
-    int n = snprintf(text, sizeof(text), "{\"op\":\"upstream\",\"req\":%u,\"edge\":%u,\"caller\":%u}", c->req,
-                     c->edge->id, c->caller);
+    int n = snprintf(text, sizeof(text), "{\"op\":\"upstream\",\"req\":%u,\"edge\":%u,\"caller\":%u,\"dest\":%u}", c->req,
+                     c->edge->id, c->caller, c->dest);
     (void)post(px, text, (size_t)n, true);
 }
 

@@ -14,7 +14,8 @@
  *   {"op":"dgrams"}                                fds: [BPF table of datagram flows]
  *   {"op":"dgram","edge":N}                        fds: [UDP socket, bound]: what is sent to it is the edge's
  *   {"op":"caller","id":N,"instance":S}            fds: the BPF links of this caller (held until "uncaller" or the end)
- *   {"op":"unix","edge":N,"caller":N}              fds: [listener]: accepted ones want {"op":"upstream"}
+ *   {"op":"unix","edge":N,"caller":N,"dest":N}     fds: [listener]: accepted ones want {"op":"upstream"}; dest says
+ *                                                  which of the edge's destinations it stands for
  *   {"op":"uncaller","id":N}  {"op":"unedge","id":N}
  *   {"op":"rules","edge":N,"epoch":N,"rules":[{"fault":S,"kind":"latency|error|blackhole","percent":R,"delay":ns,
  *        "jitter":ns,"errno":N,"seed":N,"callers":[ids] or absent,"number":N,"tally":N,"first":N,"every":N,"after":N}]}
@@ -36,7 +37,7 @@
  * proxy -> squalld
  *   {"op":"ack","edge":N,"epoch":N,"rules":[as in force],"error":S or absent}
  *        of a plain proxy also "read":[up,down],"sent":[up,down] (bytes)
- *   {"op":"upstream","req":N,"edge":N,"caller":N}
+ *   {"op":"upstream","req":N,"edge":N,"caller":N,"dest":N}
  *   {"op":"calls","calls":[[start_ns,caller,edge,kind,outcome,status,dur_ns,held_ns,"fault or empty","trace or empty",
  *        answer_ns],...]}       at least every 100 ms when there are any; start is CLOCK_MONOTONIC,
  *        dur, held and answer are counted from it (answer 0: never)

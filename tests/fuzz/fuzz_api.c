@@ -302,6 +302,21 @@ static void fuzz_service(const char *text, size_t len)
     svc_def_unref(d);
 }
 
+/* It takes itself, and nothing besides its ports. */
+static void check_table(const struct sq_dest *d)
+{
+    struct sq_table_rule rule = {.addr = d->addr, .bits = d->bits, .from = d->from, .to = d->to, .edge = 7};
+    cleanup_free struct sq_tables *t = calloc(1, sizeof(*t));
+    cleanup_free struct sq_table *made = malloc(sizeof(*made));
+    uint32_t addr[4];
+
+    MUST(t && made && sq_table_build(&rule, 1, made, NULL) == 0);
+    sq_tables_switch(t, made);
+    memcpy(addr, &d->addr, sizeof(addr));
+    MUST(sq_tables_find(t, addr, htons(d->to)) == 8 && sq_tables_find(t, addr, htons(d->from)) == 8);
+    MUST(sq_tables_find(t, addr, htons((uint16_t)(d->from - 1))) == 0);
+}
+
 static void fuzz_dest(const char *text, size_t len)
 {
     cleanup_free char *s = strndup(text, len);
@@ -316,10 +331,10 @@ static void fuzz_dest(const char *text, size_t len)
         return;
     }
     MUST(d.path_len <= sizeof(d.path) - 1);
-    MUST(d.is_unix ? d.path_len > 0 : d.m.port_lo > 0 && d.m.port_lo <= d.m.port_hi);
-    if (!d.is_unix) /* it hits itself, and nothing besides its ports */
-        MUST(sq_matcher_hit(&d.m, d.m.addr, d.m.port_hi) &&
-             !sq_matcher_hit(&d.m, d.m.addr, (uint16_t)(d.m.port_lo - 1)));
+    MUST(d.kind == SQ_DEST_UNIX ? d.path_len > 0 : d.from > 0 && d.from <= d.to);
+    MUST((d.kind == SQ_DEST_NAME) == (d.name[0] != '\0') && d.bits <= 128);
+    if (d.kind == SQ_DEST_ADDRESS)
+        check_table(&d);
 }
 
 /* ---- reports of the proxy ---- */

@@ -90,7 +90,7 @@ PYTHON = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.e
 class Dependency:
     """A small HTTP server: TCP on a port of its own (IPv4 or IPv6), or a Unix socket."""
 
-    def __init__(self, family=socket.AF_INET, host="127.0.0.1", path=None):
+    def __init__(self, family=socket.AF_INET, host="127.0.0.1", path=None, port=0):
         outer = self
         self.requests = 0
         self.peers = []
@@ -117,7 +117,7 @@ class Dependency:
             request_queue_size = 128
 
             def server_bind(self):
-                self.socket.bind(path if path else (host, 0))
+                self.socket.bind(path if path else (host, port))
                 self.server_name, self.server_port = "x", 0
 
             def handle_error(self, *unused):
@@ -160,13 +160,15 @@ class Rig:
 
     all = []  # injectors that were started
 
-    def __init__(self, run_dir, to, mode=None, edge="app->dep", protocol="auto", injector=None, instances=1, lease="60s"):
+    def __init__(self, run_dir, to, mode=None, edge="app->dep", protocol="auto", injector=None, instances=1, lease="60s",
+                 more=None):
         self.inj = injector or Injector(run_dir, NAME)
         Rig.all.append(self.inj)
         self.run_dir = run_dir
         self.id = self.inj.run(lease=lease)
         self.edge = edge
-        self.answer = self.inj.post(f"runs/{self.id}/edges", {"name": edge, "from": "app", "to": to, "protocol": protocol})
+        self.answer = self.inj.post(f"runs/{self.id}/edges", {"name": edge, "from": "app", "to": to, "protocol": protocol,
+                                                                  **(more or {})})
         if mode:
             assert self.answer["mode"] == mode, self.answer
         self.control = os.path.join(run_dir, "agent-${instance}.sock" if instances > 1 else "agent.sock")

@@ -8,24 +8,36 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "intercept/dest.h"
+#include "intercept/table.h"
 #include "squall/cleanup.h"
+#include "squall/dest.h"
 
 static bool hits(const char *dest, const char *addr, uint16_t port)
 {
+    cleanup_free struct sq_tables *t = calloc(1, sizeof(*t));
+    cleanup_free struct sq_table *made = malloc(sizeof(*made));
+    struct sq_table_rule rule = {.edge = 3};
     struct sq_dest d;
     struct sq_err e = {0};
     uint32_t a[4] = {0, 0, htonl(0xffff), 0};
 
     assert_int_equal(sq_dest_parse(dest, &d, &e), 0);
-    assert_false(d.is_unix);
+    assert_int_equal(d.kind, SQ_DEST_ADDRESS);
     if (strchr(addr, ':'))
         assert_int_equal(inet_pton(AF_INET6, addr, a), 1);
     else
         assert_int_equal(inet_pton(AF_INET, addr, &a[3]), 1);
-    return sq_matcher_hit(&d.m, a, port);
+    rule.addr = d.addr;
+    rule.bits = d.bits;
+    rule.from = d.from;
+    rule.to = d.to;
+    assert_int_equal(sq_table_build(&rule, 1, made, &e), 0);
+    sq_tables_switch(t, made);
+    assert_in_set(sq_tables_find(t, a, htons(port)), ((const LargestIntegralType[]){0, 4}), 2);
+    return sq_tables_find(t, a, htons(port)) != 0;
 }
 
 static void accepted(void **state)
@@ -57,12 +69,26 @@ static void unix_names(void **state)
 
     (void)state;
     assert_int_equal(sq_dest_parse("unix:/run/db.sock", &d, NULL), 0);
-    assert_true(d.is_unix);
+    assert_int_equal(d.kind, SQ_DEST_UNIX);
     assert_int_equal(d.path_len, 12);
     assert_string_equal(d.path, "/run/db.sock");
     assert_int_equal(sq_dest_parse("unix:@name", &d, NULL), 0);
     assert_int_equal(d.path_len, 5);
     assert_memory_equal(d.path, "\0name", 5);
+}
+
+static void names(void **state)
+{
+    struct sq_dest d;
+
+    (void)state;
+    assert_int_equal(sq_dest_parse("db.staging:5432-5440", &d, NULL), 0);
+    assert_int_equal(d.kind, SQ_DEST_NAME);
+    assert_string_equal(d.name, "db.staging");
+    assert_int_equal(d.from, 5432);
+    assert_int_equal(d.to, 5440);
+    assert_int_equal(sq_dest_parse("localhost:80", &d, NULL), 0);
+    assert_int_equal(d.kind, SQ_DEST_NAME);
 }
 
 static void refused(void **state)
@@ -84,7 +110,12 @@ static void refused(void **state)
         "127.0.0.1/:80",
         "10.0.0.1/8:80",
         "127.1:80",
-        "localhost:80",
+        "-a:80",
+        "a..b:80",
+        "db.staging",
+        "db.staging/8:80",
+        "[db.staging]:80",
+        "db.staging:80:80",
         "256.0.0.1:80",
         "::1:80",
         "[::1]80",
@@ -127,6 +158,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(accepted),
         cmocka_unit_test(unix_names),
+        cmocka_unit_test(names),
         cmocka_unit_test(refused),
     };
 

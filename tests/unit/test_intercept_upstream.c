@@ -60,8 +60,8 @@ static void own_rights(void **state)
 {
     char dir[] = "/tmp/squall-upstream-XXXXXX";
     struct sq_dest d;
-    struct sq_edge edge = {.uid = geteuid(), .unix_dest = &d};
-    int server = serve(dir, &d, 0600), fd = sq_upstream_connect(&edge);
+    struct sq_edge edge = {.uid = geteuid(), .dest = &d, .n_dest = 1};
+    int server = serve(dir, &d, 0600), fd = sq_upstream_connect(&edge, 0);
 
     (void)state;
     assert_true(fd >= 0);
@@ -69,24 +69,24 @@ static void own_rights(void **state)
     assert_int_equal(peer_uid(server), geteuid());
     (void)close(fd);
     end(server, dir, &d);
-    assert_int_equal(sq_upstream_connect(&edge), -ENOENT);
+    assert_int_equal(sq_upstream_connect(&edge, 0), -ENOENT);
 }
 
 static void their_rights(void **state)
 {
     char dir[] = "/tmp/squall-upstream-XXXXXX", open_dir[] = "/tmp/squall-upstream-XXXXXX";
     struct sq_dest d;
-    struct sq_edge edge = {.uid = SOMEBODY, .unix_dest = &d};
+    struct sq_edge edge = {.uid = SOMEBODY, .dest = &d, .n_dest = 1};
     int server, fd;
 
     (void)state;
     if (geteuid() != 0)
         skip();
     server = serve(dir, &d, 0600);
-    assert_int_equal(sq_upstream_connect(&edge), -EACCES);
+    assert_int_equal(sq_upstream_connect(&edge, 0), -EACCES);
     end(server, dir, &d);
     server = serve(open_dir, &d, 0666);
-    fd = sq_upstream_connect(&edge);
+    fd = sq_upstream_connect(&edge, 0);
     assert_true(fd >= 0);
     assert_int_equal(peer_uid(server), SOMEBODY);
     (void)close(fd);
@@ -99,7 +99,7 @@ static void no_unix(void **state)
     struct sq_edge edge = {.uid = geteuid()};
 
     (void)state;
-    assert_int_equal(sq_upstream_connect(&edge), -ENOENT);
+    assert_int_equal(sq_upstream_connect(&edge, 0), -ENOENT);
 }
 
 int main(void)
