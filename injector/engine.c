@@ -59,6 +59,11 @@ void **sq_engine_netem(struct sq_engine *eng)
     return &eng->netem;
 }
 
+int64_t *sq_engine_looking(struct sq_engine *eng)
+{
+    return &eng->looking;
+}
+
 uint32_t *sq_engine_backends(struct sq_engine *eng)
 {
     return &eng->backends;

@@ -57,6 +57,7 @@ void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd);
 
 /* What the netem backend knows of the devices it is on: its own (net/netem_shaper.c). */
 void **sq_engine_netem(struct sq_engine *eng);
+int64_t *sq_engine_looking(struct sq_engine *eng);   /* looking.c: ns that one look at each active fault takes */
 uint32_t *sq_engine_backends(struct sq_engine *eng); /* of network faults: bits of those whose check has passed */
 /* What F acts on is gone (an interface, a namespace): take it back now, say BY in the event, and forget it. F is freed.
  */

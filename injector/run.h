@@ -54,7 +54,7 @@ struct sq_run {
     int slot;         /* in the shared page; -1: none any more */
     struct sq_live *newest;
     struct sq_events *events;
-    json_t *named; /* processes that its faults named: {"pid","start","instance"}, for snapshots */
+    json_t *named;    /* processes that its faults named: {"pid","start","instance"}, for snapshots */
     json_t *networks; /* other namespaces that its faults touch, as they were before: snapshot.c; NULL: none yet */
     enum { SQ_RUN_LIVE, SQ_RUN_ENDING, SQ_RUN_ENDED } state;
     json_t *probe; /* whose path network faults spare; may be NULL */
@@ -76,6 +76,7 @@ struct sq_engine {
     uint64_t able; /* a bit for each fault kind, in the order of kinds.def, whose check has passed */
     void *netem;   /* of net/netem_shaper.c */
     uint32_t backends;
+    int64_t looking;              /* of looking.c */
     struct sq_patience *patience; /* while an API request is carried out */
     uv_timer_t timer;
     bool timer_open;

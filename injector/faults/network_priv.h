@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 #include "faults/network.h"
+#include "looking.h"
 #include "net/netns.h"
 #include "net/shaper.h"
 
@@ -22,6 +23,7 @@ struct sq_netfault {
     struct sq_shape shape[2];
     size_t n;
     struct sq_netwatch *watch; /* NULL: not active */
+    struct sq_looking looking; /* at what is in the kernel */
     unsigned looks;
     bool down, differs; /* said already */
     uint64_t packets;   /* said last */

@@ -14,9 +14,11 @@
 #include "faults/network_priv.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
+#include "squall/units.h"
 
-#define LOOK_MS 1000     /* how often an active fault is looked at */
-#define LOOKS_OF_NAMES 5 /* every so many looks: names are resolved anew, and what is in the kernel compared */
+#define LOOK_MS 1000         /* how often an active fault is looked at */
+#define LOOKS_OF_NAMES 5     /* every so many looks names are resolved anew */
+#define KERNEL_NS (5 * SQ_S) /* between two looks at what is in the kernel, at least */
 
 /* Lives until libuv has closed its timer. */
 struct sq_netwatch {
@@ -82,8 +84,12 @@ static void look_at_kernel(struct sq_fault *f)
     struct sq_netfault *n = f->priv;
     cleanup_json json_t *o = NULL;
     struct sq_err e = {0};
-    bool differs = sq_netfault_readback(f, &o, &e) == -EBADE;
+    bool differs;
 
+    if (!sq_looking_begin(&n->looking, KERNEL_NS))
+        return;
+    differs = sq_netfault_readback(f, &o, &e) == -EBADE;
+    sq_looking_end(f->engine, &n->looking, KERNEL_NS);
     if (differs && !n->differs) {
         char text[640];
         (void)snprintf(text, sizeof text, "the fault is not in the kernel any more as it was applied: %.500s", e.msg);
@@ -157,8 +163,7 @@ static void on_look(uv_timer_t *t)
     }
     look_at_counters(f);
     n->looks++;
-    if (n->looks % LOOKS_OF_NAMES == 0)
-        look_at_kernel(f);
+    look_at_kernel(f);
     if (n->resolving || (n->looks % LOOKS_OF_NAMES == 0 && sq_match_named(&n->match)))
         look_at_names(f);
 }
@@ -190,6 +195,7 @@ void sq_netwatch_end(struct sq_fault *f)
         n->watch->f = NULL;
         uv_close((uv_handle_t *)&n->watch->timer, watch_closed);
     }
+    sq_looking_over(f->engine, &n->looking);
     sq_resolving_free(n->resolving);
 }
 

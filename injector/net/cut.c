@@ -9,6 +9,7 @@
 
 #include "engine.h"
 #include "faults/fault.h"
+#include "looking.h"
 #include "net/match.h"
 #include "net/netns.h"
 #include "net/nft.h"
@@ -24,8 +25,8 @@
 
 #define TICK_MS 1000
 #define RESOLVE_NS (5 * SQ_S)
-#define WHOLE_EVERY 10 /* ticks between two looks at all of it */
-#define BEAT_MS 200    /* while names are looked up before anything is touched */
+#define WHOLE_NS (10 * SQ_S) /* between two looks at all of it, at least */
+#define BEAT_MS 200          /* while names are looked up before anything is touched */
 
 struct sq_cut {
     struct sq_cut *next; /* in the engine's list, from apply to revert */
@@ -44,7 +45,7 @@ struct sq_cut {
     bool intact;                    /* as told last */
     struct sq_resolving *resolving; /* names being looked up anew; NULL: not now */
     int64_t resolved_at;
-    unsigned looks;
+    struct sq_looking looking;
     bool unresolvable; /* as told last */
 };
 
@@ -103,6 +104,15 @@ static void look(struct sq_cut *c, bool whole)
     if (r < 0 && c->intact)
         warn(c, e.code ? e.msg : "its nftables table is gone: somebody removed it");
     tell(c, &now, r == 0 && (whole || c->intact));
+}
+
+static void look_now(struct sq_cut *c)
+{
+    bool whole = sq_looking_begin(&c->looking, WHOLE_NS);
+
+    look(c, whole);
+    if (whole)
+        sq_looking_end(c->eng, &c->looking, WHOLE_NS);
 }
 
 /* A socket in it keeps a namespace alive whose last process has ended: so let go of it then. */
@@ -194,7 +204,7 @@ static void on_timer(uv_timer_t *t)
             sq_engine_fault_over(c->f, "gone"); /* frees it */
             continue;
         }
-        look(c, ++c->looks % WHOLE_EVERY == 0);
+        look_now(c);
         look_up(c);
     }
 }
@@ -364,8 +374,10 @@ void sq_cut_free(struct sq_cut *c)
 {
     if (!c)
         return;
-    if (c->eng)
+    if (c->eng) {
         delist(c);
+        sq_looking_over(c->eng, &c->looking);
+    }
     sq_resolving_free(c->resolving);
     sq_nft_close(c->nft);
     sq_partition_clear(&c->p);
