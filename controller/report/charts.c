@@ -75,6 +75,16 @@ static double highest(const double *v, size_t n)
     return top;
 }
 
+/* Of those that are known; 1 when none is. */
+static double lowest(const double *v, size_t n)
+{
+    double low = 1;
+
+    for (size_t i = 0; i < n; i++)
+        low = v[i] < low ? v[i] : low; /* NAN is less than nothing */
+    return low;
+}
+
 static int users(FILE *out, const struct sq_evidence *ev, struct sq_err *e)
 {
     static const char *const keys[] = {"p50", "p50", "p95", "p95", "p99", "p99", "fault", "fault active", NULL};
@@ -90,7 +100,7 @@ static int users(FILE *out, const struct sq_evidence *ev, struct sq_err *e)
         struct sq_chart errors = chart(out, ev, "Error rate", "%", sq_round_up(fmax(1, highest(c.bad, n))));
 
         latency.log = true;
-        latency.min = 0.1;
+        latency.min = lowest(c.p50, n) < 0.1 ? 0.01 : 0.1;
         while (latency.max < highest(c.p99, n))
             latency.max *= 10;
         latency.height = 220;

@@ -169,8 +169,15 @@ static void number_cell(FILE *out, double v, int digits, const char *unit)
         (void)fputs("<td class=\"n dim\">–</td>", out);
 }
 
+static void latency_cell(FILE *out, double ms)
+{
+    number_cell(out, ms, ms < 1 ? 3 : 1, " ms");
+}
+
 static void phases(FILE *out, const struct sq_phase_row *rows, size_t n)
 {
+    if (n == 0)
+        return;
     (void)fputs("<h2>What users felt</h2><div class=\"wrap\"><table><tr><th>phase</th><th class=\"n\">from</th>"
                 "<th class=\"n\">to</th><th class=\"n\">requests</th><th class=\"n\">p50</th><th class=\"n\">p95</th>"
                 "<th class=\"n\">p99</th><th class=\"n\">errors</th></tr>\n",
@@ -181,9 +188,9 @@ static void phases(FILE *out, const struct sq_phase_row *rows, size_t n)
         number_cell(out, (double)rows[i].win.from_ns / 1e9, 1, " s");
         number_cell(out, (double)rows[i].win.to_ns / 1e9, 1, " s");
         (void)fprintf(out, "<td class=\"n\">%llu</td>", (unsigned long long)rows[i].n);
-        number_cell(out, rows[i].p50, 1, " ms");
-        number_cell(out, rows[i].p95, 1, " ms");
-        number_cell(out, rows[i].p99, 1, " ms");
+        latency_cell(out, rows[i].p50);
+        latency_cell(out, rows[i].p95);
+        latency_cell(out, rows[i].p99);
         number_cell(out, rows[i].error_rate, 2, " %");
         (void)fputs("</tr>\n", out);
     }
@@ -222,6 +229,8 @@ static int faults(FILE *out, const struct sq_evidence *ev, struct sq_err *e)
 {
     int r = 0;
 
+    if (ev->n_faults == 0)
+        return 0;
     (void)fputs("<h2>Faults</h2><div class=\"wrap\"><table><tr><th>step</th><th>fault</th><th class=\"n\">from</th>"
                 "<th class=\"n\">to</th><th>taken back</th></tr>\n",
                 out);

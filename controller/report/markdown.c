@@ -106,8 +106,15 @@ static void number(FILE *out, int digits, const char *unit, double v)
     (void)fputs(" | ", out);
 }
 
+static void latency(FILE *out, double ms)
+{
+    number(out, ms < 1 ? 3 : 1, "", ms);
+}
+
 static void phases(FILE *out, const struct sq_phase_row *rows, size_t n)
 {
+    if (n == 0)
+        return;
     (void)fputs("\n## What users felt\n\n| phase | from | to | requests | p50 ms | p95 ms | p99 ms | errors |\n"
                 "|---|---:|---:|---:|---:|---:|---:|---:|\n",
                 out);
@@ -116,9 +123,9 @@ static void phases(FILE *out, const struct sq_phase_row *rows, size_t n)
         cell(out, rows[i].name);
         (void)fprintf(out, " | %.1f s | %.1f s | %llu | ", (double)rows[i].win.from_ns / 1e9,
                       (double)rows[i].win.to_ns / 1e9, (unsigned long long)rows[i].n);
-        number(out, 1, "", rows[i].p50);
-        number(out, 1, "", rows[i].p95);
-        number(out, 1, "", rows[i].p99);
+        latency(out, rows[i].p50);
+        latency(out, rows[i].p95);
+        latency(out, rows[i].p99);
         number(out, 2, " %", rows[i].error_rate);
         (void)fputs("\n", out);
     }
@@ -128,6 +135,8 @@ static void faults(FILE *out, const struct sq_evidence *ev)
 {
     char line[512];
 
+    if (ev->n_faults == 0)
+        return;
     (void)fputs("\n## Faults\n\n| step | fault | from | to | taken back |\n|---|---|---:|---:|---|\n", out);
     for (size_t i = 0; i < ev->n_faults; i++) {
         const struct sq_ev_fault *f = &ev->faults[i];

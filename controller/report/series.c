@@ -147,8 +147,9 @@ int sq_phase_rows(const struct sq_evidence *ev, struct sq_phase_row **out, size_
         r = sq_err(e, -ENOMEM, "out of memory");
     if (r == 0 && steady)
         r = phase_row(ev, "steady state", steady->win, h, &(*out)[(*n)++], e);
+    /* Waits between faults are what is left over, but a load without any (squall probe) is nothing but a wait. */
     for (size_t i = 0; r == 0 && i < ev->n_steps; i++)
-        if (ev->steps[i].ran && ev->steps[i].uses[0])
+        if (ev->steps[i].ran && (ev->steps[i].uses[0] || (!steady && ev->n_faults == 0)))
             r = phase_row(ev, ev->steps[i].id, ev->steps[i].win, h, &(*out)[(*n)++], e);
     sq_hist_free(h);
     if (r < 0) {
