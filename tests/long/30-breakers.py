@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Breakers that nobody here wrote: opossum on Node.js, HAProxy (its checks try again, not its users), nginx (passive, by
+"""Breakers that nobody here wrote: opossum and cockatiel on Node.js, HAProxy (its checks try again, not its users), nginx (passive, by
 the second), and the package circuitbreaker of Python. With the breaker the scenario passes; without it it fails on
 exactly the breaker check; with too little load that check is inconclusive.
 
-    tests/long/30-breakers.py [opossum|haproxy|nginx|python]"""
+    tests/long/30-breakers.py [opossum|cockatiel|haproxy|nginx|python]"""
 import concurrent.futures, os, sys, threading
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -14,9 +14,15 @@ HERE = os.path.join(ROOT, "tests", "breakers")
 BREAKERS = {
     # what it takes to start it, what its configuration says with and without a breaker, what is promised of it
     "opossum": {
-        "command": ["node", NODE + "/service.js", "@FRONT@", "@DEPENDENCY@"],
+        "command": ["node", NODE + "/opossum.js", "@FRONT@", "@DEPENDENCY@"],
         "on": "", "off": "",
         "expect": {"probes": "2", "open_for": "2s"},
+    },
+    # open for 1 s, 2 s, 4 s, 4 s
+    "cockatiel": {
+        "command": ["node", NODE + "/cockatiel.js", "@FRONT@", "@DEPENDENCY@"],
+        "on": "", "off": "",
+        "expect": {"probes": "2", "open_for": "1s"},
     },
     "haproxy": {
         "command": ["haproxy", "-db", "-f", "@DIR@/haproxy.cfg"],
@@ -104,16 +110,21 @@ def judge(name, what, breaker, rate, code, failed):
 stalls = Stalls()
 
 
+def install():
+    got = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=NODE, capture_output=True, text=True)
+    if got.returncode:
+        die(f"npm ci: {got.stdout}{got.stderr}")
+
+
 def judge_all(name):
-    if name == "opossum":
-        got = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=NODE, capture_output=True, text=True)
-        if got.returncode:
-            die(f"npm ci: {got.stdout}{got.stderr}")
     judge(name, "with its breaker", "on", "40/s", 0, [])
     judge(name, "without it", "off", "40/s", 1, ["circuit_breaker"])
     judge(name, "at too little load", "on", "1/s", 3, [])
 
 
+names = sys.argv[1:] or list(BREAKERS)
+if any(BREAKERS[name]["command"][0] == "node" for name in names):
+    install()
 with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    for done in [pool.submit(judge_all, name) for name in sys.argv[1:] or BREAKERS]:
+    for done in [pool.submit(judge_all, name) for name in names]:
         done.result()

@@ -1,7 +1,7 @@
 'use strict';
-// A service with a dependency behind opossum. BREAKER=off takes the breaker away and leaves timeout and fallback.
+// A service with a dependency, whose calls a breaker may guard: serve(guard) takes what wraps a function that returns a
+// promise. BREAKER=off takes the breaker away and leaves timeout and fallback.
 const http = require('node:http');
-const CircuitBreaker = require('opossum');
 
 const [port, dependency] = [Number(process.argv[2]), Number(process.argv[3])];
 const agent = new http.Agent({ keepAlive: true, maxSockets: 200 });
@@ -20,28 +20,21 @@ function call(traceparent) {
   });
 }
 
-const breaker = new CircuitBreaker(call, {
-  timeout: false, // the call has its own
-  errorThresholdPercentage: 50,
-  rollingCountTimeout: 5000,
-  rollingCountBuckets: 10,
-  volumeThreshold: 10,
-  resetTimeout: 2000,
-});
-const guarded = process.env.BREAKER === 'off' ? call : (traceparent) => breaker.fire(traceparent);
-
-const server = http.createServer((req, res) => {
-  if (req.url === '/healthz') {
-    res.end('ok\n');
-    return;
-  }
-  guarded(req.headers.traceparent).then(
-    (body) => res.end(`fresh: ${body}`),
-    () => {
-      res.setHeader('x-degraded', 'dependency');
-      res.end('stale: served from yesterday\n');
-    },
-  );
-});
-server.keepAliveTimeout = 60000;
-server.listen(port, '127.0.0.1');
+exports.serve = (guard) => {
+  const guarded = process.env.BREAKER === 'off' ? call : guard(call);
+  const server = http.createServer((req, res) => {
+    if (req.url === '/healthz') {
+      res.end('ok\n');
+      return;
+    }
+    guarded(req.headers.traceparent).then(
+      (body) => res.end(`fresh: ${body}`),
+      () => {
+        res.setHeader('x-degraded', 'dependency');
+        res.end('stale: served from yesterday\n');
+      },
+    );
+  });
+  server.keepAliveTimeout = 60000;
+  server.listen(port, '127.0.0.1');
+};
