@@ -69,12 +69,35 @@ static void print_option(const struct sq_term *t, const struct sq_option *o)
     sq_term_wrap(t, 30, o->doc);
 }
 
+/* Paragraphs fill the width; lines that begin with a space stay as they are. */
+static void print_text(const struct sq_term *t, const char *text)
+{
+    while (*text) {
+        cleanup_free char *whole = NULL;
+        size_t len = strcspn(text, "\n"), n = len;
+
+        if (*text == ' ' || len == 0) {
+            (void)fprintf(t->out, "%.*s\n", (int)len, text);
+            text += len + (text[len] == '\n');
+            continue;
+        }
+        while (text[n] == '\n' && text[n + 1] && text[n + 1] != ' ' && text[n + 1] != '\n')
+            n += 1 + strcspn(text + n + 1, "\n");
+        whole = strndup(text, n);
+        for (char *c = whole; c && (c = strchr(c, '\n'));)
+            *c = ' ';
+        sq_term_wrap(t, 0, whole ? whole : "");
+        text += n + (text[n] == '\n');
+    }
+}
+
 void sq_command_help(const struct sq_term *t, const struct sq_command *c)
 {
     static const struct sq_option help = {"help", 'h', NULL, "this help", SQ_COMPLETE_NONE, NULL};
 
-    (void)fprintf(t->out, "%susage:%s squall %s [options]%s%s\n\n%s\n", sq_term_out(t, SQ_BOLD),
-                  sq_term_out(t, SQ_PLAIN), c->name, *c->args ? " " : "", c->args, c->text);
+    (void)fprintf(t->out, "%susage:%s squall %s [options]%s%s\n\n", sq_term_out(t, SQ_BOLD), sq_term_out(t, SQ_PLAIN),
+                  c->name, *c->args ? " " : "", c->args);
+    print_text(t, c->text);
     (void)fprintf(t->out, "\n%soptions:%s\n", sq_term_out(t, SQ_BOLD), sq_term_out(t, SQ_PLAIN));
     for (const struct sq_option *o = c->options; o && o->name; o++)
         print_option(t, o);
