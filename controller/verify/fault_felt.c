@@ -52,7 +52,8 @@ static bool felt_by(const struct sq_ev_call *c, const char *uses)
     if (sq_is_http_fault(uses) && strcmp(uses, "call/http_delay") != 0) /* it is marked when it was done */
         return true;
     if (strcmp(uses, "call/blackhole") == 0)
-        return c->outcome == SQ_EV_GAVE_UP || c->outcome == SQ_EV_OPEN || c->outcome == SQ_EV_FAILED || c->held_us > 0;
+        return c->outcome == SQ_EV_GAVE_UP || c->outcome == SQ_EV_OPEN || c->outcome == SQ_EV_FAILED ||
+               c->outcome == SQ_EV_NONE || c->held_us > 0;
     return c->held_us > 0;
 }
 
@@ -239,6 +240,8 @@ static void judge_tally(const struct sq_evidence *ev, const struct sq_ev_step *s
     r->n = t->hit;
     (void)snprintf(r->limit, sizeof r->limit, ">= %llu calls", (unsigned long long)min);
     (void)snprintf(r->observed, sizeof r->observed, "%llu calls felt it", (unsigned long long)t->felt);
+    all = all && json_array_size(json_object_get(s->fault->with, "names")) == 0 &&
+          json_array_size(json_object_get(s->fault->with, "types")) == 0; /* other queries are none of it */
     if (all && !json_object_get(s->fault->target, "match") &&
         (double)t->past > BYPASS * (double)(t->past + t->hit) && t->past >= 3) {
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,

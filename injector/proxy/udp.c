@@ -27,6 +27,7 @@
 #define IDLE (120 * INT64_C(1000000000))    /* RFC 4787, REQ-5 */
 #define IDLE_DNS (30 * INT64_C(1000000000)) /* each query has a port of its own */
 #define HELD_MAX (64u * 1024 * 1024)        /* bytes of datagrams that a latency holds; more are lost, and counted */
+#define DROPPED (1 * INT64_C(1000000000))   /* for what is on its way */
 #define BLIND (150 * INT64_C(1000000000))   /* how long a port stays when the kernel does not say who is connected */
 
 /* The socket that the datagrams of an edge come to. */
@@ -456,11 +457,18 @@ static void port_close(struct dport *port)
     px_edge_unused(e);
 }
 
-/* Nobody is sent here any more: the port goes when nobody is connected to it either. */
+/* Nobody is sent here any more: the port goes, with its flows, when nobody is connected to it either. What an
+ * unconnected socket gets now comes from an address that it never asked. */
 static bool port_over(const struct dport *port, int64_t now)
 {
-    if (!port->dropped || port->flows > 0 || now - port->dropped < PX_ANSWER / 10)
+    const struct flow *f;
+    if (!port->dropped || now - port->dropped < DROPPED)
         return false;
+    TAILQ_FOREACH(f, &port->edge->px->dgrams->used, used)
+    {
+        if (f->port == port && !LIST_EMPTY(&f->held))
+            return false;
+    }
     int any = px_diag_connected(port->edge->px->diag, port->port);
     return any < 0 ? now - port->dropped > BLIND : any == 0;
 }
