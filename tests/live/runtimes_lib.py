@@ -53,7 +53,8 @@ def free_port():
 
 
 class Caller:
-    """An injector, a run with one edge to DEP, and the caller COMMAND: "bpf" and "seccomp" have it launched."""
+    """An injector, a run with one edge to DEP and (with BPF) one to the resolvers, and the caller COMMAND: "bpf" and
+    "seccomp" have it launched, "running" finds it there."""
 
     def __init__(self, run_dir, dep, name, command, how):
         os.chmod(run_dir, 0o755)
@@ -61,34 +62,58 @@ class Caller:
             os.chown(run_dir, 65533, 65533)
         self.inj = Without(run_dir, USER) if how == "seccomp" else Injector(run_dir, NAME)
         self.name, self.dep, self.port, self.made = name, dep, free_port(), 0
+        self.dns, self.proc = how != "seccomp", None
+        try:
+            self.begin(command, how)
+        except BaseException:
+            self.stop()
+            raise
+
+    def begin(self, command, how):
         self.run = self.inj.run(lease="60s")
-        self.edge = self.inj.post(f"runs/{self.run}/edges", {"name": "app->dep", "from": "app", "to": [f"127.0.0.1:{dep.port}"]})
-        assert self.edge["mode"] == how, self.edge
-        self.inj.post(f"runs/{self.run}/services", {"name": "app", "command": command, "instances": 1, "port": self.port})
+        if how == "running":
+            self.proc = subprocess.Popen([word.replace("${port}", str(self.port)) for word in command])
+            until("the caller listens", self.listens, 30)
+            self.service({"select": {"port": self.port}})
+        edge = self.declare("app->dep", [f"127.0.0.1:{self.dep.port}"])
+        assert edge["mode"] == ("seccomp" if how == "seccomp" else "bpf"), edge
+        if self.dns:
+            self.declare("app->dns", ["0.0.0.0/0:53", "[::/0]:53"], protocol="dns")
+        if how != "running":
+            self.service({"command": command, "instances": 1, "port": self.port})
         until("the caller listens", self.listens, 30)
         assert self.call()["status"] == 200  # also warms it up
+
+    def service(self, what):
+        self.inj.post(f"runs/{self.run}/services", {"name": "app", **what})
+
+    def declare(self, name, to, **more):
+        return self.inj.post(f"runs/{self.run}/edges", {"name": name, "from": "app", "to": to, **more})
 
     def listens(self):
         with socket.socket() as s:
             return s.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def call(self, timeout=5000, keep=False):
-        self.made += 1
+    def call(self, timeout=5000, keep=False, host=None):
+        self.made += host is None  # a name that is not known leads nowhere
         url = f"http://127.0.0.1:{self.port}/call?port={self.dep.port}&timeout={timeout}{'&keep=1' if keep else ''}"
+        url += f"&host={host}" if host else ""
         with urllib.request.urlopen(url, timeout=30) as answer:
             return json.load(answer)
 
     def fault(self, uses, with_=None, **target):
-        return self.inj.post(f"runs/{self.run}/faults", {"uses": uses, "target": {"edge": "app->dep", **target}, "with": with_ or {}})
+        target = {"edge": "app->dep", **target}
+        return self.inj.post(f"runs/{self.run}/faults", {"uses": uses, "target": target, "with": with_ or {}})
 
     def clear(self, fault):
         assert self.inj.delete(f"runs/{self.run}/faults/{fault['fault']}")["clean"]
 
-    def calls(self):
+    def calls(self, edge="app->dep"):
         found, after = [], 0
         while True:
             got = self.inj.get(f"runs/{self.run}/events?after={after}")
-            found += [c for e in got["events"] if e["type"] == "calls" for c in e["calls"]]
+            found += [c for e in got["events"] if e["type"] == "calls" and e["edge"] == edge
+                      for c in e["calls"]]
             if not got["events"]:
                 return found
             after = got["next"]
@@ -99,7 +124,13 @@ class Caller:
             self.inj.post("quit")
             assert self.inj.wait() == 0
         finally:
-            self.inj.end()
+            self.stop()
+
+    def stop(self):
+        self.inj.end()
+        if self.proc:
+            self.proc.kill()
+            self.proc.wait()
 
 
 ANSWERED, FAILED, GAVE_UP = 0, 1, 2  # as the caller saw it (EVIDENCE.md)
@@ -151,7 +182,27 @@ def byte_latency(c):
     return [(f, ANSWERED, 1)]
 
 
-FAULTS = (errno, connect_latency, black_hole, reset, byte_latency)
+def http_503(c):
+    """For 30 % of the requests: how many is chance (5 to 33 of 60 but once in 100,000), which ones is told alike."""
+    f = c.fault("call/http_status", {"status": 503}, percent="30%")
+    got = [c.call()["status"] for _ in range(60)]
+    assert set(got) == {200, 503} and 5 <= got.count(503) <= 33, got
+    c.clear(f)
+    until("the hits are counted", lambda: sum(call[3] == 503 for call in c.calls()) >= got.count(503))
+    return [(f, FAILED, got.count(503))]
+
+
+def dns_nxdomain(c):
+    if not c.dns:
+        return []
+    f = c.fault("call/dns", {"answer": "nxdomain"}, edge="app->dns")
+    assert_is(c.call(host="db.squall.test"), error="dns", most=SLACK)
+    c.clear(f)
+    until("queries are counted", lambda: any(call[6] == f["fault"] for call in c.calls("app->dns")))
+    return []
+
+
+FAULTS = (errno, connect_latency, black_hole, reset, byte_latency, http_503, dns_nxdomain)
 
 
 def assert_is(got, status=0, error="", least=0.0, most=1e9):

@@ -1,6 +1,6 @@
 // A caller in Java: as caller.py, with java.net.http.HttpClient, and with "old" HttpURLConnection.
 import com.sun.net.httpserver.HttpServer;
-import java.io.IOException;
+import java.io.InputStream;
 import java.net.*;
 import java.net.http.*;
 import java.nio.channels.*;
@@ -39,7 +39,8 @@ public class Caller {
         c.setReadTimeout(timeout);
         try {
             int status = c.getResponseCode();
-            (status < 400 ? c.getInputStream() : c.getErrorStream()).readAllBytes();
+            InputStream body = status < 400 ? c.getInputStream() : c.getErrorStream(); // null: an error without a body
+            if (body != null) body.readAllBytes();
             return status;
         } finally {
             if (!keep) c.disconnect();
