@@ -87,12 +87,19 @@ int sq_follow_open(struct sq_follow **out, struct sq_err *e)
     return 0;
 }
 
+void sq_follow_unlink(struct sq_follow *f)
+{
+    for (size_t i = 0; i < SQ_FOLLOW_LINKS; i++) {
+        (void)bpf_link__destroy(f->link[i]);
+        f->link[i] = NULL;
+    }
+}
+
 void sq_follow_close(struct sq_follow *f)
 {
     if (!f)
         return;
-    for (size_t i = 0; i < SQ_FOLLOW_LINKS; i++)
-        (void)bpf_link__destroy(f->link[i]);
+    sq_follow_unlink(f);
     follow__destroy(f->skel);
     free(f);
 }

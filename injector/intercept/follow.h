@@ -24,8 +24,9 @@ int sq_follow_add(struct sq_follow *f, pid_t pid, uint32_t caller, uint32_t slot
 /* The descendants that these had before, but for Squall's own processes and theirs. */
 int sq_follow_descendants(struct sq_follow *f, struct sq_err *e);
 int sq_follow_map(const struct sq_follow *f);
-/* Descriptors of the two links, to be held by whoever is to end them. */
+/* Descriptors of the two links, to be held by whoever is to end them; and ours closed. */
 void sq_follow_links(const struct sq_follow *f, int fds[SQ_FOLLOW_LINKS]);
+void sq_follow_unlink(struct sq_follow *f);
 /* Whose is it? False: nobody's. */
 bool sq_follow_has(const struct sq_follow *f, pid_t pid, struct sq_tgid *whose);
 /* Calls FN for each process that is followed now. */

@@ -316,6 +316,8 @@ static int take_processes(struct sq_running *r, struct found *f, struct sq_err *
     for (size_t i = 0; i < f->n && rc == 0; i++)
         rc = take_one(r, &f->v[i], i, &first, e);
     rc = rc ? rc : sq_bpf_attach(r->ic, first, fd, r->follow, e);
+    if (rc == 0)
+        sq_follow_unlink(r->follow); /* the proxy has them now, and when it dies they end */
     return rc ? rc : sq_follow_descendants(r->follow, e);
 }
 
