@@ -73,7 +73,7 @@ static bool wanted(const struct sq_intercept *ic, const struct sq_caller *c)
         if (ic->edge[i] && ic->edge[i]->dgram && strcmp(ic->edge[i]->run, c->run) == 0 &&
             strcmp(ic->edge[i]->from, c->service) == 0)
             return true;
-    return c->running != NULL;
+    return false;
 }
 
 int sq_dgram_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, const struct sq_follow *f,

@@ -218,7 +218,8 @@ void sq_existing_settle(struct sq_edge *edge, json_t *answer, sq_existing_done *
         done(arg, answer, NULL);
         return;
     }
-    rc = list(edge, &s, &found, &e);
+    rc = sq_running_edge(edge, &e);
+    rc = rc ? rc : list(edge, &s, &found, &e);
     left = found;
     if (rc == 0 && found && edge->existing == SQ_EXISTING_WAIT) {
         if (begin_wait(edge, answer, found, done, arg) == 0)

@@ -342,6 +342,31 @@ static struct sq_caller *caller_of(const struct sq_running *r)
     return NULL;
 }
 
+/* Datagrams are everybody's packets: nobody's pass a hook for nothing. */
+int sq_running_edge(struct sq_edge *edge, struct sq_err *e)
+{
+    const struct sq_running *r = sq_running_find(edge->ic, edge->run, edge->from);
+    char root[SQ_CGROUP_MAX];
+    cleanup_close int fd = -1;
+    int rc = r && r->follow ? sq_cgroup_find("/", root, sizeof root, e) : 0;
+
+    if (!r || !edge->dgram || rc < 0)
+        return rc;
+    for (uint32_t i = 0; i < SQ_CALLERS; i++) {
+        struct sq_caller *c = edge->ic->caller[i];
+
+        if (!c || c->running != r || !c->bpf) /* the one that has the hooks */
+            continue;
+        if (c->dgram)
+            return 0;
+        fd = open(r->follow ? root : r->cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0)
+            return sq_err_sys(e, -errno, "cannot open the cgroup of %s", c->instance);
+        return sq_dgram_attach(edge->ic, c, fd, r->follow, e);
+    }
+    return 0;
+}
+
 /* A unit or container that is started again has another cgroup by the same name. */
 static void on_look(uv_timer_t *t)
 {

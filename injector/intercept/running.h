@@ -32,6 +32,8 @@ int sq_running_attach(struct sq_intercept *ic, struct sq_engine *eng, struct sq_
 /* Who would be taken, and ({"to": [...]}) how many connections they have there now. Touches nothing. */
 int sq_running_plan(struct sq_intercept *ic, struct sq_engine *eng, struct sq_run *run, const struct sq_peer *peer,
                     const json_t *def, json_t **answer, struct sq_err *e);
+/* An edge was declared: hooks that none needed before. */
+int sq_running_edge(struct sq_edge *edge, struct sq_err *e);
 struct sq_running *sq_running_find(struct sq_intercept *ic, const char *run, const char *service);
 void sq_running_list(struct sq_intercept *ic, const char *run, json_t *instances); /* appended, as GET services says */
 /* -ENOENT: there is none of this name. */

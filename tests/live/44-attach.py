@@ -3,11 +3,13 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 
-from attach_lib import Attached, Own, Program, hooks_of
+from attach_lib import Attached, Own, Program, hooks_of, links_of
 from injector_lib import alive, until
 from intercept_lib import Dependency, main
 
@@ -123,6 +125,43 @@ def children(run_dir):
                     rig.end()
                     for who in (b, a, d):
                         assert who.do(call(dep.port))["body"] == "real"
+
+
+def datagrams(run_dir):
+    """UDP of a program that runs already; a bystander's is left alone, also while nobody's is wanted."""
+    echo = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    echo.bind(("127.0.0.1", 0))
+    port = echo.getsockname()[1]
+
+    def serve():
+        while True:
+            try:
+                data, who = echo.recvfrom(2000)
+            except OSError:
+                return
+            echo.sendto(data, who)
+
+    threading.Thread(target=serve, daemon=True).start()
+    ask = ("s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(%s); s.connect(('127.0.0.1', %d));"
+           " s.send(b'x')\ntry: result = s.recv(9).decode()\nexcept OSError: result = ''")
+    with Dependency() as dep, Program(run_dir) as prog, Program(run_dir, "other") as other:
+        rig = Attached(run_dir, {"pid": prog.pid}, [f"127.0.0.1:{dep.port}"])
+        streams = len(links_of(rig.proxy_pid()))
+        assert rig.declare("app->echo", [f"127.0.0.1:{port}"], protocol="udp")["mode"] == "bpf"
+        until("datagrams have hooks of their own", lambda: len(links_of(rig.proxy_pid())) > streams)
+        rig.hooks = links_of(rig.proxy_pid())
+        assert prog.do(ask % (5, port)) == "x" and other.do(ask % (5, port)) == "x"
+        rig.edge = "app->echo"
+        f = rig.fault("call/loss", {"loss": "100%"})
+        assert prog.do(ask % (0.5, port)) == ""
+        assert other.do(ask % (5, port)) == "x"
+        rig.clear(f)
+        assert prog.do(ask % (5, port)) == "x"
+        until("it is counted", lambda: any(e["edge"] == "app->echo" for e in rig.events("calls")))
+        rig.end()
+        assert prog.do(ask % (5, port)) == "x"
+        assert not hooks_of(rig), hooks_of(rig)
+    echo.close()
 
 
 def threads(run_dir):
@@ -252,4 +291,4 @@ def deaths(run_dir):
 if os.geteuid() != 0:
     print("skipped: the calls of programs that run already are for root")
     sys.exit(0)
-main([passes, faults, children, threads, several, refused, deaths])
+main([passes, faults, children, datagrams, threads, several, refused, deaths])
