@@ -264,6 +264,9 @@ void sq_bpf_detach(struct sq_caller *c)
     if (!c->bpf)
         return;
     c->tables = NULL;
+    /* The proxy closes the links when it gets to it: until then they pass everything by. */
+    if (c->bpf->skel && c->bpf->skel->bss)
+        sq_tables_clear(&c->bpf->skel->bss->tables);
     if (c->bpf->skel)
         edge__destroy(c->bpf->skel);
     free(c->bpf);

@@ -104,6 +104,8 @@ int sq_dgram_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd,
 
 void sq_dgram_detach(struct sq_caller *c)
 {
+    if (c->dgram && c->dgram->bss)
+        sq_tables_clear(&c->dgram->bss->tables);
     if (c->dgram)
         dgram__destroy(c->dgram);
     c->dgram = NULL;

@@ -43,8 +43,8 @@ static bool is_wanted(const uint32_t to[4], uint16_t port, void *arg)
     return sq_table_at(w->table, to, htons(port)) == w->found && !is_proxy(w->ic, to, port);
 }
 
-int sq_existing_count(struct sq_intercept *ic, const json_t *to, const json_t *except, const pid_t *pid, size_t n, int64_t *open,
-                      struct sq_err *e)
+int sq_existing_count(struct sq_intercept *ic, const json_t *to, const json_t *except, const pid_t *pid, size_t n,
+                      int64_t *open, struct sq_err *e)
 {
     size_t found = 0;
     cleanup_free struct sq_table *table = malloc(sizeof *table);

@@ -21,8 +21,8 @@ struct sq_intercept;
 struct sq_edge;
 
 /* How many connections these processes have to the destinations TO but EXCEPT (as an edge has them). */
-int sq_existing_count(struct sq_intercept *ic, const json_t *to, const json_t *except, const pid_t *pid, size_t n, int64_t *open,
-                      struct sq_err *e);
+int sq_existing_count(struct sq_intercept *ic, const json_t *to, const json_t *except, const pid_t *pid, size_t n,
+                      int64_t *open, struct sq_err *e);
 
 typedef void sq_existing_done(void *arg, json_t *answer, const struct sq_err *e);
 /* An edge was declared: deal with its caller's connections as it says. Takes ANSWER, adds "existing": {"policy",

@@ -258,3 +258,11 @@ void sq_tables_switch(struct sq_tables *ts, const struct sq_table *t)
     memcpy(&ts->t[next & 1], t, sizeof(*t));
     __atomic_store_n(&ts->epoch, next, __ATOMIC_SEQ_CST);
 }
+
+void sq_tables_clear(struct sq_tables *ts)
+{
+    uint32_t epoch = ts->epoch;
+
+    memset(&ts->t[(epoch + 1) & 1], 0, sizeof ts->t[0]);
+    __atomic_store_n(&ts->epoch, epoch + 1, __ATOMIC_RELEASE);
+}

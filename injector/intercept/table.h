@@ -162,6 +162,7 @@ struct sq_table_rule {
  * -E2BIG (SQ_C_INPUT): more than a table can hold. */
 int sq_table_build(struct sq_table_rule *rules, size_t n, struct sq_table *out, struct sq_err *e);
 void sq_tables_switch(struct sq_tables *ts, const struct sq_table *t); /* T comes into force, at once for all readers */
+void sq_tables_clear(struct sq_tables *ts);                            /* nothing is anybody's */
 
 #endif
 
