@@ -44,6 +44,7 @@ redis-server          cmd redis-server
 postgresql            file /usr/share/postgresql-common/pg_wrapper
 python3-grpcio        file /usr/lib/python3/dist-packages/grpc/__init__.py
 nodejs                cmd node
+musl-tools            cmd musl-gcc
 strace                cmd strace
 user-mode-linux       cmd linux.uml
 '
