@@ -158,7 +158,7 @@ void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd)
         struct sq_keeper_msg m = {.key = key, .slot = (uint32_t)slot, .add = 0};
         send_keeper(eng->o.keeper_fd, &m, -1);
         eng->listener[slot] = 0;
-        SQ_PUT(eng->o.page->seen[slot], 0);
+        SQ_PUT(eng->o.beats->seen[slot], 0);
         return;
     }
     if (slot < 0)
@@ -172,7 +172,7 @@ void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd)
         return;
     }
     eng->listener[slot] = key;
-    SQ_PUT(eng->o.page->seen[slot], 0);
+    SQ_PUT(eng->o.beats->seen[slot], 0);
     struct sq_keeper_msg m = {.key = key, .slot = (uint32_t)slot, .add = 1};
     send_keeper(eng->o.keeper_fd, &m, mine);
 }
@@ -186,7 +186,7 @@ static volatile uint64_t *on_seen(void *arg, uint64_t key)
 {
     struct sq_engine *eng = arg;
     int slot = key ? listener_slot(eng, key) : -1;
-    return slot < 0 ? NULL : &eng->o.page->seen[slot];
+    return slot < 0 ? NULL : &eng->o.beats->seen[slot];
 }
 
 static void on_event(void *arg, const char *run_id, json_t *obj)
@@ -226,6 +226,7 @@ static int start_parts(struct sq_engine *eng, struct sq_err *e)
         .proxy_changed = on_proxy,
         .listener = on_listener,
         .seen = on_seen,
+        .held = eng->o.beats->held,
         .proxy_beat = &eng->o.beats->proxy_beat,
         .beat_fd = eng->o.beat_fd,
         .beat_offset = offsetof(struct sq_beat_page, proxy_beat),

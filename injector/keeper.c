@@ -124,11 +124,11 @@ static void squalld_ended(struct keeper *k, int wstatus)
 {
     k->dead_at = sq_mono_ns();
     (void)sq_listeners_receive(k->listeners, k->o->sock);
+    sq_listeners_take_over(k->listeners); /* also after an orderly end: threads of its may have waited for a connect */
     if (WIFEXITED(wstatus) && SQ_GET(k->o->page->orderly)) {
         part(k, WEXITSTATUS(wstatus));
         return;
     }
-    sq_listeners_take_over(k->listeners);
     k->status = SQ_INFRA;
     k->tries = 0;
     if (sq_journal_reload(k->o->journal, NULL) == 0 && sq_journal_held(k->o->journal) == 0 && WIFEXITED(wstatus)) {
@@ -293,7 +293,7 @@ static int set_up(struct keeper *k)
     (void)signal(SIGPIPE, SIG_IGN);
     (void)prctl(PR_SET_NAME, "squall-keeper");
     k->sigfd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    k->listeners = sq_listeners_new(k->o->page->seen);
+    k->listeners = sq_listeners_new(k->o->beats);
     return k->sigfd < 0 || !k->listeners ? -ENOMEM : 0;
 }
 

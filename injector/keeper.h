@@ -17,7 +17,7 @@
  */
 struct sq_keeper_msg {
     uint64_t key;
-    uint32_t slot; /* of sq_page.seen */
+    uint32_t slot; /* of sq_beat_page.seen */
     uint32_t add;  /* 0: forget KEY */
 };
 
@@ -39,7 +39,7 @@ int sq_keeper_run(const struct sq_keeper_opts *o);
 
 /* Listeners of a dead squalld (keeper_seccomp.c). */
 struct sq_listeners;
-struct sq_listeners *sq_listeners_new(volatile uint64_t *seen);
+struct sq_listeners *sq_listeners_new(const struct sq_beat_page *beats);
 void sq_listeners_free(struct sq_listeners *l);
 /* Take in what squalld sent. 0, or -EPIPE when its end is closed. */
 int sq_listeners_receive(struct sq_listeners *l, int sock);

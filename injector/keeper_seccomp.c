@@ -16,10 +16,6 @@
 #include "squall/cleanup.h"
 #include "squall/guard.h"
 
-/* Ids are handed out one by one, from a random start (kernel/seccomp.c, init_listener): what a dead squalld had
- * received but not answered lies close to the last one that it noted. */
-#define SEEN_BEFORE 256u
-#define SEEN_AFTER 64u
 #define AT_ONCE 64 /* notifications answered per wake-up of one listener */
 
 struct listener {
@@ -30,16 +26,16 @@ struct listener {
 };
 
 struct sq_listeners {
-    volatile uint64_t *seen;
+    const struct sq_beat_page *beats;
     unsigned n;
     struct listener of[SQ_MAX_LISTENERS];
 };
 
-struct sq_listeners *sq_listeners_new(volatile uint64_t *seen)
+struct sq_listeners *sq_listeners_new(const struct sq_beat_page *beats)
 {
     struct sq_listeners *l = calloc(1, sizeof(*l));
     if (l)
-        l->seen = seen;
+        l->beats = beats;
     return l;
 }
 
@@ -121,13 +117,6 @@ static int resume(int fd, uint64_t id)
     return ioctl(fd, SECCOMP_IOCTL_NOTIF_SEND, &resp) < 0 ? -errno : 0;
 }
 
-static void scan(int fd, uint64_t last)
-{
-    for (uint64_t id = last - SEEN_BEFORE; id != last + SEEN_AFTER + 1; id++)
-        if (ioctl(fd, SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0)
-            (void)resume(fd, id);
-}
-
 static void answer(struct listener *li)
 {
     for (int i = 0; i < AT_ONCE; i++) {
@@ -140,7 +129,7 @@ static void answer(struct listener *li)
         (void)resume(li->fd, n.id);
         if (!li->scanned) {
             li->scanned = true; /* one that squalld never noted an id for: this one is as near */
-            scan(li->fd, n.id);
+            sq_notif_release(li->fd, n.id, NULL, 0);
         }
     }
 }
@@ -160,10 +149,8 @@ void sq_listeners_serve(struct sq_listeners *l, const struct pollfd *pfd, unsign
 void sq_listeners_take_over(struct sq_listeners *l)
 {
     for (unsigned i = 0; i < l->n; i++) {
-        uint64_t last = SQ_GET(l->seen[l->of[i].slot]);
-        if (last) {
-            l->of[i].scanned = true;
-            scan(l->of[i].fd, last);
-        }
+        uint64_t last = SQ_GET(l->beats->seen[l->of[i].slot]);
+        l->of[i].scanned = last != 0;
+        sq_notif_release(l->of[i].fd, last, l->beats->held, SQ_MAX_HELD);
     }
 }

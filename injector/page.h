@@ -1,6 +1,6 @@
 /* The memory that squalld and its keeper share (a memfd, mapped by both over fork): heartbeats, lease deadlines, and
- * what the keeper must know when squalld can no longer tell. The proxy gets a page of its own with only its heartbeat
- * in it: it reads hostile bytes, and must not be able to write a lease.
+ * what the keeper must know when squalld can no longer tell. The proxy gets a page of its own, with its heartbeat and
+ * what it needs to let go of calls: it reads hostile bytes, and must not be able to write a lease.
  *
  * Heartbeats are CLOCK_MONOTONIC ns, so that waking from suspend finds nobody dead; lease deadlines are CLOCK_BOOTTIME
  * ns, so that suspend does not prolong a fault. Every field is a single naturally aligned word, read and written with
@@ -15,6 +15,7 @@
 
 #define SQ_MAX_RUNS 64       /* runs of one injector at a time */
 #define SQ_MAX_LISTENERS 512 /* seccomp listeners of one injector at a time */
+#define SQ_MAX_HELD 64       /* notifications that squalld answers later (intercept/wait.c) */
 #define SQ_BEAT_NS (250 * INT64_C(1000000))
 #define SQ_STALE_NS (2 * INT64_C(1000000000)) /* a heartbeat this old is a hang */
 
@@ -28,11 +29,13 @@ struct sq_page {
     volatile int64_t proxy_pid; /* 0: none */
     volatile uint64_t proxy_start;
     volatile int64_t lease[SQ_MAX_RUNS];      /* deadline by run slot; 0: no lease there */
-    volatile uint64_t seen[SQ_MAX_LISTENERS]; /* id of the last notification taken from the listener in this slot */
 };
 
 struct sq_beat_page {
     volatile int64_t proxy_beat;
+    /* What keeper and proxy must let go when squalld is dead: it had received these, and not answered. */
+    volatile uint64_t seen[SQ_MAX_LISTENERS]; /* id of the last notification taken from the listener in this slot */
+    volatile uint64_t held[SQ_MAX_HELD];      /* ids of those to be answered later; 0: none */
 };
 
 /* Make and map LEN zeroed bytes, close-on-exec. Unmap with munmap(2), close *fd. */

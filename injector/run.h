@@ -84,7 +84,7 @@ struct sq_engine {
     bool lease_was_last; /* the run that ended last ended by its lease */
     int64_t idle_since;  /* CLOCK_MONOTONIC; 0: a run lives */
     int64_t retried_at;
-    uint64_t listener[SQ_MAX_LISTENERS]; /* key by slot of sq_page.seen; 0: free */
+    uint64_t listener[SQ_MAX_LISTENERS]; /* key by slot of sq_beat_page.seen; 0: free */
     void (*stopped)(void *arg);
     void *stopped_arg;
 };

@@ -4,6 +4,9 @@
 #ifndef SQUALL_GUARD_H
 #define SQUALL_GUARD_H
 
+#include <stddef.h>
+#include <stdint.h>
+
 struct seccomp_notif;
 
 /* SIGALRM, handled by doing nothing, every 20 ms until the end. Do not nest. Uses the process's ITIMER_REAL. */
@@ -12,5 +15,10 @@ void sq_guard_end(void);
 
 /* RECV into *n (zeroed here). 0, or -errno: -EINTR or -ENOENT when there is none after all. Never waits long. */
 int sq_notif_recv(int listener, struct seccomp_notif *n);
+
+/* A supervisor died: let go (CONTINUE) what it had received from LISTENER and not answered. That is near to the id that
+ * it received last (0: unknown), or is one of HELD (N words; 0: none). Ids are handed out one by one, from a random
+ * start (kernel/seccomp.c, init_listener). */
+void sq_notif_release(int listener, uint64_t last, const volatile uint64_t *held, size_t n);
 
 #endif

@@ -8,6 +8,8 @@
 #include <sys/time.h>
 
 #define GUARD_US 20000
+#define SEEN_BEFORE 256u
+#define SEEN_AFTER 64u
 
 static void nothing(int sig)
 {
@@ -39,4 +41,22 @@ int sq_notif_recv(int listener, struct seccomp_notif *n)
     int rc = ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, n) < 0 ? -errno : 0;
     sq_guard_end();
     return rc;
+}
+
+static void let_go(int listener, uint64_t id)
+{
+    struct seccomp_notif_resp resp = {.id = id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
+    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &id) == 0)
+        (void)ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &resp);
+}
+
+void sq_notif_release(int listener, uint64_t last, const volatile uint64_t *held, size_t n)
+{
+    for (uint64_t id = last - SEEN_BEFORE; last && id != last + SEEN_AFTER + 1; id++)
+        let_go(listener, id);
+    for (size_t i = 0; i < n; i++) {
+        uint64_t id = __atomic_load_n(&held[i], __ATOMIC_ACQUIRE);
+        if (id)
+            let_go(listener, id);
+    }
 }

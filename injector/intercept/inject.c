@@ -4,12 +4,9 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -18,10 +15,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "intercept/agent.h"
 #include "intercept/ptrace.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
-#include "squall/guard.h"
 #include "squall/proc.h"
 
 #ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
@@ -36,9 +33,6 @@ struct report {
 };
 
 #if defined(__x86_64__)
-#ifndef SYS_close_range
-#define SYS_close_range 436
-#endif
 
 static int seccomp_mode(pid_t pid, char *state)
 {
@@ -153,22 +147,6 @@ static int do_it(pid_t pid, uint64_t start, void *filter, size_t len, struct rep
     return rc;
 }
 
-/* Nobody else is left: let everything through until the last process under the filter has ended. */
-static void answer_alone(int listener)
-{
-    struct pollfd p = {.fd = listener, .events = POLLIN};
-    (void)prctl(PR_SET_NAME, "squall-agent");
-    while (poll(&p, 1, -1) >= 0 || errno == EINTR) {
-        struct seccomp_notif n;
-        if (p.revents & (POLLHUP | POLLERR | POLLNVAL))
-            return;
-        if (!(p.revents & POLLIN) || sq_notif_recv(listener, &n) < 0)
-            continue;
-        struct seccomp_notif_resp resp = {.id = n.id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
-        (void)ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &resp);
-    }
-}
-
 static int send_report(int sock, const struct report *r, int fd)
 {
     struct report copy = *r;
@@ -190,37 +168,24 @@ static int send_report(int sock, const struct report *r, int fd)
     return sendmsg(sock, &h, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-/* A process of its own: what squalld has open must not live on in it. */
-static int only(int sock)
+/* Nobody else has it. */
+static void alone(int listener)
 {
-    sigset_t none;
-    (void)sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    for (int sig = 1; sig < NSIG; sig++)
-        (void)signal(sig, SIG_DFL);
-    (void)signal(SIGPIPE, SIG_IGN);
-    (void)signal(SIGHUP, SIG_IGN);
-    (void)setsid();
-    (void)prctl(PR_SET_NAME, "squall-inject");
-    if (sock != 3 && dup2(sock, 3) != 3)
-        _exit(1);
-    if (syscall(SYS_close_range, 4U, ~0U, 0U) < 0)
-        for (int fd = 4; fd < 65536; fd++)
-            (void)close(fd);
-    return 3;
+    (void)prctl(PR_SET_NAME, "squall-agent");
+    sq_agent_answer(&listener, 1);
 }
 
-static void helper(int theirs, pid_t pid, uint64_t start, void *filter, size_t len)
+static void helper(int sock, pid_t pid, uint64_t start, void *filter, size_t len)
 {
     struct report r = {0};
-    int sock = only(theirs);
     char done;
+    sq_agent_become("squall-inject", &sock, 1);
     int listener = do_it(pid, start, filter, len, &r);
     if (listener < 0 && !r.err.code)
         r.err.code = listener;
     int rc = send_report(sock, &r, listener);
     if (listener >= 0 && (rc < 0 || recv(sock, &done, 1, 0) != 1))
-        answer_alone(listener);
+        alone(listener);
     _exit(0);
 }
 

@@ -38,9 +38,10 @@ struct sq_intercept_opts {
     /* After `listener`: where to note the id of each notification right after it was received, so that the keeper can
      * let go what a killed squalld had in hand. NULL, or returns NULL: nowhere. */
     volatile uint64_t *(*seen)(void *arg, uint64_t key);
+    volatile uint64_t *held; /* the same for what is answered later: SQ_MAX_HELD words (page.h); NULL: nowhere */
     volatile int64_t *proxy_beat; /* shared page: the proxy writes CLOCK_MONOTONIC ns here every 250 ms */
     int beat_fd;                  /* the memfd of that page, for the proxy, and */
-    size_t beat_offset;           /* where in it */
+    size_t beat_offset;           /* where in it; `seen` and `held` are in it, too */
 };
 
 /* Which ways work here. 0, or -errno and why + hint. Cheap, and touches nothing that stays. */

@@ -214,6 +214,14 @@ void sq_link_stop(struct sq_intercept *ic, bool quit)
     l->pidfd = -1;
 }
 
+json_int_t sq_link_offset(const struct sq_intercept *ic, const volatile void *p)
+{
+    if (!p || ic->o.beat_fd < 0 || !ic->o.proxy_beat)
+        return -1;
+    return (json_int_t)((const volatile char *)p - (const volatile char *)ic->o.proxy_beat +
+                        (ptrdiff_t)ic->o.beat_offset);
+}
+
 static int hello(struct sq_intercept *ic, struct sq_err *e)
 {
     cleanup_close int own = -1, none = -1;
@@ -233,7 +241,8 @@ static int hello(struct sq_intercept *ic, struct sq_err *e)
             return sq_err_sys(e, -errno, "cannot make the table of flows");
     }
     fds[2] = ic->flows_fd;
-    msg = json_pack("{s:s,s:I}", "op", "hello", "beat_offset", (json_int_t)ic->o.beat_offset);
+    msg = json_pack("{s:s,s:I,s:I}", "op", "hello", "beat_offset", (json_int_t)ic->o.beat_offset, "held",
+                    sq_link_offset(ic, ic->o.held));
     fds[3] = ic->tallies_fd >= 0 ? ic->tallies_fd : ic->bpf.fd[SQ_M_TALLIES];
     return sq_link_send(ic, msg, fds, 4, e);
 }

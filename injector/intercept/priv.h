@@ -195,6 +195,8 @@ void sq_ic_proxy_died(struct sq_intercept *ic, const char *why);
 int sq_link_start(struct sq_intercept *ic, struct sq_err *e); /* once; -EPIPE when it has died */
 bool sq_link_alive(struct sq_intercept *ic);                  /* asks the kernel */
 void sq_link_stop(struct sq_intercept *ic, bool quit);
+/* Where in the proxy's page P is; -1: nowhere. */
+json_int_t sq_link_offset(const struct sq_intercept *ic, const volatile void *p);
 /* Takes neither msg nor fds. Blocks at most 1 s. */
 int sq_link_send(struct sq_intercept *ic, const json_t *msg, const int *fds, size_t n, struct sq_err *e);
 /* Handle what the proxy says until it acknowledged the epoch of the edge, at most 1 s. */

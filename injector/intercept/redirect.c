@@ -155,17 +155,19 @@ static uint32_t write_flow(struct sq_supervisor *s, const struct sq_edge *edge, 
     return idx;
 }
 
-/* connect(2) that does not wait, whatever the socket's own mode is, or is made meanwhile by the application. */
-static int begin(int fd, bool nonblock, int flags, const struct sockaddr *sa, socklen_t len)
+/* connect(2) that does not wait, whatever the socket's own mode is, or is made meanwhile by the application: to a
+ * listener on this host the handshake is over before the call could wait (ASIS: the mode needs no change, and nobody
+ * who is killed here leaves it changed), and the guard ends one that does wait all the same: -EINTR, it has begun. */
+static int begin(int fd, bool asis, int flags, const struct sockaddr *sa, socklen_t len)
 {
     int rc;
 
-    if (!nonblock && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+    if (!asis && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
         return -errno;
     sq_guard_begin();
     rc = connect(fd, sa, len) < 0 ? -errno : 0;
     sq_guard_end();
-    if (!nonblock)
+    if (!asis)
         (void)fcntl(fd, F_SETFL, flags);
     return rc;
 }
@@ -262,12 +264,12 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
         r->later = true;
         return;
     }
-    rc = begin(fd, flags & O_NONBLOCK, flags, (struct sockaddr *)&proxy, len);
-    if (rc == 0 || rc == -EINPROGRESS)
+    rc = begin(fd, d.go != SQ_GO_GATE || (flags & O_NONBLOCK), flags, (struct sockaddr *)&proxy, len);
+    if (rc == 0 || rc == -EINPROGRESS || rc == -EINTR)
         s->ic->counts[edge->slot].redirected++;
     if (rc == -EINPROGRESS && d.go == SQ_GO_GATE && edge->hole_shut)
         sq_holed_add(s->caller, edge, fd, now, sq_edge_hole(edge), &proxy);
-    if (rc != 0 && rc != -EINPROGRESS)
+    if (rc != 0 && rc != -EINPROGRESS && rc != -EINTR)
         bypass(s, edge, r, strerror(-rc));
     conclude(r, a, flags & O_NONBLOCK, rc);
 }

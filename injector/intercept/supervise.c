@@ -9,6 +9,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "intercept/agent.h"
+#include "page.h"
 #include "squall/cleanup.h"
 #include "squall/guard.h"
 #include "squall/json.h"
@@ -103,7 +105,7 @@ static void on_notify(uv_poll_t *p, int status, int events)
 
 static void hand_over(struct sq_supervisor *s)
 {
-    cleanup_json json_t *msg = json_pack("{s:s,s:I}", "op", "listener", "key", (json_int_t)s->key);
+    cleanup_json json_t *msg = NULL;
     int copy = fcntl(s->fd, F_DUPFD_CLOEXEC, 3);
 
     if (s->ic->o.listener && copy >= 0)
@@ -112,6 +114,8 @@ static void hand_over(struct sq_supervisor *s)
         (void)close(copy);
     if (s->ic->o.seen)
         s->seen = s->ic->o.seen(s->ic->o.arg, s->key);
+    msg =
+        json_pack("{s:s,s:I,s:I}", "op", "listener", "key", (json_int_t)s->key, "seen", sq_link_offset(s->ic, s->seen));
     (void)sq_link_send(s->ic, msg, &s->fd, 1, NULL);
 }
 
@@ -141,12 +145,25 @@ int sq_supervise(struct sq_intercept *ic, struct sq_caller *c, uint64_t key, int
     return 0;
 }
 
+/* The proxy is dead, and the keeper may be: then nobody would answer. */
+static void leave_to_agent(struct sq_intercept *ic)
+{
+    int fds[SQ_CALLERS];
+    size_t n = 0;
+
+    for (const struct sq_supervisor *s = ic->sups; s && n < SQ_CALLERS; s = s->next)
+        fds[n++] = s->fd;
+    if (n > 0 && !sq_link_alive(ic))
+        (void)sq_agent_start(fds, n, ic->o.held, ic->o.held ? SQ_MAX_HELD : 0);
+}
+
 void sq_supervise_end_all(struct sq_intercept *ic)
 {
+    leave_to_agent(ic);
     for (struct sq_supervisor *s = ic->sups, *next; s; s = next) {
         next = s->next;
         sq_ic_unpoll(ic, &s->poll);
-        (void)close(s->fd); /* the keeper and the proxy hold theirs, and answer while anybody is left */
+        (void)close(s->fd); /* keeper and proxy, or an agent, hold theirs, and answer while anybody is left */
         free(s);
     }
     ic->sups = NULL;

@@ -12,15 +12,16 @@
 #include <unistd.h>
 
 #include "intercept/supervise.h"
+#include "page.h"
 #include "squall/cleanup.h"
 
-#define WAITS_MAX 64
 #define STACK (64 * 1024)
 
 struct wait {
     struct sq_waits *waits;
     int listener, fd;
     uint64_t id;
+    volatile uint64_t *held; /* NULL: nowhere */
     struct sockaddr_storage to;
     socklen_t len;
 };
@@ -39,6 +40,8 @@ static void *wait_main(void *arg)
 
     resp.error = connect(w->fd, (struct sockaddr *)&w->to, w->len) < 0 ? -errno : 0;
     (void)ioctl(w->listener, SECCOMP_IOCTL_NOTIF_SEND, &resp);
+    if (w->held)
+        __atomic_store_n(w->held, 0, __ATOMIC_RELEASE);
     (void)close(w->fd);
     (void)close(w->listener);
     free(w);
@@ -61,12 +64,23 @@ static int start(struct wait *w)
     return rc;
 }
 
+/* Noted for those who answer when we are killed. */
+static volatile uint64_t *hold(volatile uint64_t *held, uint64_t id)
+{
+    for (int i = 0; held && i < SQ_MAX_HELD; i++)
+        if (!held[i]) { /* only this thread takes a free one */
+            __atomic_store_n(&held[i], id, __ATOMIC_RELEASE);
+            return &held[i];
+        }
+    return NULL;
+}
+
 int sq_wait_connect(struct sq_supervisor *s, uint64_t id, int fd, const struct sockaddr *sa, socklen_t len)
 {
     struct wait *w = calloc(1, sizeof(*w));
     int rc = -ENOMEM;
 
-    if (!w || atomic_load(&s->ic->waits->n) > WAITS_MAX) {
+    if (!w || atomic_load(&s->ic->waits->n) > SQ_MAX_HELD) {
         free(w);
         return -EAGAIN;
     }
@@ -77,9 +91,12 @@ int sq_wait_connect(struct sq_supervisor *s, uint64_t id, int fd, const struct s
     w->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     w->listener = fcntl(s->fd, F_DUPFD_CLOEXEC, 3);
     atomic_fetch_add(&w->waits->n, 1);
+    w->held = hold(s->ic->o.held, id);
     if (w->fd >= 0 && w->listener >= 0)
         rc = start(w);
     if (rc < 0) {
+        if (w->held)
+            *w->held = 0;
         sq_wait_leave(w->waits);
         if (w->fd >= 0)
             (void)close(w->fd);

@@ -35,6 +35,14 @@ static void map_beat(struct px *px, int fd, int64_t offset)
     px->beat = (_Atomic int64_t *)(void *)((char *)p + offset);
 }
 
+/* N words of that page; NULL: they are not in it. */
+static const volatile uint64_t *word(const struct px *px, int64_t offset, int64_t n)
+{
+    if (!px->beat_page || offset < 0 || offset % 8 || offset > (int64_t)px->beat_len - 8 * n)
+        return NULL;
+    return (const volatile uint64_t *)(const void *)((const char *)px->beat_page + offset);
+}
+
 static const struct sq_flow *map_flows(int fd)
 {
     struct stat st;
@@ -61,6 +69,7 @@ static void on_hello(struct px *px, struct packet *p)
     if (p->nfds < 3)
         return;
     map_beat(px, p->fds[0], sq_json_int_or(p->o, "beat_offset", -1));
+    px->held = word(px, sq_json_int_or(p->o, "held", -1), SQ_MAX_HELD);
     for (int i = 0; i < 2; i++)
         if (!px->flows[i])
             px->flows[i] = map_flows(p->fds[1 + i]);
@@ -182,7 +191,7 @@ static void on_listener(struct px *px, struct packet *p)
     uint64_t key = (uint64_t)sq_json_int_or(p->o, "key", 0);
     if (p->nfds == 0)
         px_notify_drop(px, key);
-    else if (px_notify_add(px, key, p->fds[0]) == 0)
+    else if (px_notify_add(px, key, p->fds[0], word(px, sq_json_int_or(p->o, "seen", -1), 1)) == 0)
         p->fds[0] = -1;
 }
 

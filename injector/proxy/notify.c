@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "proxy/px.h"
+#include "squall/guard.h"
 
 #define RECEIVE_MAX (20 * 1000000L) /* ns */
 
@@ -19,6 +20,7 @@ struct notify {
     struct px *px;
     uint64_t key;
     int fd;
+    const volatile uint64_t *seen;
     bool polled;
     uv_poll_t poll;
 };
@@ -72,12 +74,12 @@ static void on_notification(uv_poll_t *h, int status, int events)
     }
 }
 
-int px_notify_add(struct px *px, uint64_t key, int fd)
+int px_notify_add(struct px *px, uint64_t key, int fd, const volatile uint64_t *seen)
 {
     struct notify *l = calloc(1, sizeof(*l));
     if (!l)
         return -ENOMEM;
-    *l = (struct notify){.px = px, .key = key, .fd = fd};
+    *l = (struct notify){.px = px, .key = key, .fd = fd, .seen = seen};
     TAILQ_INSERT_TAIL(&px->listeners, l, link);
     if (px->answering)
         px_notify_start(px);
@@ -117,6 +119,7 @@ void px_notify_start(struct px *px)
             continue;
         }
         l->polled = true;
+        sq_notif_release(l->fd, l->seen ? *l->seen : 0, px->held, px->held ? SQ_MAX_HELD : 0);
         l->poll.data = l;
         (void)uv_poll_start(&l->poll, UV_READABLE, on_notification);
     }

@@ -12,6 +12,7 @@
 #include <uv.h>
 
 #include "proxy/diag.h"
+#include "page.h"
 #include "proxy/http.h"
 #include "proxy/lane.h"
 #include "proxy/rules.h"
@@ -160,6 +161,7 @@ struct px {
     uv_timer_t tick, beat_timer, stats_timer;
     _Atomic int64_t *beat; /* NULL until "hello" */
     void *beat_page;
+    const volatile uint64_t *held; /* SQ_MAX_HELD ids of what squalld answers later; may be NULL */
     size_t beat_len;
     const struct sq_flow *flows[2]; /* BPF, seccomp */
     struct sq_tally *tallies;       /* shared with squalld and the hooks; NULL: none */
@@ -309,7 +311,8 @@ void px_dnstcp_rules(struct edge *e, uint32_t gone, uint32_t fresh);
 void px_dnstcp_close(struct px *px);
 
 /* notify.c: seccomp listeners */
-int px_notify_add(struct px *px, uint64_t key, int fd); /* owns fd */
+/* Owns fd. SEEN: the id of what squalld received last; may be NULL. */
+int px_notify_add(struct px *px, uint64_t key, int fd, const volatile uint64_t *seen);
 void px_notify_drop(struct px *px, uint64_t key);
 void px_notify_start(struct px *px);
 bool px_notify_any(const struct px *px);

@@ -101,7 +101,10 @@ def one(victim, fault, rng):
                 got = caller.since(max(now - 0.3, killed + 0.1))
                 return (now - killed > 0.4 and set(got) == {"0"} and got["0"] > 20
                         and caller.oldest(max(now - 0.2, killed + 0.1)) < 250)
-            until(f"calls are answered again ({victim}, {fault})", recovered, 15)
+            try:
+                until("calls are answered again", recovered, 15)
+            except AssertionError as e:
+                raise AssertionError(f"{e}: {caller.since(time.monotonic() - 1)}, {caller.lines[-1][2]} ms") from e
             got, oldest = caller.since(killed), caller.oldest(killed)
             assert set(got) <= CUT | {"0", OWN}, f"{victim}, {fault}: {got}"
             assert oldest < 6000, f"{victim}, {fault}: a call took {oldest} ms"

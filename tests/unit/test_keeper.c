@@ -108,7 +108,7 @@ static int receive_fd(int sock)
     return fd;
 }
 
-#define DONE 400   /* slots of page->seen where the application tells: good calls, */
+#define DONE 400   /* slots of beats->seen where the application tells: good calls, */
 #define FAILED 401 /* the errno of the first bad one */
 
 /* sethostname(NULL, -1) is EINVAL when the call is made (EPERM when not root); ENOSYS when its supervisor is gone. */
@@ -123,10 +123,10 @@ static void application(struct stage *s, int sock)
     for (int i = 0; i < CALLS; i++) {
         errno = 0;
         if (syscall(SYS_sethostname, NULL, -1L) == 0 || (errno != EINVAL && errno != EPERM)) {
-            SQ_PUT(s->page->seen[FAILED], (uint64_t)errno);
+            SQ_PUT(s->beats->seen[FAILED], (uint64_t)errno);
             _exit(1);
         }
-        SQ_PUT(s->page->seen[DONE], (uint64_t)i + 1);
+        SQ_PUT(s->beats->seen[DONE], (uint64_t)i + 1);
         usleep(2000);
     }
     _exit(0);
@@ -142,7 +142,7 @@ static void supervise(struct stage *s, int listener, bool hang)
         memset(&req, 0, sizeof(req));
         if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &req))
             _exit(21);
-        SQ_PUT(s->page->seen[3], req.id);
+        SQ_PUT(s->beats->seen[3], req.id);
         resp.id = req.id;
         if (i == 0 && ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &resp))
             _exit(22);
@@ -238,8 +238,8 @@ static void killed_in_a_call(struct stage *s, bool hang)
     assert_int_equal(n, sizeof(app));
     assert_true(WIFEXITED(st));
     assert_int_equal(WEXITSTATUS(st), SQ_INFRA);
-    assert_int_equal(s->page->seen[FAILED], 0);
-    assert_int_equal(s->page->seen[DONE], CALLS);
+    assert_int_equal(s->beats->seen[FAILED], 0);
+    assert_int_equal(s->beats->seen[DONE], CALLS);
     int64_t took = sq_mono_ns() - t0;
     /* 300 calls of 2 ms, and the one in hand: nobody waited for longer than the 2 s of a hang. */
     assert_true(took > 500 * SQ_MS);
@@ -301,7 +301,7 @@ static void rival(int listener)
 
 static void answer_all(struct stage *s, int listener)
 {
-    struct sq_listeners *l = sq_listeners_new(s->page->seen);
+    struct sq_listeners *l = sq_listeners_new(s->beats);
     struct sq_keeper_msg m = {.key = 77, .slot = 3, .add = 1};
     send_fd(s->pair[1], &m, sizeof(m), listener);
     (void)close(listener);

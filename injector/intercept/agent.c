@@ -1,0 +1,97 @@
+#include "intercept/agent.h"
+
+#include <errno.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "squall/guard.h"
+
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
+static int ascending(const void *a, const void *b)
+{
+    return *(const int *)a - *(const int *)b;
+}
+
+static void close_between(unsigned lo, unsigned hi)
+{
+    if (lo > hi || syscall(SYS_close_range, lo, hi, 0U) == 0)
+        return;
+    for (unsigned fd = lo; fd <= hi && fd < 65536; fd++) /* before Linux 5.9 */
+        (void)close((int)fd);
+}
+
+void sq_agent_become(const char *name, int *fd, size_t n)
+{
+    unsigned next = 3;
+    sigset_t none;
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    for (int sig = 1; sig < NSIG; sig++)
+        (void)signal(sig, SIG_DFL);
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGHUP, SIG_IGN);
+    (void)setsid();
+    (void)prctl(PR_SET_NAME, name);
+    qsort(fd, n, sizeof(*fd), ascending);
+    for (size_t i = 0; i < n; i++) {
+        close_between(next, (unsigned)fd[i] - 1);
+        next = (unsigned)fd[i] + 1;
+    }
+    close_between(next, ~0U);
+}
+
+static void answer(int listener)
+{
+    struct seccomp_notif n;
+    if (sq_notif_recv(listener, &n) < 0)
+        return;
+    struct seccomp_notif_resp resp = {.id = n.id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
+    (void)ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &resp);
+}
+
+void sq_agent_answer(int *listener, size_t n)
+{
+    struct pollfd *p = calloc(n + 1, sizeof(*p));
+    for (size_t i = 0; p && i < n; i++)
+        p[i] = (struct pollfd){.fd = listener[i], .events = POLLIN};
+    while (p && n > 0) {
+        (void)poll(p, n, -1);
+        for (size_t i = n; i-- > 0;) {
+            if (p[i].revents & POLLIN) {
+                answer(p[i].fd);
+            } else if (p[i].revents & (POLLHUP | POLLERR | POLLNVAL)) {
+                (void)close(p[i].fd);
+                p[i] = p[--n];
+            }
+        }
+    }
+    free(p);
+}
+
+int sq_agent_start(const int *listener, size_t n, const volatile uint64_t *held, size_t m)
+{
+    int *copy = calloc(n + 1, sizeof(*copy));
+    if (!copy)
+        return -ENOMEM;
+    memcpy(copy, listener, n * sizeof(*copy));
+    pid_t pid = fork();
+    if (pid == 0) {
+        sq_agent_become("squall-agent", copy, n);
+        for (size_t i = 0; i < n; i++)
+            sq_notif_release(copy[i], 0, held, m);
+        sq_agent_answer(copy, n);
+        _exit(0);
+    }
+    free(copy);
+    return pid < 0 ? -errno : 0;
+}
