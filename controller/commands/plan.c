@@ -145,8 +145,8 @@ static void resolve_caller(struct planning *p, struct sq_session *s, const char 
         if (strcmp(sq_json_str_or(edge, "from", ""), service) != 0)
             continue;
         if (sq_session_ask(s, "POST", path,
-                           json_pack("{s:O, s:O}", "select", json_object_get(selected, "select"), "to",
-                                     json_object_get(edge, "to")),
+                           json_pack("{s:O, s:O, s:s}", "select", json_object_get(selected, "select"), "to",
+                                     json_object_get(edge, "to"), "attach", sq_json_str_or(edge, "attach", "auto")),
                            &answer, &e) < 0) {
             problem(p, (int)sq_exit_of(&e),
                     json_sprintf("service %s: %s%s%s", service, e.msg, e.hint[0] ? ": " : "", e.hint));
@@ -154,6 +154,7 @@ static void resolve_caller(struct planning *p, struct sq_session *s, const char 
         }
         (void)json_object_set(selected, "hit", json_object_get(answer, "hit"));
         (void)json_object_set(selected, "processes", json_object_get(answer, "processes"));
+        (void)json_object_set(selected, "notes", json_object_get(answer, "notes"));
         (void)json_object_set_new(edges, name,
                                   json_pack("{s:O, s:s}", "connections", json_object_get(answer, "connections"),
                                             "existing", sq_json_str_or(edge, "existing", "leave")));
@@ -575,6 +576,11 @@ static void print_selected(const struct planning *p, const json_t *s)
     if (json_object_get(s, "processes"))
         (void)fprintf(t->out, "%19s%lld processes now, with all that they forked\n", "",
                       (long long)sq_json_int_or(s, "processes", 0));
+    json_array_foreach(json_object_get(s, "notes"), i, hit)
+    {
+        (void)fprintf(t->out, "%19s%s!%s ", "", sq_term_out(t, SQ_YELLOW), sq_term_out(t, SQ_PLAIN));
+        sq_term_wrap(t, 21, json_string_value(hit));
+    }
     json_object_foreach(json_object_get(s, "edges"), name, edge)
     {
         const char *how = sq_json_str_or(edge, "existing", "");

@@ -243,6 +243,19 @@ static bool is_caller(const struct run *r, const char *service)
     return false;
 }
 
+/* How its edges say that it is attached to; NULL: as it is best. They all say the same. */
+static const char *attach_of(const struct run *r, const char *service)
+{
+    const char *name;
+    json_t *edge;
+    json_object_foreach(json_object_get(r->spec, "edges"), name, edge)
+    {
+        if (strcmp(sq_json_str_or(edge, "from", ""), service) == 0)
+            return sq_json_str_or(edge, "attach", NULL);
+    }
+    return NULL;
+}
+
 static void selected(void *arg, int status, json_t *body, const struct sq_err *e)
 {
     struct run *r = arg;
@@ -251,8 +264,7 @@ static void selected(void *arg, int status, json_t *body, const struct sq_err *e
         return;
     if (e) {
         char what[200];
-        snprintf(what, sizeof(what), "intercepting the service %.150s",
-                 json_object_iter_key(member_at(r, "services")));
+        snprintf(what, sizeof(what), "intercepting the service %.150s", json_object_iter_key(member_at(r, "services")));
         sq_run_failed(r, status, e, what);
         return;
     }
@@ -273,6 +285,8 @@ static void next_selected(struct run *r)
     }
     json_t *body = json_pack("{s:s, s:O}", "name", json_object_iter_key(it), "select",
                              json_object_get(json_object_iter_value(it), "select"));
+    if (attach_of(r, json_object_iter_key(it)))
+        json_object_set_new(body, "attach", json_string(attach_of(r, json_object_iter_key(it))));
     sq_run_ask(r, "POST", "/services", body, selected);
 }
 

@@ -105,6 +105,10 @@ static const struct sq_field edge_fields[] = {
     CHOICE("existing", 0, NULL, "leave|reset|wait",
            "of a selected caller: connections that were open before are left alone (default), reset, or waited for (10 "
            "s)"),
+    CHOICE(
+        "attach", 0, NULL, "auto|seccomp",
+        "of a selected caller: how its calls are taken; seccomp (also to Unix sockets) stays in it for as long as it "
+        "lives"),
     END,
 };
 static const struct sq_section edge = {"edge",

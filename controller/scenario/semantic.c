@@ -79,6 +79,27 @@ static void resolve_to(struct sq_norm *c, const struct sq_node *node, const json
     (void)json_object_set(edge, key, out);
 }
 
+static bool by_seccomp(const json_t *edge)
+{
+    return strcmp(sq_json_str_or(edge, "attach", "auto"), "seccomp") == 0;
+}
+
+/* A caller is attached to in one way. */
+static void check_attach(struct sq_norm *c, const char *name, const struct sq_node *node, const json_t *edge,
+                         json_t *edges)
+{
+    const char *other;
+    json_t *o;
+
+    json_object_foreach(edges, other, o)
+    {
+        if (strcmp(sq_json_str_or(o, "from", ""), sq_json_str_or(edge, "from", "")) == 0 && by_seccomp(edge) &&
+            !by_seccomp(o))
+            sq_diag_error(c->d, at_value(node, "attach"), "say it of all edges of a caller, or of none",
+                          "edge %s is attached by seccomp, and edge %s of the same caller is not", name, other);
+    }
+}
+
 /* Of one that the scenario starts nothing is open before; one that runs already has no filter for Unix sockets. */
 static void check_caller(struct sq_norm *c, const char *name, const struct sq_node *node, bool selected,
                          const json_t *edge)
@@ -90,11 +111,15 @@ static void check_caller(struct sq_norm *c, const char *name, const struct sq_no
     if (!selected && strcmp(sq_json_str_or(edge, "existing", "leave"), "leave") != 0)
         sq_diag_error(c->d, at_value(node, "existing"), "leave it out",
                       "edge %s: a caller that the scenario starts has no connections from before", name);
+    if (!selected && json_object_get(edge, "attach"))
+        sq_diag_error(c->d, at_value(node, "attach"), "leave it out",
+                      "edge %s: a caller that the scenario starts is not attached to", name);
     json_array_foreach(json_object_get(edge, "to"), i, item)
     {
-        if (selected && strncmp(json_string_value(item), "unix:", 5) == 0)
+        if (selected && !by_seccomp(edge) && strncmp(json_string_value(item), "unix:", 5) == 0)
             sq_diag_error(c->d, to->kind == SQ_N_LIST ? to->items[i]->pos : to->pos,
-                          "start the caller from the scenario: give it a command",
+                          "start the caller from the scenario (give it a command), or attach: seccomp, which can't be "
+                          "undone",
                           "edge %s: calls of a service that exists already to a Unix socket can't be intercepted",
                           name);
     }
@@ -115,6 +140,8 @@ static void check_edges(struct sq_norm *c, const struct sq_node *nodes, const js
             sq_norm_no_such(c, at_value(node, "from"), "service", from, services);
         else
             check_caller(c, name, node, json_object_get(caller, "select") != NULL, edge);
+        if (caller)
+            check_attach(c, name, node, edge, edges);
         resolve_to(c, node, services, edge, "to");
         if (json_object_get(edge, "except"))
             resolve_to(c, node, services, edge, "except");
@@ -234,8 +261,11 @@ static void check_suits(struct sq_norm *c, const struct sq_node *node, const jso
 
     if (sq_call_suits(sq_json_str_or(step, "uses", ""), sq_json_str_or(edge, "protocol", "auto"),
                       json_object_get(step, "with"), &key, &e) < 0)
-        sq_diag_error(c->d, *key && with ? at_value(with, key) : uses ? uses->pos : node->pos, e.hint, "step %s: %s",
-                      sq_json_str_or(step, "id", ""), e.msg);
+        sq_diag_error(c->d,
+                      *key && with ? at_value(with, key)
+                      : uses       ? uses->pos
+                                   : node->pos,
+                      e.hint, "step %s: %s", sq_json_str_or(step, "id", ""), e.msg);
 }
 
 static void check_target(struct sq_norm *c, const struct sq_node *node, const json_t *spec, json_t *step)

@@ -158,14 +158,17 @@ static int parse_existing(struct sq_edge *edge, const json_t *def, struct sq_err
     if (i == SQ_COUNT(names))
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: existing must be leave, reset or wait", edge->name);
     edge->existing = (enum sq_existing_how)i;
+    if (edge->dgram && sq_running_by_seccomp(edge->ic, edge->run, edge->from))
+        return sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP, "edge %s: datagrams can't be taken with attach: seccomp",
+                          edge->name);
     if (sq_running_find(edge->ic, edge->run, edge->from)) {
-        if (!edge->has_unix)
+        if (!edge->has_unix || sq_running_by_seccomp(edge->ic, edge->run, edge->from))
             return 0;
         sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP,
                    "edge %s: calls of a running program to a Unix socket can't be taken "
                    "by cgroup-BPF",
                    edge->name);
-        sq_err_hint(e, "let the scenario start the caller (command)");
+        sq_err_hint(e, "let the scenario start the caller (command), or attach: seccomp, which can't be undone");
         return -EOPNOTSUPP;
     }
     if (edge->existing == SQ_EXISTING_LEAVE)
@@ -177,7 +180,7 @@ static int parse_existing(struct sq_edge *edge, const json_t *def, struct sq_err
 }
 
 /* Is BPF there? Asked once. Without it the edges' rules live in memory of our own. */
-static int choose_bpf(struct sq_intercept *ic, struct sq_err *e)
+int sq_edge_choose(struct sq_intercept *ic, struct sq_err *e)
 {
     struct sq_err why = {0};
 
@@ -196,7 +199,7 @@ static int choose_bpf(struct sq_intercept *ic, struct sq_err *e)
 
 int sq_edge_need_bpf(struct sq_intercept *ic, struct sq_err *e)
 {
-    int rc = choose_bpf(ic, e);
+    int rc = sq_edge_choose(ic, e);
 
     if (rc < 0 || ic->bpf_ok)
         return rc;
@@ -247,7 +250,7 @@ static json_t *describe(const struct sq_edge *edge)
     char why[1200] = "";
 
     if (edge->has_tcp && !edge->bpf)
-        (void)snprintf(why, sizeof(why), "%s", ic->bpf_why);
+        (void)snprintf(why, sizeof(why), "%s", ic->bpf_ok ? "attach: seccomp" : ic->bpf_why);
     else if (!edge->has_tcp && !edge->dgram)
         (void)snprintf(why, sizeof(why), "Unix sockets are always taken by seccomp");
     if (edge->has_tcp && !ic->hold_ok)
@@ -416,6 +419,23 @@ int sq_edge_plan(struct sq_intercept *ic, const char *run_id, uid_t uid, const j
     return rc == 0 && !*answer ? sq_err(e, -ENOMEM, "out of memory") : rc;
 }
 
+/* Callers that run already are there before their edges. */
+static int stand_in(const struct sq_edge *edge, struct sq_err *e)
+{
+    int rc = 0;
+
+    for (uint32_t i = 0; i < SQ_CALLERS && rc == 0; i++) {
+        struct sq_caller *c = edge->ic->caller[i];
+
+        if (!c || !c->running || !c->seccomp || !is_of(edge, c->run, c->service))
+            continue;
+        for (size_t k = 0; k < edge->n_dest && rc == 0; k++)
+            if (edge->dest[k].kind == SQ_DEST_UNIX)
+                rc = sq_ic_stand_in(c, edge, k, e);
+    }
+    return rc;
+}
+
 int sq_edge_declare(struct sq_intercept *ic, const char *run_id, uid_t uid, const json_t *def, json_t **answer,
                     struct sq_err *e)
 {
@@ -425,13 +445,16 @@ int sq_edge_declare(struct sq_intercept *ic, const char *run_id, uid_t uid, cons
 
     *answer = NULL;
     rc = prepare(ic, run_id, uid, def, false, &edge, e);
-    rc = rc ? rc : choose_bpf(ic, e);
+    rc = rc ? rc : sq_edge_choose(ic, e);
     rc = rc ? rc : sq_link_start(ic, e);
     if (rc < 0)
         return rc;
     ic->next_edge = edge->id;
-    edge->bpf = ic->bpf_ok;
+    edge->bpf = ic->bpf_ok && !sq_running_by_seccomp(ic, run_id, edge->from);
     rc = open_edge(edge, sq_json_str_or(def, "protocol", "auto"), e);
+    if (rc < 0)
+        return rc;
+    rc = stand_in(edge, e);
     if (rc < 0)
         return rc;
     *answer = describe(edge);

@@ -296,3 +296,11 @@ void sq_inject_done(struct sq_injected *in)
         (void)waitpid(in->helper, NULL, 0);
     in->helper = 0;
 }
+
+void sq_inject_leave(struct sq_injected *in)
+{
+    if (in->ack >= 0)
+        (void)close(in->ack);
+    in->ack = -1;
+    in->helper = 0;
+}

@@ -32,5 +32,7 @@ int sq_inject_check(pid_t pid, uint64_t start, struct sq_err *e);
  * must follow as soon as others hold the listener. */
 int sq_inject(pid_t pid, uint64_t start, const void *filter, size_t len, struct sq_injected *out, struct sq_err *e);
 void sq_inject_done(struct sq_injected *in);
+/* Or: nobody will. The helper stays and answers. The listener is not closed by either. */
+void sq_inject_leave(struct sq_injected *in);
 
 #endif

@@ -18,6 +18,7 @@
 #include "intercept/supervise.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
+#include "squall/proc.h"
 
 #define FLUSH_MS 50
 #define GONE_MAX 1024 /* callers whose names are kept for late calls */
@@ -370,7 +371,7 @@ static void refresh_rules(struct sq_intercept *ic, const struct sq_caller *c)
     }
 }
 
-static int make_stand_in(struct sq_caller *c, const struct sq_edge *edge, size_t dest, struct sq_err *e)
+int sq_ic_stand_in(struct sq_caller *c, const struct sq_edge *edge, size_t dest, struct sq_err *e)
 {
     struct sq_stand_in *grown = realloc(c->unix_edge, (c->n_unix + 1) * sizeof(*grown));
     cleanup_json json_t *msg = NULL;
@@ -429,7 +430,7 @@ static int arm(struct sq_caller *c, int cgroup_fd, struct sq_arming *out, struct
         c->seccomp = c->seccomp || edge->has_unix;
         for (size_t k = 0; k < edge->n_dest && rc == 0; k++)
             if (edge->dest[k].kind == SQ_DEST_UNIX)
-                rc = make_stand_in(c, edge, k, e);
+                rc = sq_ic_stand_in(c, edge, k, e);
     }
     c->with_bpf = by_bpf && cgroup_fd >= 0;
     c->seccomp = c->seccomp || (tcp && !c->with_bpf);
@@ -520,13 +521,14 @@ int sq_intercept_arm(struct sq_intercept *ic, const char *run_id, const char *se
 int sq_intercept_supervise(struct sq_intercept *ic, uint64_t key, pid_t pid, int listener, struct sq_err *e)
 {
     struct sq_caller *c = key <= UINT32_MAX ? sq_ic_caller(ic, (uint32_t)key) : NULL;
+    struct sq_proc p = {0};
 
-    (void)pid;
+    (void)sq_proc_read(pid, &p, NULL);
     if (!c) {
         (void)close(listener);
         return sq_err(e, -ENOENT, "no armed instance has the key %llu", (unsigned long long)key);
     }
-    return sq_supervise(ic, c->armed ? c : NULL, key, listener, e);
+    return sq_supervise(ic, c->armed ? c : NULL, key, pid, p.start, listener, e);
 }
 
 static void keep_name(struct sq_intercept *ic, struct sq_caller *c)

@@ -186,6 +186,8 @@ void sq_ic_end_timer(uv_timer_t **t);
 int sq_ic_new_caller(struct sq_intercept *ic, const char *run_id, const char *service, const char *instance,
                      struct sq_caller **out, struct sq_err *e);
 void sq_ic_enter_caller(struct sq_caller *c); /* it is armed, and has an id */
+/* The proxy's listener for the Unix destination DEST of EDGE, for the calls of C. */
+int sq_ic_stand_in(struct sq_caller *c, const struct sq_edge *edge, size_t dest, struct sq_err *e);
 int sq_ic_tell_caller(struct sq_caller *c, struct sq_err *e); /* the proxy, of one without links */
 void sq_ic_flush_soon(struct sq_intercept *ic);
 void sq_ic_flush(struct sq_intercept *ic); /* failed connects to the evidence, now */
@@ -255,7 +257,9 @@ int sq_connect_in(int fd, const char *dir, const char *name);
 int sq_filter_build(void **bytes, size_t *len, struct sq_err *e);
 
 /* supervise.c */
-int sq_supervise(struct sq_intercept *ic, struct sq_caller *c, uint64_t key, int listener, struct sq_err *e);
+/* PID, START: the process that loaded the filter. Owns LISTENER. */
+int sq_supervise(struct sq_intercept *ic, struct sq_caller *c, uint64_t key, pid_t pid, uint64_t start, int listener,
+                 struct sq_err *e);
 void sq_supervise_end_all(struct sq_intercept *ic);
 
 /* wait.c */
@@ -266,6 +270,7 @@ void sq_wait_leave(struct sq_waits *waits);
 int sq_upstream_connect(const struct sq_edge *edge, size_t dest);
 
 /* edge.c */
+int sq_edge_choose(struct sq_intercept *ic, struct sq_err *e); /* by BPF or not: asked once */
 int sq_edge_need_bpf(struct sq_intercept *ic, struct sq_err *e); /* the maps are there, or why not */
 void sq_edge_drop(struct sq_edge *edge);
 const char *sq_edge_protocol(const struct sq_edge *edge);

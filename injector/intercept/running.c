@@ -11,6 +11,7 @@
 
 #include "cgroup.h"
 #include "engine.h"
+#include "intercept/attach_seccomp.h"
 #include "intercept/existing.h"
 #include "intercept/follow.h"
 #include "select.h"
@@ -29,6 +30,7 @@ struct one {
     int pidfd; /* owned; -1: a cgroup, or it has ended */
     uv_poll_t *end;
     char cmd[256];
+    size_t processes; /* by seccomp: when it was taken */
 };
 
 struct sq_running {
@@ -40,6 +42,7 @@ struct sq_running {
     struct sq_follow *follow;   /* of processes */
     uint64_t told_lost;
     bool empty;
+    bool seccomp;
     uv_timer_t *look;
     struct one *one;
     size_t n;
@@ -169,6 +172,13 @@ static bool covers(const struct sq_running *r, pid_t pid)
 {
     struct sq_tgid whose;
 
+    if (r->seccomp) {
+        for (size_t i = 0; i < r->n; i++)
+            if (r->one[i].pid == pid)
+                return true;
+        return false;
+    }
+
     return r->follow ? sq_follow_has(r->follow, pid, &whose) : sq_cgroup_has(r->cgroup, pid);
 }
 
@@ -257,7 +267,8 @@ static int add_caller(struct sq_running *r, struct one *o, size_t i, struct sq_c
         free(c);
         return rc;
     }
-    c->with_bpf = true;
+    c->with_bpf = !r->seccomp;
+    c->seccomp = r->seccomp;
     c->running = r;
     sq_ic_enter_caller(c);
     *out = c;
@@ -271,6 +282,35 @@ static bool has_ended(int pidfd)
     return poll(&p, 1, 0) != 0;
 }
 
+static int watch_one(struct one *o, struct sq_victim *v, struct sq_err *e)
+{
+    o->pid = v->pid;
+    o->start = v->start;
+    o->pidfd = SQ_TAKE_FD(v->pidfd);
+    (void)snprintf(o->cmd, sizeof o->cmd, "%s", v->cmd);
+    if (has_ended(o->pidfd))
+        return sq_err_cls(e, SQ_C_NOTFOUND, -ESRCH, "process %d ended while it was taken", (int)o->pid);
+    o->end = sq_ic_poll(o->r->ic, o->pidfd, UV_READABLE, on_end, o);
+    return o->end ? 0 : sq_err(e, -ENOMEM, "out of memory");
+}
+
+static void say_attached(const struct one *o, const struct sq_attached *got)
+{
+    if (got->no_new_privs)
+        sq_ic_warn(o->r->ic, o->r->run,
+                   "%s (pid %d) is under no_new_privs from now on: setuid programs that it starts "
+                   "do not gain their rights",
+                   o->instance, (int)o->pid);
+    if (got->rings)
+        sq_ic_warn(o->r->ic, o->r->run,
+                   "%s (pid %d) has io_uring instances: connects through those that are there "
+                   "already go past Squall",
+                   o->instance, (int)o->pid);
+    if (got->missed)
+        sq_ic_warn(o->r->ic, o->r->run, "%zu processes below %s (pid %d) are not intercepted: %s", got->missed,
+                   o->instance, (int)o->pid, got->why);
+}
+
 static int take_one(struct sq_running *r, struct sq_victim *v, size_t i, struct sq_caller **first, struct sq_err *e)
 {
     struct one *o = &r->one[i];
@@ -279,17 +319,9 @@ static int take_one(struct sq_running *r, struct sq_victim *v, size_t i, struct 
 
     if (rc < 0)
         return rc;
-    o->pid = v->pid;
-    o->start = v->start;
-    o->pidfd = SQ_TAKE_FD(v->pidfd);
-    (void)snprintf(o->cmd, sizeof o->cmd, "%s", v->cmd);
     r->n = i + 1;
-    rc = sq_follow_add(r->follow, o->pid, c->id, c->slot, e);
-    if (rc == 0 && has_ended(o->pidfd))
-        rc = sq_err_cls(e, SQ_C_NOTFOUND, -ESRCH, "process %d ended while it was taken", (int)o->pid);
-    o->end = rc == 0 ? sq_ic_poll(r->ic, o->pidfd, UV_READABLE, on_end, o) : NULL;
-    if (rc == 0 && !o->end)
-        rc = sq_err(e, -ENOMEM, "out of memory");
+    rc = sq_follow_add(r->follow, v->pid, c->id, c->slot, e);
+    rc = rc ? rc : watch_one(o, v, e);
     if (!*first)
         *first = c;
     else
@@ -319,6 +351,38 @@ static int take_processes(struct sq_running *r, struct found *f, struct sq_err *
     if (rc == 0)
         sq_follow_unlink(r->follow); /* the proxy has them now, and when it dies they end */
     return rc ? rc : sq_follow_descendants(r->follow, e);
+}
+
+/* For good: nothing is touched before all of them are known to be possible. */
+static int take_by_seccomp(struct sq_running *r, struct found *f, struct sq_err *e)
+{
+    cleanup_free pid_t *all = calloc(f->n, sizeof *all);
+    int rc = 0;
+
+    r->one = calloc(f->n, sizeof *r->one);
+    if (!r->one || !all)
+        return sq_err(e, -ENOMEM, "out of memory");
+    for (size_t i = 0; i < f->n && rc == 0; i++) {
+        all[i] = f->v[i].pid;
+        rc = sq_attach_check(r->ic, f->v[i].pid, f->v[i].start, e);
+    }
+    for (size_t i = 0; i < f->n && rc == 0; i++) {
+        struct sq_caller *c = NULL;
+        struct sq_attached got = {0};
+
+        rc = add_caller(r, &r->one[i], i, &c, e);
+        if (rc < 0)
+            break;
+        r->n = i + 1;
+        c->tables = calloc(1, sizeof(*c->tables));
+        rc = c->tables ? sq_edge_table(c, false, c->tables, e) : sq_err(e, -ENOMEM, "out of memory");
+        rc = rc ? rc : watch_one(&r->one[i], &f->v[i], e);
+        rc = rc ? rc : sq_ic_tell_caller(c, e);
+        rc = rc ? rc : sq_attach_tree(c, all[i], f->v[i].start, all, f->n, &got, e);
+        r->one[i].processes = got.processes;
+        say_attached(&r->one[i], &got);
+    }
+    return rc;
 }
 
 static int hook_cgroup(struct sq_running *r, struct sq_caller *c, struct sq_err *e)
@@ -457,10 +521,13 @@ static json_t *describe(const struct sq_running *r)
 
     if (n && r->follow)
         sq_follow_each(r->follow, count_one, &(struct tally){r, n});
-    else if (n)
+    else if (n && !r->seccomp)
         (void)sq_cgroup_each(r->cgroup, count_member, &n[0]);
     for (size_t i = 0; n && i < r->n; i++) {
         const struct one *o = &r->one[i];
+
+        if (r->seccomp)
+            n[i] = o->processes;
         json_t *j = json_pack("{s:s,s:i,s:I}", "name", o->instance, "pid", (int)o->pid, "processes", (json_int_t)n[i]);
 
         if (r->cgroup[0])
@@ -470,6 +537,20 @@ static json_t *describe(const struct sq_running *r)
         (void)json_array_append_new(list, j);
     }
     return list;
+}
+
+static int parse_attach(const json_t *def, bool *seccomp, struct sq_err *e)
+{
+    const char *how = sq_json_str_or(def, "attach", "auto");
+
+    *seccomp = strcmp(how, "seccomp") == 0;
+    if (!*seccomp && strcmp(how, "auto") != 0)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"attach\" must be auto or seccomp");
+    if (!*seccomp || !sq_select_is_cgroup(json_object_get(def, "select")))
+        return 0;
+    sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP, "attach: seccomp takes processes, not all that ever are in a cgroup");
+    sq_err_hint(e, "select it by pid, pattern or port");
+    return -EOPNOTSUPP;
 }
 
 int sq_running_attach(struct sq_intercept *ic, struct sq_engine *eng, struct sq_run *run, const struct sq_peer *peer,
@@ -482,12 +563,17 @@ int sq_running_attach(struct sq_intercept *ic, struct sq_engine *eng, struct sq_
     int rc = sq_json_str(def, "name", &name, e);
 
     *answer = NULL;
-    if (rc == 0 && json_object_size(def) != 2)
-        rc = sq_err_cls(e, SQ_C_INPUT, -EINVAL, "a service that is selected has \"name\" and \"select\", nothing else");
+    bool seccomp = false;
+
+    if (rc == 0 && json_object_size(def) != 2 + (json_object_get(def, "attach") != NULL))
+        rc = sq_err_cls(e, SQ_C_INPUT, -EINVAL,
+                        "a service that is selected has \"name\", \"select\" and \"attach\", nothing else");
+    rc = rc ? rc : parse_attach(def, &seccomp, e);
     rc = rc ? rc : check_free(ic, sq_run_id(run), name, e);
     rc = rc ? rc : find(eng, run, peer, select, &f, e);
     rc = rc ? rc : check_alone(ic, &f, e);
-    rc = rc ? rc : sq_edge_need_bpf(ic, e);
+    rc = rc ? rc : seccomp ? sq_intercept_check_seccomp(e) : 0;
+    rc = rc ? rc : seccomp ? sq_edge_choose(ic, e) : sq_edge_need_bpf(ic, e);
     rc = rc ? rc : sq_link_start(ic, e);
     if (rc < 0)
         return rc;
@@ -498,15 +584,17 @@ int sq_running_attach(struct sq_intercept *ic, struct sq_engine *eng, struct sq_
     (void)snprintf(r->run, sizeof r->run, "%s", sq_run_id(run));
     (void)snprintf(r->service, sizeof r->service, "%s", name);
     r->next = ic->running;
+    r->seccomp = seccomp;
     ic->running = r;
-    rc = f.cgroup[0] ? take_cgroup(r, &f, e) : take_processes(r, &f, e);
+    rc = seccomp ? take_by_seccomp(r, &f, e) : f.cgroup[0] ? take_cgroup(r, &f, e) : take_processes(r, &f, e);
     if (rc < 0) {
         drop(r);
         return rc;
     }
     for (size_t i = 0; i < r->n; i++)
         tell(&r->one[i], "attached");
-    *answer = json_pack("{s:s,s:s,s:o}", "service", r->service, "mode", "bpf", "instances", describe(r));
+    *answer = json_pack("{s:s,s:s,s:o}", "service", r->service, "mode", seccomp ? "seccomp" : "bpf", "instances",
+                        describe(r));
     return *answer ? 0 : sq_err(e, -ENOMEM, "out of memory");
 }
 
@@ -517,6 +605,13 @@ struct sq_running *sq_running_find(struct sq_intercept *ic, const char *run, con
     while (r && (strcmp(r->run, run) != 0 || strcmp(r->service, service) != 0))
         r = r->next;
     return r;
+}
+
+bool sq_running_by_seccomp(struct sq_intercept *ic, const char *run, const char *service)
+{
+    const struct sq_running *r = sq_running_find(ic, run, service);
+
+    return r && r->seccomp;
 }
 
 static const char *state_of(const struct sq_running *r, const struct one *o)
@@ -617,23 +712,6 @@ static int push_member(pid_t pid, void *arg)
     return push(arg, pid);
 }
 
-int sq_running_processes(const struct sq_running *r, pid_t **out, size_t *n, struct sq_err *e)
-{
-    struct pids p = {0};
-
-    if (r->follow)
-        sq_follow_each(r->follow, push_followed, &p);
-    else
-        (void)sq_cgroup_each(r->cgroup, push_member, &p);
-    if (!p.pid)
-        p.pid = calloc(1, sizeof *p.pid);
-    if (!p.pid)
-        return sq_err(e, -ENOMEM, "out of memory");
-    *out = p.pid;
-    *n = p.n;
-    return 0;
-}
-
 /* ---- the plan ---- */
 
 /* The processes and all their descendants as they are now, without asking BPF. */
@@ -680,6 +758,51 @@ static int family_of(const struct found *found, struct pids *out, struct sq_err 
     return rc < 0 ? sq_err(e, rc, "out of memory") : 0;
 }
 
+int sq_running_processes(const struct sq_running *r, pid_t **out, size_t *n, struct sq_err *e)
+{
+    struct found now = {0};
+    struct pids p = {0};
+    int rc = 0;
+
+    if (r->follow)
+        sq_follow_each(r->follow, push_followed, &p);
+    else if (!r->seccomp)
+        (void)sq_cgroup_each(r->cgroup, push_member, &p);
+    else
+        now.v = calloc(r->n + 1, sizeof *now.v);
+    for (size_t i = 0; now.v && i < r->n; i++)
+        if (r->one[i].pidfd >= 0)
+            now.v[now.n++].pid = r->one[i].pid;
+    if (r->seccomp)
+        rc = now.v ? family_of(&now, &p, e) : sq_err(e, -ENOMEM, "out of memory");
+    free(now.v);
+    if (rc == 0 && !p.pid)
+        p.pid = calloc(1, sizeof *p.pid);
+    if (rc < 0 || !p.pid)
+        return rc < 0 ? rc : sq_err(e, -ENOMEM, "out of memory");
+    *out = p.pid;
+    *n = p.n;
+    return 0;
+}
+
+/* What can't be undone is said before. */
+static int plan_seccomp(struct sq_intercept *ic, const struct found *f, json_t *notes, struct sq_err *e)
+{
+    for (size_t i = 0; i < f->n; i++) {
+        int rc = sq_attach_check(ic, f->v[i].pid, f->v[i].start, e);
+
+        if (rc < 0)
+            return rc;
+    }
+    (void)json_array_append_new(
+        notes, json_string("attach: seccomp can't be undone: the filter stays for as long as these processes and what "
+                           "they start live, and so does a process of Squall's that lets their calls go"));
+    (void)json_array_append_new(notes, json_string("they may not make new io_uring instances from then on, and those "
+                                                   "without CAP_SYS_ADMIN get no_new_privs: setuid programs that they "
+                                                   "start do not gain their rights"));
+    return 0;
+}
+
 static json_t *hit_of(const struct found *f)
 {
     json_t *hit = json_array();
@@ -702,16 +825,22 @@ int sq_running_plan(struct sq_intercept *ic, struct sq_engine *eng, struct sq_ru
     const json_t *to = json_object_get(def, "to");
     struct pids p = {0};
     int64_t open = 0;
-    int rc = find(eng, run, peer, json_object_get(def, "select"), &f, e);
+    cleanup_json json_t *notes = json_array();
+    bool seccomp = false;
+    int rc = parse_attach(def, &seccomp, e);
 
     *answer = NULL;
+    rc = rc ? rc : find(eng, run, peer, json_object_get(def, "select"), &f, e);
     rc = rc ? rc : check_alone(ic, &f, e);
-    rc = rc ? rc : f.cgroup[0] ? sq_running_check(e) : sq_running_check_processes(e);
+    rc = rc            ? rc
+         : seccomp     ? plan_seccomp(ic, &f, notes, e)
+         : f.cgroup[0] ? sq_running_check(e)
+                       : sq_running_check_processes(e);
     rc = rc ? rc : family_of(&f, &p, e);
     rc = rc || !to ? rc : sq_existing_count(ic, to, json_object_get(def, "except"), p.pid, p.n, &open, e);
     if (rc == 0) {
-        *answer = json_pack("{s:o,s:I,s:I,s:[]}", "hit", hit_of(&f), "processes", (json_int_t)p.n, "connections",
-                            (json_int_t)open, "notes");
+        *answer = json_pack("{s:o,s:I,s:I,s:O}", "hit", hit_of(&f), "processes", (json_int_t)p.n, "connections",
+                            (json_int_t)open, "notes", notes);
         rc = *answer ? 0 : sq_err(e, -ENOMEM, "out of memory");
     }
     free(p.pid);

@@ -119,7 +119,8 @@ static void hand_over(struct sq_supervisor *s)
     (void)sq_link_send(s->ic, msg, &s->fd, 1, NULL);
 }
 
-int sq_supervise(struct sq_intercept *ic, struct sq_caller *c, uint64_t key, int listener, struct sq_err *e)
+int sq_supervise(struct sq_intercept *ic, struct sq_caller *c, uint64_t key, pid_t pid, uint64_t start, int listener,
+                 struct sq_err *e)
 {
     struct sq_supervisor *s = calloc(1, sizeof(*s));
 
@@ -130,6 +131,8 @@ int sq_supervise(struct sq_intercept *ic, struct sq_caller *c, uint64_t key, int
     s->ic = ic;
     s->caller = c;
     s->key = key;
+    s->pid = pid;
+    s->start = start;
     s->fd = listener;
     /* Without it, supervisor and process wake each other on different processors: 40 us a call instead of 5. */
     (void)ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SYNC_WAKE_UP);

@@ -15,6 +15,8 @@ struct sq_supervisor {
     struct sq_intercept *ic;
     struct sq_caller *caller; /* NULL: disarmed, everything is let through */
     uint64_t key;
+    pid_t pid; /* who loaded the filter */
+    uint64_t start;
     int fd;
     uv_poll_t *poll;
     volatile uint64_t *seen;

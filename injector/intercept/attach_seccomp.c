@@ -1,0 +1,156 @@
+#include "intercept/attach_seccomp.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "intercept/inject.h"
+#include "intercept/supervise.h"
+#include "squall/cleanup.h"
+#include "squall/proc.h"
+#include "target.h"
+
+#define TREE_MOST 256 /* processes of one instance */
+
+/* ---- whom ---- */
+
+struct tree {
+    pid_t pid[TREE_MOST];
+    uint64_t start[TREE_MOST];
+    size_t n;
+    const pid_t *others;
+    size_t n_others;
+    struct stat self;
+    bool grew;
+};
+
+static bool in(const pid_t *of, size_t n, pid_t pid)
+{
+    for (size_t i = 0; i < n; i++)
+        if (of[i] == pid)
+            return true;
+    return false;
+}
+
+static int adopt(pid_t pid, void *arg)
+{
+    struct tree *t = arg;
+    struct sq_proc p;
+
+    if (t->n == TREE_MOST || in(t->pid, t->n, pid) || in(t->others, t->n_others, pid) ||
+        sq_proc_read(pid, &p, NULL) < 0 || p.state == 'Z' || p.state == 'X' || !in(t->pid, t->n, p.ppid) ||
+        sq_target_is_squall(&p, &t->self))
+        return 0;
+    t->pid[t->n] = pid;
+    t->start[t->n++] = p.start;
+    t->grew = true;
+    return 0;
+}
+
+/* True: there are new ones. */
+static bool collect(struct tree *t)
+{
+    size_t before = t->n;
+
+    do {
+        t->grew = false;
+        (void)sq_proc_each(adopt, t);
+    } while (t->grew);
+    return t->n > before;
+}
+
+/* ---- one process ---- */
+
+static struct sq_supervisor *ours(struct sq_intercept *ic, pid_t pid, uint64_t start)
+{
+    for (struct sq_supervisor *s = ic->sups; s; s = s->next)
+        if (s->pid == pid && s->start == start)
+            return s;
+    return NULL;
+}
+
+int sq_attach_check(struct sq_intercept *ic, pid_t pid, uint64_t start, struct sq_err *e)
+{
+    const struct sq_supervisor *s = ours(ic, pid, start);
+
+    if (s && s->caller)
+        return sq_err_cls(e, SQ_C_CONFLICT, -EBUSY, "process %d is intercepted already, as %s of run %s", (int)pid,
+                          s->caller->instance, s->caller->run);
+    return s ? 0 : sq_inject_check(pid, start, e);
+}
+
+/* One key a listener: the caller's number, and which of its processes. */
+static uint64_t key_of(const struct sq_caller *c, size_t i)
+{
+    return (uint64_t)c->id | ((uint64_t)(i + 1) << 32);
+}
+
+static int take(struct sq_caller *c, pid_t pid, uint64_t start, size_t i, struct sq_attached *out, struct sq_err *e)
+{
+    struct sq_supervisor *s = ours(c->ic, pid, start);
+    cleanup_free void *filter = NULL;
+    struct sq_injected in = {0};
+    size_t len = 0;
+    int rc = sq_attach_check(c->ic, pid, start, e);
+
+    if (rc < 0)
+        return rc;
+    if (s) {
+        s->caller = c;
+        return 0;
+    }
+    rc = sq_filter_build(&filter, &len, e);
+    rc = rc ? rc : sq_inject(pid, start, filter, len, &in, e);
+    if (rc < 0)
+        return rc;
+    rc = sq_supervise(c->ic, c, key_of(c, i), pid, start, in.listener, e);
+    if (rc == 0)
+        sq_inject_done(&in);
+    else
+        sq_inject_leave(&in); /* it stays, and lets every call go */
+    out->no_new_privs |= in.no_new_privs;
+    out->rings |= in.rings;
+    return rc;
+}
+
+int sq_attach_tree(struct sq_caller *c, pid_t pid, uint64_t start, const pid_t *others, size_t n,
+                   struct sq_attached *out, struct sq_err *e)
+{
+    cleanup_free struct tree *t = calloc(1, sizeof(*t));
+    int rc;
+
+    *out = (struct sq_attached){0};
+    if (!t)
+        return sq_err(e, -ENOMEM, "out of memory");
+    if (stat("/proc/self/exe", &t->self) < 0)
+        t->self.st_ino = 0;
+    t->others = others;
+    t->n_others = n;
+    t->pid[0] = pid;
+    t->start[0] = start;
+    t->n = 1;
+    collect(t);
+    rc = take(c, pid, start, 0, out, e);
+    if (rc < 0)
+        return rc;
+    out->processes = 1;
+    for (size_t i = 1; i < t->n; i++) {
+        struct sq_err why = {0};
+
+        if (take(c, t->pid[i], t->start[i], i, out, &why) == 0) {
+            out->processes++;
+        } else if (why.cls != SQ_C_NOTFOUND) {
+            out->missed++;
+            (void)snprintf(out->why, sizeof(out->why), "%.250s", why.msg);
+        }
+    }
+    /* Forked meanwhile, by one that had no filter yet. All others are born under it. */
+    for (size_t from = t->n; collect(t); from = t->n)
+        for (size_t i = from; i < t->n; i++)
+            if (sq_inject_check(t->pid[i], t->start[i], NULL) == 0 &&
+                take(c, t->pid[i], t->start[i], i, out, NULL) == 0)
+                out->processes++;
+    return 0;
+}

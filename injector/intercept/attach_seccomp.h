@@ -1,0 +1,29 @@
+/* `attach: seccomp`: a process that runs already, with those that it has forked, gets the filter by injection
+ * (inject.h), for good. One that has ours from an earlier run is taken again: by the supervisor here that still has it,
+ * or from the keeper, proxy or agent of an injector that has ended (door.h). */
+#ifndef SQUALL_INTERCEPT_ATTACH_SECCOMP_H
+#define SQUALL_INTERCEPT_ATTACH_SECCOMP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "intercept/priv.h"
+#include "squall/err.h"
+
+struct sq_attached {
+    size_t processes; /* taken: it, and those that it forked */
+    size_t missed;    /* descendants that could not be; `why` says so of the last one */
+    char why[256];
+    bool no_new_privs, rings; /* of any: struct sq_injected */
+};
+
+/* Can it be done? Touches nothing. */
+int sq_attach_check(struct sq_intercept *ic, pid_t pid, uint64_t start, struct sq_err *e);
+/* All processes below PID and itself, but for Squall's and OTHERS (n), as calls of C. An error only when PID itself
+ * can't be taken. */
+int sq_attach_tree(struct sq_caller *c, pid_t pid, uint64_t start, const pid_t *others, size_t n,
+                   struct sq_attached *out, struct sq_err *e);
+
+#endif
