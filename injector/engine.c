@@ -127,28 +127,28 @@ static int listener_slot(const struct sq_engine *eng, uint64_t key)
 }
 
 /* Not sent when the keeper does not read: then it hangs, and squalld is about to end it and itself. */
-static void send_keeper(int sock, const struct sq_keeper_msg *m, int fd)
+static void send_keeper(int sock, const struct sq_keeper_msg *m, const int *fds, size_t n)
 {
     union {
-        char buf[CMSG_SPACE(sizeof(int))];
+        char buf[CMSG_SPACE(2 * sizeof(int))];
         struct cmsghdr align;
     } ctl = {0};
     struct sq_keeper_msg copy = *m;
     struct iovec iov = {&copy, sizeof(copy)};
     struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
-    if (fd >= 0) {
+    if (n > 0) {
         h.msg_control = ctl.buf;
-        h.msg_controllen = sizeof(ctl.buf);
+        h.msg_controllen = CMSG_SPACE(n * sizeof(int));
         struct cmsghdr *c = CMSG_FIRSTHDR(&h);
         c->cmsg_level = SOL_SOCKET;
         c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+        c->cmsg_len = CMSG_LEN(n * sizeof(int));
+        memcpy(CMSG_DATA(c), fds, n * sizeof(int));
     }
     (void)sendmsg(sock, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd)
+void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd, int door)
 {
     cleanup_close int mine = fd;
     int slot = listener_slot(eng, key);
@@ -156,7 +156,7 @@ void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd)
         return;
     if (mine < 0) {
         struct sq_keeper_msg m = {.key = key, .slot = (uint32_t)slot, .add = 0};
-        send_keeper(eng->o.keeper_fd, &m, -1);
+        send_keeper(eng->o.keeper_fd, &m, NULL, 0);
         eng->listener[slot] = 0;
         SQ_PUT(eng->o.beats->seen[slot], 0);
         return;
@@ -174,12 +174,12 @@ void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd)
     eng->listener[slot] = key;
     SQ_PUT(eng->o.beats->seen[slot], 0);
     struct sq_keeper_msg m = {.key = key, .slot = (uint32_t)slot, .add = 1};
-    send_keeper(eng->o.keeper_fd, &m, mine);
+    send_keeper(eng->o.keeper_fd, &m, (int[]){mine, door}, door < 0 ? 1 : 2);
 }
 
-static void on_listener(void *arg, uint64_t key, int fd)
+static void on_listener(void *arg, uint64_t key, int fd, int door)
 {
-    sq_engine_listener(arg, key, fd);
+    sq_engine_listener(arg, key, fd, door);
 }
 
 static volatile uint64_t *on_seen(void *arg, uint64_t key)

@@ -53,7 +53,7 @@ const char *sq_engine_self(struct sq_engine *eng);
 /* An event for the evidence of a run ("" or NULL: all runs). Takes OBJ; adds seq and at (unless "at" is there). */
 void sq_engine_event(struct sq_engine *eng, const char *run_id, json_t *obj);
 /* A dup of a seccomp listener for the keeper (owned by the callee); fd -1: forget KEY. */
-void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd);
+void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd, int door);
 
 /* What the netem backend knows of the devices it is on: its own (net/netem_shaper.c). */
 void **sq_engine_netem(struct sq_engine *eng);

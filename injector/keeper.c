@@ -267,12 +267,12 @@ static bool step(struct keeper *k)
 
 static void wait_events(struct keeper *k)
 {
-    struct pollfd pfd[2 + SQ_MAX_LISTENERS];
+    struct pollfd pfd[2 + 2 * SQ_MAX_LISTENERS];
     /* Once squalld has let go of its listeners, dead or in order, nobody else answers. */
     bool answering = k->dead_at != 0 || SQ_GET(k->o->page->orderly) != 0;
     pfd[0] = (struct pollfd){.fd = k->sigfd, .events = POLLIN};
     pfd[1] = (struct pollfd){.fd = k->dead_at ? -1 : k->o->sock, .events = POLLIN};
-    unsigned n = sq_listeners_poll(k->listeners, pfd + 2, SQ_MAX_LISTENERS, answering);
+    unsigned n = sq_listeners_poll(k->listeners, pfd + 2, 2 * SQ_MAX_LISTENERS, answering);
     if (poll(pfd, 2 + n, TICK_MS) <= 0)
         return;
     sq_listeners_serve(k->listeners, pfd + 2, n, answering);

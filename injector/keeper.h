@@ -13,7 +13,8 @@
 #include "journal.h"
 #include "page.h"
 
-/* What squalld sends over the SOCK_SEQPACKET pair: one of these a packet, with the listener as SCM_RIGHTS when `add`.
+/* What squalld sends over the SOCK_SEQPACKET pair: one of these a packet, with the listener, and its door when there is
+ * one (squall/door.h), as SCM_RIGHTS when `add`.
  */
 struct sq_keeper_msg {
     uint64_t key;
@@ -44,7 +45,8 @@ void sq_listeners_free(struct sq_listeners *l);
 /* Take in what squalld sent. 0, or -EPIPE when its end is closed. */
 int sq_listeners_receive(struct sq_listeners *l, int sock);
 struct pollfd;
-/* Fill at most N entries to poll; ANSWERING: for notifications too, else only for the end of the last user. */
+/* Fill at most N entries to poll, two a listener; ANSWERING: for notifications and at doors too, else only for the end
+ * of the last user. */
 unsigned sq_listeners_poll(struct sq_listeners *l, struct pollfd *pfd, unsigned n, bool answering);
 /* What poll said of them: close the unused, answer the others. */
 void sq_listeners_serve(struct sq_listeners *l, const struct pollfd *pfd, unsigned n, bool answering);

@@ -14,6 +14,7 @@
 
 #include "keeper.h"
 #include "squall/cleanup.h"
+#include "squall/door.h"
 #include "squall/guard.h"
 
 #define AT_ONCE 64 /* notifications answered per wake-up of one listener */
@@ -22,6 +23,7 @@ struct listener {
     uint64_t key;
     uint32_t slot;
     int fd;
+    int door; /* -1: none */
     bool scanned;
 };
 
@@ -42,6 +44,8 @@ struct sq_listeners *sq_listeners_new(const struct sq_beat_page *beats)
 static void drop(struct sq_listeners *l, unsigned i)
 {
     (void)close(l->of[i].fd);
+    if (l->of[i].door >= 0)
+        (void)close(l->of[i].door);
     l->of[i] = l->of[--l->n];
 }
 
@@ -59,20 +63,28 @@ unsigned sq_listeners_count(const struct sq_listeners *l)
     return l->n;
 }
 
-static void take(struct sq_listeners *l, const struct sq_keeper_msg *m, int fd)
+static void drop_fds(const int fd[2])
+{
+    for (int i = 0; i < 2; i++)
+        if (fd[i] >= 0)
+            (void)close(fd[i]);
+}
+
+/* FD: the listener and its door. */
+static void take(struct sq_listeners *l, const struct sq_keeper_msg *m, int fd[2])
 {
     for (unsigned i = 0; i < l->n; i++)
         if (l->of[i].key == m->key) {
             drop(l, i);
             break;
         }
-    if (fd < 0)
+    if (fd[0] < 0)
         return;
     if (!m->add || m->slot >= SQ_MAX_LISTENERS || l->n == SQ_MAX_LISTENERS) {
-        (void)close(fd);
+        drop_fds(fd);
         return;
     }
-    l->of[l->n++] = (struct listener){.key = m->key, .slot = m->slot, .fd = fd};
+    l->of[l->n++] = (struct listener){.key = m->key, .slot = m->slot, .fd = fd[0], .door = fd[1]};
 }
 
 int sq_listeners_receive(struct sq_listeners *l, int sock)
@@ -80,7 +92,7 @@ int sq_listeners_receive(struct sq_listeners *l, int sock)
     for (;;) {
         struct sq_keeper_msg m;
         union {
-            char buf[CMSG_SPACE(sizeof(int))];
+            char buf[CMSG_SPACE(2 * sizeof(int))];
             struct cmsghdr align;
         } ctl;
         struct iovec iov = {&m, sizeof(m)};
@@ -92,23 +104,25 @@ int sq_listeners_receive(struct sq_listeners *l, int sock)
             return errno == EAGAIN ? 0 : -EPIPE;
         if (n == 0)
             return -EPIPE;
-        int fd = -1;
+        int fd[2] = {-1, -1};
         struct cmsghdr *c = CMSG_FIRSTHDR(&h);
-        if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
-            memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+        if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len <= CMSG_LEN(sizeof(fd)))
+            memcpy(fd, CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0));
         if (n == (ssize_t)sizeof(m))
             take(l, &m, fd);
-        else if (fd >= 0)
-            (void)close(fd);
+        else
+            drop_fds(fd);
     }
 }
 
 unsigned sq_listeners_poll(struct sq_listeners *l, struct pollfd *pfd, unsigned n, bool answering)
 {
     unsigned k = 0;
-    for (; k < l->n && k < n; k++)
-        pfd[k] = (struct pollfd){.fd = l->of[k].fd, .events = answering ? POLLIN : 0};
-    return k;
+    for (; k < l->n && 2 * k + 1 < n; k++) {
+        pfd[2 * k] = (struct pollfd){.fd = l->of[k].fd, .events = answering ? POLLIN : 0};
+        pfd[2 * k + 1] = (struct pollfd){.fd = answering ? l->of[k].door : -1, .events = POLLIN};
+    }
+    return 2 * k;
 }
 
 static int resume(int fd, uint64_t id)
@@ -136,13 +150,16 @@ static void answer(struct listener *li)
 
 void sq_listeners_serve(struct sq_listeners *l, const struct pollfd *pfd, unsigned n, bool answering)
 {
-    for (unsigned k = n; k-- > 0;) { /* backwards: drop() moves the last one down */
-        if (k >= l->n || l->of[k].fd != pfd[k].fd)
+    for (unsigned k = n / 2; k-- > 0;) { /* backwards: drop() moves the last one down */
+        const struct pollfd *own = &pfd[2 * k], *door = own + 1;
+        if (k >= l->n || l->of[k].fd != own->fd)
             continue;
-        if (answering && (pfd[k].revents & POLLIN))
+        if (answering && (own->revents & POLLIN))
             answer(&l->of[k]);
-        if (pfd[k].revents & (POLLHUP | POLLERR | POLLNVAL))
+        if (own->revents & (POLLHUP | POLLERR | POLLNVAL))
             drop(l, k);
+        else if (answering && door->fd >= 0 && (door->revents & POLLIN) && sq_door_give(door->fd, own->fd))
+            drop(l, k); /* another injector has it now */
     }
 }
 

@@ -5,12 +5,12 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "squall/door.h"
 #include "squall/guard.h"
 
 #ifndef SYS_close_range
@@ -59,39 +59,57 @@ static void answer(int listener)
     (void)ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &resp);
 }
 
-void sq_agent_answer(int *listener, size_t n)
+/* Entry I is over: its two places are the last one's now. */
+static void drop(struct pollfd *p, size_t i, size_t *n)
 {
-    struct pollfd *p = calloc(n + 1, sizeof(*p));
-    for (size_t i = 0; p && i < n; i++)
-        p[i] = (struct pollfd){.fd = listener[i], .events = POLLIN};
+    for (size_t k = 0; k < 2; k++) {
+        if (p[2 * i + k].fd >= 0)
+            (void)close(p[2 * i + k].fd);
+        p[2 * i + k] = p[2 * (*n - 1) + k];
+    }
+    --*n;
+}
+
+void sq_agent_answer(const struct sq_left *left, size_t n)
+{
+    struct pollfd *p = calloc(2 * n + 1, sizeof(*p));
+    for (size_t i = 0; p && i < n; i++) {
+        p[2 * i] = (struct pollfd){.fd = left[i].listener, .events = POLLIN};
+        p[2 * i + 1] = (struct pollfd){.fd = left[i].door, .events = POLLIN};
+    }
     while (p && n > 0) {
-        (void)poll(p, n, -1);
+        (void)poll(p, 2 * n, -1);
         for (size_t i = n; i-- > 0;) {
-            if (p[i].revents & POLLIN) {
-                answer(p[i].fd);
-            } else if (p[i].revents & (POLLHUP | POLLERR | POLLNVAL)) {
-                (void)close(p[i].fd);
-                p[i] = p[--n];
-            }
+            const struct pollfd *own = &p[2 * i], *door = own + 1;
+            if (own->revents & POLLIN)
+                answer(own->fd);
+            if ((own->revents & (POLLHUP | POLLERR | POLLNVAL)) ||
+                (door->fd >= 0 && (door->revents & POLLIN) && sq_door_give(door->fd, own->fd)))
+                drop(p, i, &n);
         }
     }
     free(p);
 }
 
-int sq_agent_start(const int *listener, size_t n, const volatile uint64_t *held, size_t m)
+int sq_agent_start(const struct sq_left *left, size_t n, const volatile uint64_t *held, size_t m)
 {
-    int *copy = calloc(n + 1, sizeof(*copy));
-    if (!copy)
+    int *fds = calloc(2 * n + 1, sizeof(*fds));
+    size_t k = 0;
+    if (!fds)
         return -ENOMEM;
-    memcpy(copy, listener, n * sizeof(*copy));
+    for (size_t i = 0; i < n; i++) {
+        fds[k++] = left[i].listener;
+        if (left[i].door >= 0)
+            fds[k++] = left[i].door;
+    }
     pid_t pid = fork();
     if (pid == 0) {
-        sq_agent_become("squall-agent", copy, n);
+        sq_agent_become("squall-agent", fds, k);
         for (size_t i = 0; i < n; i++)
-            sq_notif_release(copy[i], 0, held, m);
-        sq_agent_answer(copy, n);
+            sq_notif_release(left[i].listener, 0, held, m);
+        sq_agent_answer(left, n);
         _exit(0);
     }
-    free(copy);
+    free(fds);
     return pid < 0 ? -errno : 0;
 }

@@ -7,11 +7,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Answer N listeners (owned), and return when none is in use any more. */
-void sq_agent_answer(int *listener, size_t n);
+struct sq_left {
+    int listener, door; /* squall/door.h; -1: none */
+};
+
+/* Answer N listeners (owned), and return when none is in use any more, or another injector has them. */
+void sq_agent_answer(const struct sq_left *left, size_t n);
 /* The same in a process of its own, which has nothing else of ours open. What we have received and not answered, HELD
  * (M ids; 0: none), is let go at once. -errno: there is none. */
-int sq_agent_start(const int *listener, size_t n, const volatile uint64_t *held, size_t m);
+int sq_agent_start(const struct sq_left *left, size_t n, const volatile uint64_t *held, size_t m);
 
 /* In a forked child: become a process of its own, named NAME, with nothing open but FD (N, sorted here) and 0 to 2. */
 void sq_agent_become(const char *name, int *fd, size_t n);

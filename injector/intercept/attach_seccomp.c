@@ -9,6 +9,7 @@
 #include "intercept/inject.h"
 #include "intercept/supervise.h"
 #include "squall/cleanup.h"
+#include "squall/door.h"
 #include "squall/proc.h"
 #include "target.h"
 
@@ -78,13 +79,30 @@ int sq_attach_check(struct sq_intercept *ic, pid_t pid, uint64_t start, struct s
     if (s && s->caller)
         return sq_err_cls(e, SQ_C_CONFLICT, -EBUSY, "process %d is intercepted already, as %s of run %s", (int)pid,
                           s->caller->instance, s->caller->run);
-    return s ? 0 : sq_inject_check(pid, start, e);
+    return s || sq_door_exists(pid, start) ? 0 : sq_inject_check(pid, start, e);
 }
 
 /* One key a listener: the caller's number, and which of its processes. */
 static uint64_t key_of(const struct sq_caller *c, size_t i)
 {
     return (uint64_t)c->id | ((uint64_t)(i + 1) << 32);
+}
+
+/* From those who answer for it since its injector has ended, one after the other. */
+static int take_back(struct sq_caller *c, pid_t pid, uint64_t start, size_t i, struct sq_err *e)
+{
+    int fd = -1, more = -1, rc = sq_door_knock(pid, start, &fd);
+
+    if (rc == -EBUSY)
+        return sq_err_cls(e, SQ_C_CONFLICT, rc, "process %d is intercepted by another injector, which lives", (int)pid);
+    if (rc < 0)
+        return sq_err_sys(e, rc, "the seccomp listener of process %d can't be taken back", (int)pid);
+    rc = sq_supervise(c->ic, c, key_of(c, i), pid, start, fd, e);
+    while (rc == 0 && sq_door_knock(pid, start, &more) == 0)
+        (void)close(more);
+    if (rc == 0)
+        sq_supervise_door(c->ic, pid, start);
+    return rc;
 }
 
 static int take(struct sq_caller *c, pid_t pid, uint64_t start, size_t i, struct sq_attached *out, struct sq_err *e)
@@ -101,6 +119,8 @@ static int take(struct sq_caller *c, pid_t pid, uint64_t start, size_t i, struct
         s->caller = c;
         return 0;
     }
+    if (sq_door_exists(pid, start))
+        return take_back(c, pid, start, i, e);
     rc = sq_filter_build(&filter, &len, e);
     rc = rc ? rc : sq_inject(pid, start, filter, len, &in, e);
     if (rc < 0)

@@ -19,6 +19,7 @@
 #include "intercept/ptrace.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
+#include "squall/door.h"
 #include "squall/proc.h"
 
 #ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
@@ -169,10 +170,10 @@ static int send_report(int sock, const struct report *r, int fd)
 }
 
 /* Nobody else has it. */
-static void alone(int listener)
+static void alone(int listener, pid_t pid, uint64_t start)
 {
     (void)prctl(PR_SET_NAME, "squall-agent");
-    sq_agent_answer(&listener, 1);
+    sq_agent_answer(&(struct sq_left){listener, sq_door_open(pid, start)}, 1);
 }
 
 static void helper(int sock, pid_t pid, uint64_t start, void *filter, size_t len)
@@ -185,7 +186,7 @@ static void helper(int sock, pid_t pid, uint64_t start, void *filter, size_t len
         r.err.code = listener;
     int rc = send_report(sock, &r, listener);
     if (listener >= 0 && (rc < 0 || recv(sock, &done, 1, 0) != 1))
-        alone(listener);
+        alone(listener, pid, start);
     _exit(0);
 }
 

@@ -33,8 +33,9 @@ struct sq_intercept_opts {
     /* Called with the proxy's pid and start time when it was started, and with pid 0 when it died (the engine tells the
      * keeper, and reports it in the evidence; calls go direct from then on). */
     void (*proxy_changed)(void *arg, pid_t pid, uint64_t start);
-    /* A dup of every seccomp listener is handed over here for the keeper; the callee owns fd. -1: forget KEY. */
-    void (*listener)(void *arg, uint64_t key, int fd);
+    /* A dup of every seccomp listener is handed over here for the keeper; the callee owns fd, not DOOR (squall/door.h;
+     * -1: none). fd -1: forget KEY. Again: another one in the place of the first. */
+    void (*listener)(void *arg, uint64_t key, int fd, int door);
     /* After `listener`: where to note the id of each notification right after it was received, so that the keeper can
      * let go what a killed squalld had in hand. NULL, or returns NULL: nowhere. */
     volatile uint64_t *(*seen)(void *arg, uint64_t key);

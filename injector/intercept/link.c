@@ -310,6 +310,7 @@ int sq_link_start(struct sq_intercept *ic, struct sq_err *e)
     (void)sq_proc_read(l->pid, &p, NULL);
     if (ic->o.proxy_changed)
         ic->o.proxy_changed(ic->o.arg, l->pid, p.start);
+    sq_supervise_tell_proxy(ic);
     return 0;
 }
 

@@ -260,6 +260,9 @@ int sq_filter_build(void **bytes, size_t *len, struct sq_err *e);
 /* PID, START: the process that loaded the filter. Owns LISTENER. */
 int sq_supervise(struct sq_intercept *ic, struct sq_caller *c, uint64_t key, pid_t pid, uint64_t start, int listener,
                  struct sq_err *e);
+/* After others have given theirs away: let it be known that we have it. */
+void sq_supervise_door(struct sq_intercept *ic, pid_t pid, uint64_t start);
+void sq_supervise_tell_proxy(struct sq_intercept *ic); /* a new one: all listeners */
 void sq_supervise_end_all(struct sq_intercept *ic);
 
 /* wait.c */

@@ -12,6 +12,7 @@
 #include "intercept/agent.h"
 #include "page.h"
 #include "squall/cleanup.h"
+#include "squall/door.h"
 #include "squall/guard.h"
 #include "squall/json.h"
 #include "squall/rng.h"
@@ -27,19 +28,29 @@ uint32_t sq_decide_rnd(void)
     return (uint32_t)(sq_rng_entropy() >> 32);
 }
 
+static void end(struct sq_supervisor *s)
+{
+    sq_ic_unpoll(s->ic, &s->poll);
+    sq_ic_unpoll(s->ic, &s->at_door);
+    (void)close(s->fd);
+    if (s->door >= 0)
+        (void)close(s->door);
+    free(s);
+}
+
 static void forget(struct sq_supervisor *s)
 {
+    cleanup_json json_t *msg = json_pack("{s:s,s:I}", "op", "listener", "key", (json_int_t)s->key);
     struct sq_supervisor **p = &s->ic->sups;
 
     while (*p && *p != s)
         p = &(*p)->next;
     if (*p)
         *p = s->next;
-    sq_ic_unpoll(s->ic, &s->poll);
     if (s->ic->o.listener)
-        s->ic->o.listener(s->ic->o.arg, s->key, -1);
-    (void)close(s->fd);
-    free(s);
+        s->ic->o.listener(s->ic->o.arg, s->key, -1, -1);
+    (void)sq_link_send(s->ic, msg, NULL, 0, NULL);
+    end(s);
 }
 
 static void reply(struct sq_supervisor *s, uint64_t id, const struct sq_reply *r)
@@ -103,20 +114,57 @@ static void on_notify(uv_poll_t *p, int status, int events)
     }
 }
 
+static void tell_proxy(struct sq_supervisor *s)
+{
+    cleanup_json json_t *msg =
+        json_pack("{s:s,s:I,s:I}", "op", "listener", "key", (json_int_t)s->key, "seen", sq_link_offset(s->ic, s->seen));
+
+    (void)sq_link_send(s->ic, msg, (int[]){s->fd, s->door}, s->door < 0 ? 1 : 2, NULL);
+}
+
 static void hand_over(struct sq_supervisor *s)
 {
-    cleanup_json json_t *msg = NULL;
     int copy = fcntl(s->fd, F_DUPFD_CLOEXEC, 3);
 
     if (s->ic->o.listener && copy >= 0)
-        s->ic->o.listener(s->ic->o.arg, s->key, copy);
+        s->ic->o.listener(s->ic->o.arg, s->key, copy, s->door);
     else if (copy >= 0)
         (void)close(copy);
     if (s->ic->o.seen)
         s->seen = s->ic->o.seen(s->ic->o.arg, s->key);
-    msg =
-        json_pack("{s:s,s:I,s:I}", "op", "listener", "key", (json_int_t)s->key, "seen", sq_link_offset(s->ic, s->seen));
-    (void)sq_link_send(s->ic, msg, &s->fd, 1, NULL);
+    tell_proxy(s);
+}
+
+void sq_supervise_tell_proxy(struct sq_intercept *ic)
+{
+    for (struct sq_supervisor *s = ic->sups; s; s = s->next)
+        tell_proxy(s);
+}
+
+/* Another injector asks. What no run of ours needs is given away, with what keeper and proxy have of it. */
+static void on_door(uv_poll_t *p, int status, int events)
+{
+    struct sq_supervisor *s = p->data;
+
+    (void)status;
+    (void)events;
+    if (sq_door_give(s->door, s->caller ? -1 : s->fd))
+        forget(s);
+}
+
+static void open_door(struct sq_supervisor *s)
+{
+    s->door = s->start ? sq_door_open(s->pid, s->start) : -1;
+    s->at_door = s->door >= 0 ? sq_ic_poll(s->ic, s->door, UV_READABLE, on_door, s) : NULL;
+}
+
+void sq_supervise_door(struct sq_intercept *ic, pid_t pid, uint64_t start)
+{
+    for (struct sq_supervisor *s = ic->sups; s; s = s->next)
+        if (s->pid == pid && s->start == start && s->door < 0) {
+            open_door(s);
+            hand_over(s);
+        }
 }
 
 int sq_supervise(struct sq_intercept *ic, struct sq_caller *c, uint64_t key, pid_t pid, uint64_t start, int listener,
@@ -134,6 +182,7 @@ int sq_supervise(struct sq_intercept *ic, struct sq_caller *c, uint64_t key, pid
     s->pid = pid;
     s->start = start;
     s->fd = listener;
+    s->door = -1;
     /* Without it, supervisor and process wake each other on different processors: 40 us a call instead of 5. */
     (void)ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SYNC_WAKE_UP);
     s->poll = sq_ic_poll(ic, listener, UV_READABLE, on_notify, s);
@@ -144,6 +193,7 @@ int sq_supervise(struct sq_intercept *ic, struct sq_caller *c, uint64_t key, pid
     }
     s->next = ic->sups;
     ic->sups = s;
+    open_door(s);
     hand_over(s);
     return 0;
 }
@@ -151,23 +201,22 @@ int sq_supervise(struct sq_intercept *ic, struct sq_caller *c, uint64_t key, pid
 /* The proxy is dead, and the keeper may be: then nobody would answer. */
 static void leave_to_agent(struct sq_intercept *ic)
 {
-    int fds[SQ_CALLERS];
+    struct sq_left left[SQ_CALLERS];
     size_t n = 0;
 
     for (const struct sq_supervisor *s = ic->sups; s && n < SQ_CALLERS; s = s->next)
-        fds[n++] = s->fd;
+        left[n++] = (struct sq_left){s->fd, s->door};
     if (n > 0 && !sq_link_alive(ic))
-        (void)sq_agent_start(fds, n, ic->o.held, ic->o.held ? SQ_MAX_HELD : 0);
+        (void)sq_agent_start(left, n, ic->o.held, ic->o.held ? SQ_MAX_HELD : 0);
 }
 
+/* Keeper and proxy, or an agent, hold theirs, and answer while anybody is left. */
 void sq_supervise_end_all(struct sq_intercept *ic)
 {
     leave_to_agent(ic);
     for (struct sq_supervisor *s = ic->sups, *next; s; s = next) {
         next = s->next;
-        sq_ic_unpoll(ic, &s->poll);
-        (void)close(s->fd); /* keeper and proxy, or an agent, hold theirs, and answer while anybody is left */
-        free(s);
+        end(s);
     }
     ic->sups = NULL;
 }

@@ -19,6 +19,8 @@ struct sq_supervisor {
     uint64_t start;
     int fd;
     uv_poll_t *poll;
+    int door; /* squall/door.h; -1: none */
+    uv_poll_t *at_door;
     volatile uint64_t *seen;
 };
 

@@ -191,8 +191,9 @@ static void on_listener(struct px *px, struct packet *p)
     uint64_t key = (uint64_t)sq_json_int_or(p->o, "key", 0);
     if (p->nfds == 0)
         px_notify_drop(px, key);
-    else if (px_notify_add(px, key, p->fds[0], word(px, sq_json_int_or(p->o, "seen", -1), 1)) == 0)
-        p->fds[0] = -1;
+    else if (px_notify_add(px, key, (int[]){p->fds[0], p->nfds > 1 ? p->fds[1] : -1},
+                           word(px, sq_json_int_or(p->o, "seen", -1), 1)) == 0)
+        p->fds[0] = p->fds[p->nfds > 1] = -1;
 }
 
 static void on_upstream(struct px *px, struct packet *p)
@@ -219,7 +220,7 @@ static const struct {
     {"hello", on_hello},       {"raw", on_raw},           {"edge", on_edge},     {"caller", on_caller},
     {"unix", on_unix},         {"uncaller", on_uncaller}, {"unedge", on_unedge}, {"rules", on_rules},
     {"listener", on_listener}, {"upstream", on_upstream}, {"quit", on_quit},     {"ask", on_ask},
-    {"dgrams", on_dgrams},     {"dgram", on_dgram},       {"plain", on_plain},       {"unplain", on_unplain},
+    {"dgrams", on_dgrams},     {"dgram", on_dgram},       {"plain", on_plain},   {"unplain", on_unplain},
 };
 
 void px_control(struct px *px, const char *text, size_t len, int *fds, size_t nfds)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "proxy/px.h"
+#include "squall/door.h"
 #include "squall/guard.h"
 
 #define RECEIVE_MAX (20 * 1000000L) /* ns */
@@ -21,23 +22,31 @@ struct notify {
     uint64_t key;
     int fd;
     const volatile uint64_t *seen;
-    bool polled;
-    uv_poll_t poll;
+    int door; /* squall/door.h; -1: none */
+    int open; /* uv handles */
+    uv_poll_t poll, at_door;
 };
 
 static void on_closed(uv_handle_t *h)
 {
-    free(h->data);
+    struct notify *l = h->data;
+    if (--l->open == 0)
+        free(l);
 }
 
 static void drop(struct notify *l)
 {
     TAILQ_REMOVE(&l->px->listeners, l, link);
     (void)close(l->fd);
-    if (l->polled)
-        uv_close((uv_handle_t *)&l->poll, on_closed);
-    else
+    if (l->door >= 0)
+        (void)close(l->door);
+    if (l->open == 0) {
         free(l);
+        return;
+    }
+    if (l->open > 1)
+        uv_close((uv_handle_t *)&l->at_door, on_closed);
+    uv_close((uv_handle_t *)&l->poll, on_closed);
 }
 
 /* The keeper answers too. When it was faster, receiving would block until the next notification, so a signal ends it.
@@ -74,12 +83,26 @@ static void on_notification(uv_poll_t *h, int status, int events)
     }
 }
 
-int px_notify_add(struct px *px, uint64_t key, int fd, const volatile uint64_t *seen)
+/* Another injector takes it over. */
+static void on_door(uv_poll_t *h, int status, int events)
+{
+    struct notify *l = h->data;
+    struct px *px = l->px;
+    (void)status;
+    (void)events;
+    if (!sq_door_give(l->door, l->fd))
+        return;
+    drop(l);
+    px_maybe_leave(px);
+}
+
+int px_notify_add(struct px *px, uint64_t key, const int fd[2], const volatile uint64_t *seen)
 {
     struct notify *l = calloc(1, sizeof(*l));
     if (!l)
         return -ENOMEM;
-    *l = (struct notify){.px = px, .key = key, .fd = fd, .seen = seen};
+    px_notify_drop(px, key);
+    *l = (struct notify){.px = px, .key = key, .fd = fd[0], .door = fd[1], .seen = seen};
     TAILQ_INSERT_TAIL(&px->listeners, l, link);
     if (px->answering)
         px_notify_start(px);
@@ -112,16 +135,20 @@ void px_notify_start(struct px *px)
     }
     for (l = TAILQ_FIRST(&px->listeners); l; l = next) {
         next = TAILQ_NEXT(l, link);
-        if (l->polled)
+        if (l->open)
             continue;
         if (uv_poll_init(&px->loop, &l->poll, l->fd) != 0) {
             drop(l);
             continue;
         }
-        l->polled = true;
+        l->open = 1;
+        l->poll.data = l->at_door.data = l;
         sq_notif_release(l->fd, l->seen ? *l->seen : 0, px->held, px->held ? SQ_MAX_HELD : 0);
-        l->poll.data = l;
         (void)uv_poll_start(&l->poll, UV_READABLE, on_notification);
+        if (l->door >= 0 && uv_poll_init(&px->loop, &l->at_door, l->door) == 0) {
+            l->open = 2;
+            (void)uv_poll_start(&l->at_door, UV_READABLE, on_door);
+        }
     }
 }
 

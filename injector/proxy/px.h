@@ -311,8 +311,9 @@ void px_dnstcp_rules(struct edge *e, uint32_t gone, uint32_t fresh);
 void px_dnstcp_close(struct px *px);
 
 /* notify.c: seccomp listeners */
-/* Owns fd. SEEN: the id of what squalld received last; may be NULL. */
-int px_notify_add(struct px *px, uint64_t key, int fd, const volatile uint64_t *seen);
+/* Owns FD, the listener and its door (-1: none), in the place of what had KEY. SEEN: the id of what squalld received
+ * last; may be NULL. */
+int px_notify_add(struct px *px, uint64_t key, const int fd[2], const volatile uint64_t *seen);
 void px_notify_drop(struct px *px, uint64_t key);
 void px_notify_start(struct px *px);
 bool px_notify_any(const struct px *px);

@@ -31,7 +31,7 @@
  *   {"op":"plain","id":N,"host":S,"port":N}        fds: [listener]: a proxy with one upstream, none of whose calls are
  *                                                  reported; "rules" and "ask" take its id. Answered by "ack"
  *   {"op":"unplain","id":N}                        ends it and all its connections. Answered by "ack"
- *   {"op":"listener","key":N,"seen":N}             fds: [seccomp listener]: answered with CONTINUE once squalld is dead;
+ *   {"op":"listener","key":N,"seen":N}             fds: [seccomp listener] or [.., its door (squall/door.h)]: answered with CONTINUE once squalld is dead;
  * "seen", and "held" of "hello": where in the page of the heartbeat squalld notes what it received (page.h)
  *   {"op":"upstream","req":N,"error":N}            fds: [connected socket] unless error (a positive errno)
  *   {"op":"quit"}                                  drain and leave

@@ -111,6 +111,54 @@ def takes(run_dir):
         inj.wait()
 
 
+def taken_back(run_dir):
+    """Whoever of squalld, keeper and proxy was killed, the next squalld finds those who are left and takes it from them."""
+    with Dependency() as dep:
+        prog = Program(run_dir)
+        for n, victims in enumerate([["squalld"], ["squalld", "keeper"], ["squalld", "proxy"], ["keeper", "proxy"], ["quit"]]):
+            inj = Injector(run_dir, f"{NAME}-{n}")
+            rig = Attached(run_dir, prog, [f"127.0.0.1:{dep.port}"], inj)
+            pids = {"squalld": inj.pid, "keeper": inj.keeper, "proxy": rig.proxy_pid()}
+            assert rig.do(f"result = attempt({dep.port})['err']") == 0
+            f = rig.fault("call/error", {"errno": "EHOSTUNREACH"})
+            assert rig.do(f"result = attempt({dep.port})['err']") == 113
+            # One that lives needs it itself, but not when its run has ended.
+            if n == 0:
+                other = Injector(run_dir, NAME + "-x")
+                Rig.all.append(other)
+                status, got = other.call("POST", f"runs/{other.run()}/services",
+                                         {"name": "app", "select": {"pid": prog.pid}, "attach": "seccomp"})
+                assert status == 409 and "another injector" in got["error"]["message"], (status, got)
+                rig.inj.delete(f"runs/{rig.id}")
+                second = Attached(run_dir, prog, [f"127.0.0.1:{dep.port}"], other)
+                works(second, dep.port, child=False)
+                other.delete(f"runs/{second.id}")
+                rig = Attached(run_dir, prog, [f"127.0.0.1:{dep.port}"], inj)
+                works(rig, dep.port, child=False)
+            if victims == ["quit"]:
+                inj.delete(f"runs/{rig.id}")
+                inj.post("quit")
+            else:
+                for who in victims:
+                    os.kill(pids[who], signal.SIGKILL)
+            until("squalld is gone", lambda: not alive(inj.pid), 15)
+            # What a dead proxy had in hand may be reset; ENOSYS is never seen.
+            def calls():
+                err = prog.do(f"result = attempt({dep.port})['err']")
+                assert err in (0, 104, 111, 113), err
+                return err == 0
+            until("its calls go", calls)
+            passes_on(prog, dep.port)
+            if inj.keeper in pids.values() and "keeper" not in victims:
+                os.kill(inj.keeper, signal.SIGTERM)  # it need not wait for the lease
+        last = Attached(run_dir, prog, [f"127.0.0.1:{dep.port}"], Injector(run_dir, NAME + "-last"))
+        works(last, dep.port, child=False)
+        for pid in pids.values():
+            until("those of the last injector are gone", lambda: not alive(pid))
+        prog.end()
+        last.inj.end()
+
+
 def unix_socket(run_dir):
     """What BPF can't do for a program that runs already."""
     path = os.path.join(run_dir, "dep.sock")
@@ -151,4 +199,4 @@ def refused(run_dir):
 if os.geteuid() != 0 or os.uname().machine != "x86_64":
     print("skipped: it needs root, on x86_64")
     sys.exit(0)
-main([takes, unix_socket, refused])
+main([takes, taken_back, unix_socket, refused])

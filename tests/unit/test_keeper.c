@@ -307,8 +307,8 @@ static void answer_all(struct stage *s, int listener)
     (void)close(listener);
     (void)sq_listeners_receive(l, s->pair[0]);
     while (sq_listeners_count(l) > 0) { /* until the application's end */
-        struct pollfd pfd[1];
-        unsigned n = sq_listeners_poll(l, pfd, 1, true);
+        struct pollfd pfd[2];
+        unsigned n = sq_listeners_poll(l, pfd, 2, true);
         if (poll(pfd, n, 5) > 0)
             sq_listeners_serve(l, pfd, n, true);
         SQ_PUT(s->page->keeper_beat, sq_mono_ns());
