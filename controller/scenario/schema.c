@@ -95,13 +95,15 @@ static const struct sq_section service = {"service", "A service to start, or one
 
 static const struct sq_field edge_fields[] = {
     VALUE("from", SQ_P_STRING, SQ_REQUIRED, NULL, "the caller: a service that the scenario starts or selects"),
-    OTHER("to", SQ_F_TEXTS, SQ_REQUIRED, SQ_DESTS,
-          "the dependency: service:NAME, 127.0.0.1:5432, 10.0.0.0/8:5432-5440, [::1]:80, db.staging:5432, unix:/path, or "
-          "resolvers (with protocol: dns): port 53 of any address"),
+    OTHER(
+        "to", SQ_F_TEXTS, SQ_REQUIRED, SQ_DESTS,
+        "the dependency: service:NAME, 127.0.0.1:5432, 10.0.0.0/8:5432-5440, [::1]:80, db.staging:5432, unix:/path, or "
+        "resolvers (with protocol: dns): port 53 of any address"),
     OTHER("except", SQ_F_TEXTS, 0, SQ_DESTS,
           "destinations that are never taken, also when `to` means them; as `to`, but no Unix sockets"),
-    CHOICE("protocol", 0, "auto", "auto|http|tcp|udp|dns",
-           "how calls are counted; auto looks at the first bytes; udp: each datagram; dns: each query, over UDP and TCP"),
+    CHOICE(
+        "protocol", 0, "auto", "auto|http|tcp|udp|dns",
+        "how calls are counted; auto looks at the first bytes; udp: each datagram; dns: each query, over UDP and TCP"),
     CHOICE("existing", 0, NULL, "leave|reset|wait",
            "of a selected caller: connections that were open before are left alone (default), reset, or waited for (10 "
            "s)"),

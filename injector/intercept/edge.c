@@ -7,8 +7,8 @@
 #include "intercept/existing.h"
 #include "intercept/priv.h"
 #include "intercept/running.h"
-#include "squall/callkind.h"
 #include "net/netns.h"
+#include "squall/callkind.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 
