@@ -247,6 +247,7 @@ int sq_intercept_new(const struct sq_intercept_opts *o, struct sq_intercept **ou
     if (!ic)
         return sq_err(e, -ENOMEM, "out of memory");
     ic->o = *o;
+    ic->parent = getppid();
     ic->link.fd = ic->link.pidfd = ic->flows_fd = ic->tallies_fd = ic->diag = -1;
     TAILQ_INIT(&ic->holed);
     for (size_t i = 0; i < SQ_MAPS; i++)

@@ -159,6 +159,7 @@ struct sq_intercept {
     uint32_t next_edge, next_caller, next_rule, next_slot;
     uint32_t hosts_turn; /* slot of the edge whose names are looked up next */
     struct sq_supervisor *sups;
+    pid_t parent; /* the keeper */
     struct sq_running *running;
     struct sq_settling *settling; /* existing.c: edges that wait for connections to end */
     uv_timer_t *tick, *flush, *look;

@@ -198,7 +198,7 @@ int sq_supervise(struct sq_intercept *ic, struct sq_caller *c, uint64_t key, pid
     return 0;
 }
 
-/* The proxy is dead, and the keeper may be: then nobody would answer. */
+/* Without the proxy, or without the keeper, our parent: the other one should not be the only one to answer. */
 static void leave_to_agent(struct sq_intercept *ic)
 {
     struct sq_left left[SQ_CALLERS];
@@ -206,7 +206,7 @@ static void leave_to_agent(struct sq_intercept *ic)
 
     for (const struct sq_supervisor *s = ic->sups; s && n < SQ_CALLERS; s = s->next)
         left[n++] = (struct sq_left){s->fd, s->door};
-    if (n > 0 && !sq_link_alive(ic))
+    if (n > 0 && (!sq_link_alive(ic) || getppid() != ic->parent))
         (void)sq_agent_start(left, n, ic->o.held, ic->o.held ? SQ_MAX_HELD : 0);
 }
 

@@ -42,8 +42,9 @@ def orphan(run_dir, dep):
     rig = Rig(run_dir, [f"127.0.0.1:{dep.port}"], mode="seccomp", injector=Without(run_dir, NO_BPF))
     assert rig.do(HELPERS) == 1
     proxy = rig.proxy_pid()
-    for pid in (rig.inj.keeper, rig.inj.pid, proxy):
-        os.kill(pid, signal.SIGKILL)
+    for sig in (signal.SIGSTOP, signal.SIGKILL):  # at once: none of them sees another one die
+        for pid in (rig.inj.keeper, rig.inj.pid, proxy):
+            os.kill(pid, sig)
     rig.inj.wait()
     until("nobody answers", lambda: rig.do(f"result = attempt({dep.port})['err']") == ENOSYS)
     return rig

@@ -152,7 +152,8 @@ def one(name, run_dir, prefix=()):
 
 
 def runtimes(run_dir):
-    todo = ["python", "c"] + [n for n in ("node", "java", "go") if shutil.which(n)]
+    more = ("node", "java", "go") if os.environ.get("INJECT_ALL") else ("node",)
+    todo = ["python", "c"] + [n for n in more if shutil.which(n)]
     with open(os.path.join(run_dir, "App.java"), "w") as f:
         f.write(JAVA)
     with open(os.path.join(run_dir, "app.go"), "w") as f:
