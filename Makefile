@@ -36,7 +36,7 @@ HARDEN := -fPIE -fstack-protector-strong $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2)
 SAN := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 CFLAGS = -std=gnu11 -D_GNU_SOURCE $(OPT) $(WARN) $(HARDEN) $(SAN) -MMD -MP $(PKG_CFLAGS) $(LLHTTP_INC) $(EXTRA_CFLAGS)
 LDFLAGS = -pie -Wl,-z,relro,-z,now $(SAN)
-LIBS_D := -lmicrohttpd -luv -ljansson -lseccomp -lbpf -lnl-route-3 -lnl-3 -lcap-ng -lpcre2-8 -lnftables -lz -lpthread -lm $(if $(LLHTTP_SYSTEM),-lllhttp)
+LIBS_D := -lmicrohttpd -luv -ljansson -lseccomp -lbpf -lnl-route-3 -lnl-3 -lcap-ng -lpcre2-8 -lnftables -lnghttp2 -lz -lpthread -lm $(if $(LLHTTP_SYSTEM),-lllhttp)
 LIBS_C := -lcurl -lssl -lcrypto -lnghttp2 -lz -lyaml -luv -ljansson -lpcre2-8 -lpthread -lm $(if $(LLHTTP_SYSTEM),-lllhttp)
 
 # Rooms. Each sees only the headers of the rooms it may use.

@@ -65,8 +65,7 @@ bool px_begin(struct conn *c, struct sq_call *call, int64_t now)
     return hits && sq_rules_of(&c->edge->rules, hits, SQ_R_ERROR);
 }
 
-/* Rules on HTTP that are on, and cannot read this connection. */
-static void not_judged(const struct conn *c, uint32_t slots)
+void px_not_judged(const struct conn *c, uint32_t slots)
 {
     struct sq_rules *r = &c->edge->rules;
     for (unsigned i = 0; slots && i < SQ_RULE_SLOTS; i++) {
@@ -89,7 +88,7 @@ void px_go_opaque(struct conn *c)
     if (sq_http_never(&c->http))
         c->carried = false;
     px_judge(c);
-    not_judged(c, c->edge->rules.http);
+    px_not_judged(c, c->edge->rules.http);
 }
 
 static void release_call(struct conn *c, struct sq_call *call, uint32_t gone, int64_t now)
@@ -104,6 +103,7 @@ static void release_call(struct conn *c, struct sq_call *call, uint32_t gone, in
 static void take_back(struct conn *c, uint32_t gone, int64_t now)
 {
     c->hits &= ~gone;
+    px_h2_release(c, gone);
     release_call(c, &c->whole, gone, now);
     for (unsigned i = 0; i < c->http.n; i++)
         release_call(c, sq_http_at(&c->http, i), gone, now);
@@ -141,7 +141,8 @@ static bool catch_conn(struct conn *c, uint32_t fresh, int64_t now)
         c->whole.fault = sq_rules_fault(r, sure);
         return true;
     }
-    not_judged(c, fresh & r->http);
+    if (!px_h2_reads(c))
+        px_not_judged(c, fresh & r->http);
     uint32_t hits = sq_rules_draw(r, fresh & sq_rules_calls(r), c->caller, NULL);
     c->hits |= hits;
     c->judged = true;

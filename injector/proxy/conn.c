@@ -179,6 +179,7 @@ static void report(struct conn *c, enum sq_call_outcome why, int status)
 {
     int64_t now = sq_mono_ns();
     bool any = c->carried;
+    px_h2_end(c, c->gone || c->whole.gave_up ? SQ_OUT_GAVE_UP : why, now);
     uint16_t fault = c->whole.fault;
     for (; c->http.n > 0; sq_http_pop(&c->http)) {
         struct sq_call *call = sq_http_at(&c->http, 0);
@@ -226,6 +227,7 @@ void px_conn_close(struct conn *c, enum sq_call_outcome why, int status, bool re
     close_end(&c->end[DEP], reset);
     sq_http_free(&c->http);
     px_web_free(c);
+    px_h2_free(c);
     TAILQ_REMOVE(&e->conns, c, link);
     px->open--;
     if (--c->closing == 0)

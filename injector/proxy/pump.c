@@ -3,9 +3,11 @@
  */
 #include <errno.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "proxy/h2.h"
 #include "proxy/px.h"
 #include "squall/clock.h"
 
@@ -56,6 +58,7 @@ static void caller_reset(struct conn *c)
             sq_http_at(&c->http, i)->gave_up = now;
     if (c->state == PX_CONNECTING || c->lane[UP].head || c->lane[DOWN].head)
         c->whole.gave_up = now;
+    px_h2_end(c, SQ_OUT_GAVE_UP, now);
     px_conn_close(c, SQ_OUT_ANSWERED, 0, true);
 }
 
@@ -83,9 +86,59 @@ bool px_put(struct conn *c, int lane, char *p, size_t len, int64_t due, uint32_t
     return true;
 }
 
+static void take_up(struct conn *c, char *p, size_t len, int64_t now);
+
+static void become_h2(struct conn *c)
+{
+    if (!px_h2_begin(c)) {
+        px_go_opaque(c);
+        return;
+    }
+    c->opaque = true;
+    px_judge(c);
+}
+
+/* A server of HTTP/2 may speak first: SETTINGS, not an acknowledgement, of the connection (RFC 9113, 3.4). */
+static bool like_settings(const char *p, size_t len)
+{
+    return len >= 9 && p[0] == 0 && p[1] == 0 && (unsigned char)p[2] % 6 == 0 && p[3] == 4 && p[4] == 0 &&
+           memcmp(p + 5, "\0\0\0\0", 4) == 0;
+}
+
+/* How it begins: as HTTP/2 does? Bytes are held until that is known. Returns how many of LEN are dealt with. */
+static size_t begin(struct conn *c, const char *p, size_t len, int64_t now)
+{
+    char preface[SQ_H2_PREFACE_LEN + 1] = SQ_H2_PREFACE;
+    size_t held = c->preface, some = len < SQ_H2_PREFACE_LEN - held ? len : SQ_H2_PREFACE_LEN - held;
+    bool like = memcmp(p, preface + held, some) == 0;
+    if (like && held + some < SQ_H2_PREFACE_LEN) {
+        c->preface = (uint8_t)(held + some);
+        return len;
+    }
+    c->preface = PX_BEGUN;
+    if (!like) {
+        if (c->h2)
+            px_h2_stop(c);
+        take_up(c, preface, held, now);
+        return 0;
+    }
+    if (!c->h2)
+        become_h2(c);
+    if (c->hits && sq_rules_of(&c->edge->rules, c->hits, SQ_R_ERROR))
+        px_conn_close(c, SQ_OUT_FAILED, 0, true);
+    else
+        (void)px_put(c, UP, preface, SQ_H2_PREFACE_LEN, 0, px_blackhole(c, c->hits), now);
+    return some;
+}
+
 /* Bytes from the caller. */
 static void take_up(struct conn *c, char *p, size_t len, int64_t now)
 {
+    if (c->preface != PX_BEGUN && (!c->opaque || c->h2) && len > 0) {
+        size_t some = begin(c, p, len, now);
+        p += some;
+        len -= some;
+    }
     struct sq_http *h = &c->http;
     while ((len > 0 || h->headed) && c->state == PX_OPEN) {
         if (px_web_closing(c))
@@ -93,6 +146,8 @@ static void take_up(struct conn *c, char *p, size_t len, int64_t now)
         if (c->opaque) {
             if (c->hits && sq_rules_of(&c->edge->rules, c->hits, SQ_R_ERROR))
                 px_conn_close(c, SQ_OUT_FAILED, 0, true);
+            else if (c->h2)
+                px_h2_feed(c, UP, p, len, now);
             else
                 (void)px_put(c, UP, p, len, 0, px_blackhole(c, c->hits), now);
             return;
@@ -162,9 +217,16 @@ static bool swallowed(const struct conn *c)
 static void take_down(struct conn *c, char *p, size_t len, int64_t now)
 {
     struct sq_http *h = &c->http;
+    if (c->preface != PX_BEGUN && !c->opaque && c->lane[DOWN].in == 0 && like_settings(p, len))
+        become_h2(c);
     while ((len > 0 || h->headed) && c->state == PX_OPEN) {
         if (px_web_closing(c))
             return;
+        if (c->h2) {
+            if (!nobody_home(c))
+                px_h2_feed(c, DOWN, p, len, now);
+            return;
+        }
         if (c->opaque) {
             int64_t when = px_due(c, NULL, now);
             if (!c->whole.answer)
@@ -216,11 +278,21 @@ static void take_end(struct conn *c, int from, enum sq_lane_end how)
     l->end = how;
     l->end_due = l->last_due;
     if (from == UP) {
+        if (c->preface > 0 && c->preface < SQ_H2_PREFACE_LEN && (!c->opaque || c->h2)) {
+            char preface[SQ_H2_PREFACE_LEN + 1] = SQ_H2_PREFACE;
+            size_t held = c->preface;
+            c->preface = PX_BEGUN;
+            if (c->h2)
+                px_h2_stop(c);
+            take_up(c, preface, held, now);
+        }
         if (px_web_has(c, UP))
             px_web_take(c, UP, c->px->buf, 0, SQ_HTTP_OPAQUE, now);
         l->end_bh = l->tail ? l->tail->bh : 0;
         return;
     }
+    if (px_h2_last(c) > l->end_due)
+        l->end_due = px_h2_last(c);
     struct sq_call *call = c->opaque ? NULL : sq_http_oldest(&c->http);
     if (call || c->opaque) {
         uint32_t hits = call ? call->hits : c->hits;
@@ -297,6 +369,7 @@ static void gone(struct conn *c, int64_t now)
 {
     bool holes = px_blackhole(c, c->hits) != 0;
     c->gone = true;
+    px_h2_end(c, SQ_OUT_GAVE_UP, now);
     for (unsigned i = 0; i < c->http.n; i++) {
         struct sq_call *call = sq_http_at(&c->http, i);
         call->gave_up = now;
@@ -324,7 +397,7 @@ static void maybe_gone(struct conn *c)
 {
     if (c->edge->plain && c->state == PX_CONNECTING)
         return; /* what it sent before it left is for the upstream */
-    bool waits = c->state == PX_CONNECTING || c->http.n > 0 || c->lane[UP].head || c->lane[DOWN].head;
+    bool waits = c->state == PX_CONNECTING || c->http.n > 0 || px_h2_waits(c) || c->lane[UP].head || c->lane[DOWN].head;
     if (c->state != PX_CLOSED && !c->gone && waits && caller_left(c))
         gone(c, sq_mono_ns());
 }
@@ -482,7 +555,7 @@ static void wait_for(struct conn *c, int64_t now)
         want = UV_PRIORITIZED; /* nothing but a reset */
     px_end_poll(&c->end[CALLER], want);
     want = 0;
-    if (open && !dep->eof && !sq_lane_full(&c->lane[DOWN], now))
+    if (open && !dep->eof && !sq_lane_full(&c->lane[DOWN], now) && !px_h2_full(c))
         want |= UV_READABLE;
     if (!open || c->lane[UP].blocked)
         want |= UV_WRITABLE;
@@ -494,6 +567,8 @@ static void wait_for(struct conn *c, int64_t now)
         int64_t fires = px_shape_next(c);
         due = fires < due ? fires : due;
     }
+    if (open && c->h2 && px_h2_next(c) < due)
+        due = px_h2_next(c);
     for (int i = 0; open && i < 2; i++) {
         int64_t next = c->ended[i] ? INT64_MAX : sq_lane_next(&c->lane[i]);
         due = next < due ? next : due;
@@ -515,6 +590,8 @@ void px_pump(struct conn *c)
         return;
     if (c->web)
         px_web_turn(c, now);
+    if (c->h2)
+        px_h2_pump(c, now);
     if (c->state == PX_CLOSED)
         return;
     flushed(c, now);

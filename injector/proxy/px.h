@@ -19,6 +19,7 @@
 #include "proxy/timer.h"
 #include "proxy/wire.h"
 
+#define PX_BEGUN 255
 #define PX_BUF (64 * 1024) /* one read */
 #define PX_QUEUE                                                                                                       \
     (16 * 1024 * 1024) /* messages that squalld has not taken yet; more calls are lost, and counted as such */
@@ -27,6 +28,7 @@
 #define PX_REST (50 * INT64_C(1000000)) /* a connection that is not HTTP is idle when nothing moved for this long */
 
 struct web;
+struct px_h2;
 struct edge;
 struct conn;
 struct hold;
@@ -132,6 +134,8 @@ struct conn {
     struct sq_call whole;  /* of a connection that never carries HTTP */
     struct web *web;       /* rules on HTTP were on when a request began; NULL: never */
     bool tls;              /* opaque, and it begins as TLS does */
+    struct px_h2 *h2;      /* opaque, but HTTP/2: its requests are seen; NULL: no */
+    uint8_t preface;       /* so many bytes of HTTP/2's preface are held; PX_BEGUN: it is known what it is */
     struct lookup *lookup; /* of the upstream of a plain proxy; NULL: none */
 };
 
@@ -277,7 +281,23 @@ bool px_web_lingers(const struct conn *c); /* and it must not be closed before t
 void px_web_opaque(struct conn *c);        /* no HTTP any more: what is held goes on as it came */
 void px_web_free(struct conn *c);
 
+/* h2conn.c: HTTP/2 without TLS */
+bool px_h2_begin(struct conn *c);                                            /* behind its preface; false: no memory */
+void px_h2_feed(struct conn *c, int lane, char *p, size_t len, int64_t now); /* may close it */
+void px_h2_stop(struct conn *c);                                             /* it is no HTTP/2 */
+void px_h2_pump(struct conn *c, int64_t now);                                /* what is due; may close it */
+bool px_h2_reads(const struct conn *c);                                      /* its requests are (still) seen */
+int64_t px_h2_next(const struct conn *c);
+int64_t px_h2_last(const struct conn *c);
+bool px_h2_full(const struct conn *c);
+bool px_h2_waits(const struct conn *c); /* for answers */
+void px_h2_end(struct conn *c, enum sq_call_outcome why, int64_t now);
+void px_h2_release(struct conn *c, uint32_t gone);
+void px_h2_free(struct conn *c);
+
 /* apply.c: rules on connections */
+/* Rules on HTTP that are on, and cannot read this connection. */
+void px_not_judged(const struct conn *c, uint32_t slots);
 void px_hit(struct conn *c, struct sq_call *call, uint32_t hits, int64_t now);
 int64_t px_latency(struct conn *c, struct sq_call *call);
 uint32_t px_blackhole(const struct conn *c, uint32_t hits);
