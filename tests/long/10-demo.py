@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The healthy demo passes every time (5 times here, DEMO_RUNS for more), and so does its second half, a bad network; a broken
+"""The healthy demo passes every time (5 times here, DEMO_RUNS for more), and so do its second half, a bad network, and 503s; a broken
 breaker is caught by its own check (tests/mutants has all the other ways to be broken)."""
 import os, sys
 
@@ -35,7 +35,8 @@ def healthy(scenario, runs, inside=()):
 
 healthy("demo", RUNS)
 healthy("demo-network", NETWORK_RUNS, NAMESPACE)
-for scenario, inside in (("demo", ()), ("demo-network", NAMESPACE)):
+healthy("http-errors", 1)
+for scenario, inside in (("demo", ()), ("demo-network", NAMESPACE), ("http-errors", ())):
     got, v = demo(scenario, "no-breaker", inside)
     if got.returncode != 1 or "circuit_breaker" not in failed_checks(v):
         die(f"{scenario} no-breaker: exit {got.returncode}, failed {v and failed_checks(v)}\n{got.stdout}{got.stderr}")
