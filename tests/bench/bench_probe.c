@@ -1,10 +1,11 @@
 /* The probe as a load generator on the command line, for probe.py, which compares it with others:
  *   bench_probe URL RATE CONNECTIONS SECONDS      RATE 0: a closed loop
- *   bench_probe floor PORT RATE CONNECTIONS SECONDS
+ *   bench_probe floor PORT RATE CONNECTIONS SECONDS TOGETHER
  * Prints one line of JSON: requests, what they cost (CPU seconds of the whole process, and from half a second after the
  * first request to half a second before the last, for which `counted` requests were done), percentiles in us.
  * The floor is the least that sends each request of an even schedule at its time and reads its answer: one sleep, one
- * send, one poll, one read; nothing is parsed, checked or recorded. */
+ * send, one poll, one read; nothing is parsed, checked or recorded. TOGETHER 1: that; 2 and more: so many at once, of
+ * which all but the last are late; 0: it only sleeps until each is due. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -165,7 +166,7 @@ static int floor_connect(struct floor *f, unsigned port, int connections)
     return 0;
 }
 
-static void floor_turn(struct floor *f)
+static void floor_turn(struct floor *f, unsigned together)
 {
     static const char request[] =
         "GET / HTTP/1.1\r\ntraceparent: 00-0123456789abcdef0123456789abcdef-0123456789abcdef-01\r\n"
@@ -174,8 +175,8 @@ static void floor_turn(struct floor *f)
     struct epoll_event ev[64];
     int n;
 
-    if (f->n_idle > 0 && send(f->idle[--f->n_idle], request, sizeof request - 1, MSG_NOSIGNAL) > 0)
-        f->sent++;
+    for (unsigned i = 0; i < together && f->n_idle > 0; i++)
+        f->sent += send(f->idle[--f->n_idle], request, sizeof request - 1, MSG_NOSIGNAL) > 0;
     n = epoll_wait(f->epfd, ev, 64, 0);
     for (int i = 0; i < n; i++)
         if (recv(ev[i].data.fd, answer, sizeof answer, MSG_DONTWAIT) > 0) {
@@ -184,7 +185,7 @@ static void floor_turn(struct floor *f)
         }
 }
 
-static int run_floor(unsigned port, double rate, int connections, double seconds)
+static int run_floor(unsigned port, double rate, int connections, double seconds, unsigned together)
 {
     struct floor f = {0};
     struct sched_param param = {.sched_priority = 1};
@@ -196,9 +197,12 @@ static int run_floor(unsigned port, double rate, int connections, double seconds
     (void)sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &param); /* as the probe does */
     from = cpu();
     begin = sq_mono_ns() + SQ_MS;
-    for (uint64_t i = 0; (double)i < rate * seconds; i++) {
+    for (uint64_t i = 0; (double)i < rate * seconds; i += together ? together : 1) {
         nap(begin + (int64_t)((double)i / rate * 1e9));
-        floor_turn(&f);
+        if (together)
+            floor_turn(&f, together);
+        else
+            f.sent++;
     }
     (void)printf("{\"requests\":%llu,\"done\":%llu,\"cpu_s\":%f}\n", (unsigned long long)f.sent,
                  (unsigned long long)f.done, cpu() - from);
@@ -207,8 +211,9 @@ static int run_floor(unsigned port, double rate, int connections, double seconds
 
 int main(int argc, char **argv)
 {
-    if (argc == 6 && strcmp(argv[1], "floor") == 0)
-        return run_floor((unsigned)atoi(argv[2]), strtod(argv[3], NULL), atoi(argv[4]), strtod(argv[5], NULL));
+    if (argc == 7 && strcmp(argv[1], "floor") == 0)
+        return run_floor((unsigned)atoi(argv[2]), strtod(argv[3], NULL), atoi(argv[4]), strtod(argv[5], NULL),
+                         (unsigned)atoi(argv[6]));
     if (argc == 1) {
         (void)printf("bench_probe is probe.sh's\n");
         return 0;

@@ -57,8 +57,8 @@ def h2load(url, seconds, *how):
     return {"per_s": n / seconds, "cpu": cpu / n * 1e5}
 
 
-def floor(port, seconds):
-    out, cpu = client([PROBE, "floor", str(port), "10000", "50", str(seconds)])
+def floor(port, seconds, together=1):
+    out, cpu = client([PROBE, "floor", str(port), "10000", "50", str(seconds), str(together)])
     o = json.loads(out)
     return {"per_s": o["requests"] / seconds, "cpu": o["cpu_s"] / o["requests"] * 1e5}
 
@@ -92,7 +92,10 @@ def throughput(url, port, rounds, seconds):
                           ("h2load --h1", lambda: h2load(url, seconds, "-c64")),
                           ("probe, 10,000/s", lambda: probe(url, 10000, 50, seconds)),
                           ("h2load --h1 --rps 200", lambda: h2load(url, seconds, "-c50", "--rps", "200")),
-                          ("floor, 10,000/s", lambda: floor(port, seconds))):
+                          ("floor, 10,000/s", lambda: floor(port, seconds)),
+                          ("floor, two at once, 50 us late", lambda: floor(port, seconds, 2)),
+                          ("floor, four at once, 150 us late", lambda: floor(port, seconds, 4)),
+                          ("floor, sleeping alone", lambda: floor(port, seconds, 0))):
             runs.setdefault(name, []).append(run())
     print("| median of %d | requests/s | CPU s per 100,000 (range) |\n| --- | ---: | ---: |" % rounds)
     for name in runs:
