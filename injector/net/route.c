@@ -41,7 +41,10 @@ static int one_route(int *ifindex, const struct in6_addr *addr, struct sq_err *e
     char text[INET6_ADDRSTRLEN] = "", a[IF_NAMESIZE] = "?", b[IF_NAMESIZE] = "?";
     int oif = route_to(addr);
 
-    (void)inet_ntop(AF_INET6, addr, text, sizeof text);
+    if (IN6_IS_ADDR_V4MAPPED(addr))
+        (void)inet_ntop(AF_INET, &addr->s6_addr[12], text, sizeof text);
+    else
+        (void)inet_ntop(AF_INET6, addr, text, sizeof text);
     if (!oif) {
         sq_err_cls(e, SQ_C_NOTFOUND, -ENETUNREACH, "interface: auto: there is no route to %s", text);
         return -ENETUNREACH;
