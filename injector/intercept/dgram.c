@@ -133,6 +133,18 @@ static int bind_lo(int *out, uint16_t *port, struct sq_err *e)
     return 0;
 }
 
+/* glibc asks those first, where they are: names that they know are never asked for on port 53. */
+static void warn_of_caches(const struct sq_edge *edge)
+{
+    static const char *const sockets[] = {"/var/run/nscd/socket", "/run/systemd/resolve/io.systemd.Resolve"};
+
+    for (size_t i = 0; i < SQ_COUNT(sockets) && edge->has_tcp; i++)
+        if (access(sockets[i], F_OK) == 0)
+            sq_ic_warn(edge->ic, edge->run,
+                       "edge %s: names that %s asks for through %s are no queries of its own, and not hit", edge->name,
+                       edge->from, sockets[i]);
+}
+
 int sq_dgram_open(struct sq_edge *edge, struct sq_err *e)
 {
     cleanup_json json_t *msg = json_pack("{s:s,s:I}", "op", "dgram", "edge", (json_int_t)edge->id);
@@ -141,6 +153,7 @@ int sq_dgram_open(struct sq_edge *edge, struct sq_err *e)
     int rc = bind_lo(&fd, &port, e);
 
     rc = rc ? rc : sq_link_send(edge->ic, msg, &fd, 1, e);
+    warn_of_caches(edge);
     if (rc == 0)
         __atomic_store_n(&edge->ic->cfg[edge->slot].dgram, port, __ATOMIC_RELEASE);
     return rc;

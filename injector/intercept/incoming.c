@@ -146,11 +146,15 @@ static void on_upstream(struct sq_intercept *ic, const json_t *msg)
 
 static void on_stats(struct sq_intercept *ic, const json_t *msg)
 {
-    int64_t lost = sq_json_int_or(msg, "lost", 0);
+    int64_t lost = sq_json_int_or(msg, "lost", 0), dropped = sq_json_int_or(msg, "dropped", 0);
 
     if (lost > 0 && (uint64_t)lost > ic->proxy_lost) {
         ic->proxy_lost = (uint64_t)lost;
         sq_ic_warn(ic, "", "the proxy could not report all calls: %lld are missing in the evidence", (long long)lost);
+    }
+    if (dropped > 0 && ic->proxy_dropped == 0) {
+        ic->proxy_dropped = (uint64_t)dropped;
+        sq_ic_warn(ic, "", "the proxy could not pass on all datagrams: some are lost that no fault was to lose");
     }
 }
 

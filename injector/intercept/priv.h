@@ -167,7 +167,7 @@ struct sq_intercept {
     TAILQ_HEAD(, sq_holed) holed;
     unsigned n_holed;
     unsigned handles; /* open uv handles */
-    uint64_t bad_calls, proxy_lost;
+    uint64_t bad_calls, proxy_lost, proxy_dropped;
     struct sq_waits *waits;
     void (*freed)(void *arg);
     void *freed_arg;
