@@ -8,6 +8,7 @@
 
 #include "intercept/priv.h"
 #include "intercept/running.h"
+#include "intercept/seqs.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 
@@ -82,8 +83,9 @@ static int list(struct sq_edge *edge, struct sq_sock **out, size_t *n, struct sq
 /* In each round those that are there then. */
 static int reset_all(struct sq_edge *edge, size_t *done, size_t *left, struct sq_err *e)
 {
+    struct sq_seqs *seqs = NULL;
+    int rc = sq_seqs_open(&seqs, e);
     const int64_t until = sq_mono_ns() + RESET_NS;
-    int rc = 0;
 
     *done = 0;
     *left = 1;
@@ -92,7 +94,7 @@ static int reset_all(struct sq_edge *edge, size_t *done, size_t *left, struct sq
 
         rc = list(edge, &s, left, e);
         for (size_t k = 0; k < *left && rc == 0 && sq_mono_ns() < until; k++) {
-            rc = sq_sock_reset(&s[k], e);
+            rc = sq_sock_reset(seqs, &s[k], e);
             *done += rc == 0;
             if (rc == -EAGAIN || rc == -ENOENT) {
                 sq_err_clear(e);
@@ -107,6 +109,7 @@ static int reset_all(struct sq_edge *edge, size_t *done, size_t *left, struct sq
 
         rc = list(edge, &s, left, e);
     }
+    sq_seqs_close(seqs);
     return rc;
 }
 

@@ -19,6 +19,7 @@
 
 struct sq_intercept;
 struct sq_edge;
+struct sq_seqs; /* seqs.h */
 
 /* How many connections these processes have to the destinations TO but EXCEPT (as an edge has them). */
 int sq_existing_count(struct sq_intercept *ic, const json_t *to, const json_t *except, const pid_t *pid, size_t n,
@@ -48,6 +49,6 @@ int sq_socks_of(const pid_t *pid, size_t n, sq_sock_wanted *wanted, void *arg, s
                 struct sq_err *e);
 /* A segment with RST, as from the other end, for exactly this connection; its process gets ECONNRESET. The other end is
  * told, too. -EAGAIN: it has not taken it; -ENOENT: the connection is gone already. */
-int sq_sock_reset(const struct sq_sock *s, struct sq_err *e);
+int sq_sock_reset(struct sq_seqs *seqs, const struct sq_sock *s, struct sq_err *e);
 
 #endif

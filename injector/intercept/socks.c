@@ -1,6 +1,6 @@
-/* Sockets of running processes: whose they are (sock_diag(7), /proc/PID/fd), and their end by a segment with RST. The
- * numbers that it needs are read from a duplicate of the very socket (pidfd_getfd(2)) in TCP_REPAIR mode
- * (net/ipv4/tcp.c), which is on for a few microseconds and sends nothing. */
+/* Sockets of running processes: whose they are (sock_diag(7), /proc/PID/fd), and their end by a segment with RST, whose
+ * number is read from the kernel's own (seqs.h). TCP_REPAIR would say it, too, but a read or write of the program at
+ * the same moment would get EPERM. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,21 +18,17 @@
 #include <unistd.h>
 
 #include "intercept/existing.h"
+#include "intercept/seqs.h"
 #include "net/netns.h"
 #include "squall/cleanup.h"
 #include "squall/proc.h"
 
 #include <dirent.h>
 
-#ifndef TCP_REPAIR_OFF_NO_WP
-#define TCP_REPAIR_OFF_NO_WP (-1)
-#endif
-#define RECV_QUEUE 1 /* TCP_RECV_QUEUE, TCP_SEND_QUEUE of linux/tcp.h */
-#define SEND_QUEUE 2
+#define TRIES 20
 #define STATE(s) (1u << (s))
 #define OPEN_STATES                                                                                                    \
     (STATE(TCP_ESTABLISHED) | STATE(TCP_SYN_SENT) | STATE(TCP_FIN_WAIT1) | STATE(TCP_FIN_WAIT2) | STATE(TCP_CLOSE_WAIT))
-#define SETTLE_US 20000 /* a segment of ours has been taken long before */
 
 struct list {
     struct sq_sock *s;
@@ -293,35 +289,6 @@ int sq_socks_of(const pid_t *pid, size_t n, sq_sock_wanted *wanted, void *arg, s
 
 /* ---- reset ---- */
 
-struct numbers {
-    uint32_t rcv_nxt, snd_nxt; /* host byte order */
-};
-
-static int int_opt(int fd, int opt, int value)
-{
-    return setsockopt(fd, IPPROTO_TCP, opt, &value, sizeof value) < 0 ? -errno : 0;
-}
-
-static int queue_seq(int fd, int queue, uint32_t *seq)
-{
-    socklen_t len = sizeof *seq;
-    int rc = int_opt(fd, TCP_REPAIR_QUEUE, queue);
-
-    return rc ? rc : getsockopt(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, seq, &len) < 0 ? -errno : 0;
-}
-
-static int read_numbers(int fd, struct numbers *out)
-{
-    int off, rc = int_opt(fd, TCP_REPAIR, 1);
-
-    if (rc < 0)
-        return rc;
-    rc = queue_seq(fd, RECV_QUEUE, &out->rcv_nxt);
-    rc = rc ? rc : queue_seq(fd, SEND_QUEUE, &out->snd_nxt);
-    off = int_opt(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
-    return rc ? rc : off;
-}
-
 static int state_of(int fd)
 {
     struct tcp_info ti = {0};
@@ -474,29 +441,32 @@ static int send_rst(const struct segment *g)
 
 struct job {
     const struct sq_sock *s;
+    struct sq_seqs *seqs;
     int fd;
+    uint64_t cookie;
 };
 
+/* What arrives meanwhile makes one miss; the kernel then only asks back (RFC 5961), and it is tried again. */
 static int reset_here(void *arg, struct sq_err *e)
 {
     const struct job *j = arg;
     const struct sq_sock *s = j->s;
-    struct numbers nr = {0};
+    struct sq_seq nr = {0};
     struct segment to_us = {.from = s->remote, .to = s->local, .sport = s->rport, .dport = s->lport};
     struct segment to_them = {.from = s->local, .to = s->remote, .sport = s->lport, .dport = s->rport};
-    int rc = read_numbers(j->fd, &nr);
+    int rc = 0;
 
-    if (rc < 0)
-        return sq_err_sys(e, rc, "cannot read the sequence numbers of a connection of process %d (TCP_REPAIR)",
-                          (int)s->pid);
-    to_us.seq = nr.rcv_nxt;
-    to_us.ack = nr.snd_nxt;
-    to_us.with_ack = s->state == TCP_SYN_SENT; /* there a reset counts when it acknowledges the SYN */
-    rc = send_rst(&to_us);
-    if (rc < 0)
-        return sq_err_sys(e, rc, "cannot send a reset to process %d", (int)s->pid);
-    for (int us = 0; us < SETTLE_US && state_of(j->fd) != TCP_CLOSE; us += 200)
-        (void)usleep(200);
+    for (int i = 0; i < TRIES && state_of(j->fd) != TCP_CLOSE; i++) {
+        rc = sq_seqs_read(j->seqs, j->cookie, &nr);
+        if (rc == -ENOENT)
+            continue; /* the walk has missed it */
+        to_us.seq = nr.rcv_nxt;
+        to_us.ack = nr.snd_nxt;
+        to_us.with_ack = state_of(j->fd) == TCP_SYN_SENT; /* there a reset counts when it acknowledges the SYN */
+        rc = rc ? rc : send_rst(&to_us);
+        if (rc < 0)
+            return sq_err_sys(e, rc, "cannot reset a connection of process %d", (int)s->pid);
+    }
     if (state_of(j->fd) != TCP_CLOSE)
         return -EAGAIN;
     to_them.seq = nr.snd_nxt;
@@ -505,11 +475,12 @@ static int reset_here(void *arg, struct sq_err *e)
     return 0;
 }
 
-int sq_sock_reset(const struct sq_sock *s, struct sq_err *e)
+int sq_sock_reset(struct sq_seqs *seqs, const struct sq_sock *s, struct sq_err *e)
 {
     cleanup_close int pidfd = sq_pidfd_open(s->pid);
     cleanup_close int fd = pidfd < 0 ? -1 : sq_pidfd_getfd(pidfd, s->fd);
-    struct job j = {.s = s, .fd = fd};
+    struct job j = {.s = s, .seqs = seqs, .fd = fd};
+    socklen_t len = sizeof j.cookie;
 
     if (pidfd == -ESRCH || fd == -EBADF || fd == -ESRCH)
         return -ENOENT;
@@ -517,5 +488,7 @@ int sq_sock_reset(const struct sq_sock *s, struct sq_err *e)
         return sq_err_sys(e, pidfd < 0 ? pidfd : fd, "cannot get at a connection of process %d", (int)s->pid);
     if (!is_it(fd, s) || state_of(fd) == TCP_CLOSE)
         return -ENOENT;
+    if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &j.cookie, &len) < 0)
+        return sq_err_sys(e, -errno, "cannot tell a connection of process %d from others", (int)s->pid);
     return in_netns(s->pid, reset_here, &j, e);
 }

@@ -10,7 +10,7 @@ from attach_lib import Attached, Program
 from injector_lib import until
 from intercept_lib import Dependency, main
 
-TIMES = int(os.environ.get("TIMES", "10"))
+TIMES = int(os.environ.get("TIMES", "6"))
 OPEN = r"""
 import threading
 def opened(family, host, port):
@@ -129,23 +129,23 @@ def accepted(run_dir):
 def wait(run_dir):
     with Dependency() as dep, Program(run_dir) as prog:
         held(prog, dep)
-        os.mkdir(os.path.join(run_dir, "a"))
+        rig = Attached(run_dir, {"pid": prog.pid}, ["127.0.0.1:1"], edge="app->none")
         timer = threading.Timer(2, lambda: prog.do("keep[0].close(); keep.clear()"))
         timer.start()
         t0 = time.monotonic()
-        rig = Attached(os.path.join(run_dir, "a"), {"pid": prog.pid}, [f"127.0.0.1:{dep.port}"], existing="wait")
+        status, body = slow(rig, {"name": "app->dep", "from": "app", "to": [f"127.0.0.1:{dep.port}"], "existing": "wait"})
         took = time.monotonic() - t0
-        assert rig.answer["existing"] == {"policy": "wait", "found": 1, "reset": 0, "left": 0}, rig.answer
-        assert 1.2 < took < 9, took
+        assert status == 201, body
+        assert body["existing"] == {"policy": "wait", "found": 1, "reset": 0, "left": 0}, body
+        assert 1.5 < took < 9, took
         # One that never ends is an error; the edge is not there then, and what is open is whole.
         held(prog, dep)
         t0 = time.monotonic()
         with Dependency() as dep2:
             held(prog, dep2)
-            rig.inj.timeout = 20
             status, body = slow(rig, {"name": "app->two", "from": "app", "to": [f"127.0.0.1:{dep2.port}"], "existing": "wait"})
             assert status == 409 and "1 connections from before are still open" in body["error"]["message"], body
-            assert 9 < time.monotonic() - t0 < 14, time.monotonic() - t0
+            assert 9 < time.monotonic() - t0, time.monotonic() - t0
             assert ask(prog, 1) == "real"
             calls = len(rig.calls())
             assert prog.do(f"result = attempt({dep2.port})")["body"] == "real"
@@ -166,7 +166,7 @@ def slow(rig, body):
     """As Injector.call, of what takes its time."""
     import json
     from injector_lib import Unix
-    c = Unix(rig.inj.socket, timeout=20)
+    c = Unix(rig.inj.socket, timeout=30)
     try:
         c.request("POST", f"/v1/runs/{rig.id}/edges", json.dumps(body))
         r = c.getresponse()
