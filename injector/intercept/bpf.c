@@ -101,7 +101,7 @@ static int make_maps(struct sq_bpf *b)
     const uint32_t mm = BPF_F_MMAPABLE;
 
     b->fd[SQ_M_EDGES] = make_map(BPF_MAP_TYPE_ARRAY, "sq_edges", 4, sizeof(struct sq_edge_cfg), SQ_EDGES, mm);
-    b->fd[SQ_M_FLOWS] = make_map(BPF_MAP_TYPE_ARRAY, "sq_flows", 4, sizeof(struct sq_flow), SQ_FLOWS, mm);
+    b->fd[SQ_M_FLOWS] = make_map(BPF_MAP_TYPE_ARRAY, "sq_flows", 4, sizeof(struct sq_flow), 2 * SQ_FLOWS, mm);
     b->fd[SQ_M_NEXT_FLOW] = make_map(BPF_MAP_TYPE_ARRAY, "sq_next_flow", 4, 4, 1, 0);
     b->fd[SQ_M_COUNTS] = make_map(BPF_MAP_TYPE_ARRAY, "sq_counts", 4, sizeof(struct sq_edge_counts), SQ_EDGES, mm);
     b->fd[SQ_M_HOOKS] = make_map(BPF_MAP_TYPE_RINGBUF, "sq_hooks", 0, 0, 1 << 18, 0);

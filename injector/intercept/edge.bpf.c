@@ -34,7 +34,7 @@ struct {
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, SQ_FLOWS);
+    __uint(max_entries, 2 * SQ_FLOWS);
     __type(key, __u32);
     __type(value, struct sq_flow);
 } flows SEC(".maps");
@@ -85,6 +85,13 @@ static __always_inline struct sq_tally_cell *sq_cell(struct sq_tally *unused, __
 /* On its way to the proxy already: the hook of another caller, further down in the tree of cgroups, has it. */
 static __always_inline int is_taken(const struct call *k)
 {
+    if (k->only6) {
+        __u32 at = SQ_FLOW_OF(k->cookie);
+        struct sq_flow *f = bpf_map_lookup_elem(&flows, &at);
+
+        return f && f->cookie == k->cookie && f->via == (__u16)k->port && k->a[0] == 0 && k->a[1] == 0 &&
+               k->a[2] == 0 && k->a[3] == bpf_htonl(1);
+    }
     return k->a[0] == 0 && k->a[1] == 0 && k->a[2] == bpf_htonl(0xffff) &&
            (bpf_ntohl(k->a[3]) & 0xffff0000) == SQ_NET_BPF && bpf_map_lookup_elem(&peers, &k->cookie);
 }
@@ -107,9 +114,9 @@ static __always_inline void tell(__u64 now, __u32 caller, __u32 edge, const stru
 }
 
 /* Remember where the connect wanted to go: for the proxy, and for getpeername. 0: the table's index could not be used.
- */
+ * VIA: the proxy's port on ::1 when it goes there. */
 static __always_inline int write_flow(const struct call *k, const struct sq_decision *d, __u32 edge, __u64 now,
-                                      __u32 *idx)
+                                      __u16 via, __u32 *idx)
 {
     struct sq_peer_addr peer = {};
     __u32 zero = 0, *next = bpf_map_lookup_elem(&next_flow, &zero);
@@ -119,12 +126,14 @@ static __always_inline int write_flow(const struct call *k, const struct sq_deci
 
     if (!next)
         return 0;
-    *idx = __sync_fetch_and_add(next, 1) & (SQ_FLOWS - 1);
+    *idx = k->only6 ? SQ_FLOW_OF(k->cookie) : __sync_fetch_and_add(next, 1) & (SQ_FLOWS - 1);
     f = bpf_map_lookup_elem(&flows, idx);
     if (!f)
         return 0;
     fa = (__u32 *)(void *)f->addr;
     f->t_ns = now;
+    f->cookie = k->cookie;
+    f->via = via;
     f->caller = k->caller;
     f->edge = edge;
     f->port = (__u16)k->port;
@@ -146,8 +155,8 @@ static __always_inline int write_flow(const struct call *k, const struct sq_deci
     return 1;
 }
 
-/* 1: go direct; 0: failed (errno set); 2: *to and *port are where to go instead. */
-static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct call *k, int bypass, __u32 *to,
+/* 1: go direct; 0: failed (errno set); 2: *to and *port are where to go instead. BYPASS: enum sq_bypass. */
+static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct call *k, __u32 bypass, __u32 *to,
                                      __u32 *port)
 {
     struct sq_edge_counts *c;
@@ -169,7 +178,9 @@ static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct cal
     __sync_fetch_and_add(&c->connects, 1);
     now = bpf_ktime_get_ns();
     if (netns_cookie && bpf_get_netns_cookie(ctx) != netns_cookie)
-        bypass = 1;
+        bypass |= SQ_BY_NETNS;
+    if (k->only6 && !cfg->pass6)
+        bypass |= SQ_BY_V6;
     sq_decide(cfg, 0, k->slot, bypass, &d);
     if (d.go == SQ_GO_FAIL) {
         __sync_fetch_and_add(&c->failed, 1);
@@ -177,20 +188,21 @@ static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct cal
         bpf_set_retval(-(int)d.err);
         return 0;
     }
-    if (bypass || !write_flow(k, &d, cfg->id, now, &idx)) {
+    if (bypass || !write_flow(k, &d, cfg->id, now, k->only6 ? cfg->pass6 : 0, &idx)) {
         __sync_fetch_and_add(&c->bypassed, 1);
+        __sync_fetch_and_or(&c->why, bypass ? bypass : SQ_BY_FLOW);
         bpf_map_delete_elem(&peers, &k->cookie);
         return 1;
     }
     __sync_fetch_and_add(&c->redirected, 1);
     *to = bpf_htonl(SQ_NET_BPF | idx);
-    *port = d.go == SQ_GO_GATE ? cfg->gate : cfg->pass;
+    *port = k->only6 ? cfg->pass6 : d.go == SQ_GO_GATE ? cfg->gate : cfg->pass;
     return 2;
 }
 
-static __always_inline int bound_to_device(struct bpf_sock *sk)
+static __always_inline __u32 bound_to_device(struct bpf_sock *sk)
 {
-    return sk && sk->bound_dev_if && sk->bound_dev_if != LOOPBACK_IF;
+    return sk && sk->bound_dev_if && sk->bound_dev_if != LOOPBACK_IF ? SQ_BY_DEVICE : 0;
 }
 
 SEC("cgroup/connect4")
@@ -215,7 +227,8 @@ int sq_connect4(struct bpf_sock_addr *ctx)
     return 1;
 }
 
-/* An IPv6 socket is sent to ::ffff:127.1.x.y, which one that is IPv6 only, or bound to an IPv6 address, can't reach. */
+/* An IPv6 socket is sent to ::ffff:127.1.x.y, which one that is IPv6 only, or bound to an IPv6 address, can't reach: that
+ * one goes to ::1. */
 static __always_inline int cannot_map(struct bpf_sock *sk)
 {
     struct sock_common *common;
@@ -251,13 +264,14 @@ int sq_connect6(struct bpf_sock_addr *ctx)
     k.port = ctx->user_port;
     k.family = AF_INET6;
     k.cookie = bpf_get_socket_cookie(ctx);
-    rc = intercept(ctx, &k, bound_to_device(ctx->sk) || cannot_map(ctx->sk), &to, &port);
+    k.only6 = cannot_map(ctx->sk) != 0;
+    rc = intercept(ctx, &k, bound_to_device(ctx->sk), &to, &port);
     if (rc != 2)
         return rc;
     ctx->user_ip6[0] = 0;
     ctx->user_ip6[1] = 0;
-    ctx->user_ip6[2] = bpf_htonl(0xffff);
-    ctx->user_ip6[3] = to;
+    ctx->user_ip6[2] = k.only6 ? 0 : bpf_htonl(0xffff);
+    ctx->user_ip6[3] = k.only6 ? bpf_htonl(1) : to;
     ctx->user_port = port;
     return 1;
 }

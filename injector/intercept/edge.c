@@ -210,11 +210,11 @@ int sq_edge_need_bpf(struct sq_intercept *ic, struct sq_err *e)
 static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *e)
 {
     struct sq_intercept *ic = edge->ic;
-    cleanup_close int pass = -1, gate = -1;
+    cleanup_close int pass = -1, gate = -1, pass6 = -1;
     cleanup_json json_t *msg = NULL;
     struct sq_edge_cfg *cfg = &ic->cfg[edge->slot];
-    uint16_t pass_port = 0, gate_port = 0;
-    int fds[2], rc;
+    uint16_t pass_port = 0, gate_port = 0, pass6_port = 0;
+    int fds[3], rc;
 
     if (edge->dgram && !edge->bpf) {
         rc = sq_err_cls(e, SQ_C_UNSUPPORTED, -ENOTSUP, "edge %s: datagrams are taken by cgroup-BPF only, and %.300s",
@@ -231,7 +231,10 @@ static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *
                     protocol);
     fds[0] = pass;
     fds[1] = gate;
-    rc = sq_link_send(ic, msg, fds, 2, e);
+    if (sq_listen_lo6(&pass6, &pass6_port) < 0)
+        pass6_port = 0;
+    fds[2] = pass6;
+    rc = sq_link_send(ic, msg, fds, pass6 < 0 ? 2 : 3, e);
     if (rc < 0)
         return rc;
     /* Both are closed here: when the proxy dies, connects must be refused and not queue up. */
@@ -240,6 +243,7 @@ static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *
     cfg->epoch = 1;
     cfg->id = edge->id;
     cfg->gate = gate_port;
+    cfg->pass6 = pass6_port;
     __atomic_store_n(&cfg->pass, pass_port, __ATOMIC_RELEASE);
     return edge->dgram ? sq_dgram_open(edge, e) : 0;
 }

@@ -127,6 +127,25 @@ void sq_ic_proxy_died(struct sq_intercept *ic, const char *why)
         ic->o.proxy_changed(ic->o.arg, 0, 0);
 }
 
+/* Each reason once. */
+static void tell_bypassed(struct sq_edge *edge, uint64_t why)
+{
+    static const struct {
+        uint64_t bit;
+        const char *text;
+    } reasons[] = {
+        {SQ_BY_DEVICE, "their sockets are bound to a device (SO_BINDTODEVICE), from which the proxy can't be reached"},
+        {SQ_BY_V6, "their sockets can speak IPv6 only, and there is no ::1 here"},
+        {SQ_BY_NETNS, "the caller is in another network namespace"},
+        {SQ_BY_FLOW, "the table of flows could not be written"},
+    };
+
+    for (size_t i = 0; i < SQ_COUNT(reasons); i++)
+        if (why & ~edge->told_why & reasons[i].bit)
+            sq_ic_warn(edge->ic, edge->run, "calls over edge %s went past the proxy: %s", edge->name, reasons[i].text);
+    edge->told_why |= why;
+}
+
 static void on_tick(uv_timer_t *t)
 {
     struct sq_intercept *ic = t->data;
@@ -141,20 +160,14 @@ static void on_tick(uv_timer_t *t)
         if (ic->counts[i].lost > edge->told_lost)
             sq_ic_warn(ic, edge->run, "%llu failed connects over edge %s are missing in the evidence",
                        (unsigned long long)(ic->counts[i].lost - edge->told_lost), edge->name);
-        if (edge->bpf && edge->told_bypassed == 0 && ic->counts[i].bypassed > 0)
-            sq_ic_warn(
-                ic, edge->run,
-                "calls over edge %s went past the proxy: their sockets are bound to a device or an IPv6 address, IPv6 "
-                "only, or in another network namespace",
-                edge->name);
+        tell_bypassed(edge, ic->counts[i].why);
         edge->told_lost = ic->counts[i].lost;
-        edge->told_bypassed = ic->counts[i].bypassed;
     }
 }
 
 static int make_flows(struct sq_intercept *ic, struct sq_err *e)
 {
-    const size_t len = SQ_FLOWS * sizeof(struct sq_flow);
+    const size_t len = 2 * SQ_FLOWS * sizeof(struct sq_flow);
     void *p;
 
     ic->flows_fd = memfd_create("squall-flows", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -297,7 +310,7 @@ static void free_memory(struct sq_intercept *ic)
     }
     sq_tally_close(ic);
     if (ic->flows)
-        (void)munmap(ic->flows, SQ_FLOWS * sizeof(struct sq_flow));
+        (void)munmap(ic->flows, 2 * SQ_FLOWS * sizeof(struct sq_flow));
     if (ic->flows_fd >= 0)
         (void)close(ic->flows_fd);
 }

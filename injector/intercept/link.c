@@ -237,7 +237,7 @@ static int hello(struct sq_intercept *ic, struct sq_err *e)
     fds[1] = ic->bpf.fd[SQ_M_FLOWS];
     if (fds[1] < 0) {
         fds[1] = none = memfd_create("squall-flows", MFD_CLOEXEC);
-        if (none < 0 || ftruncate(none, (off_t)(SQ_FLOWS * sizeof(struct sq_flow))) < 0)
+        if (none < 0 || ftruncate(none, (off_t)(2 * SQ_FLOWS * sizeof(struct sq_flow))) < 0)
             return sq_err_sys(e, -errno, "cannot make the table of flows");
     }
     fds[2] = ic->flows_fd;

@@ -86,6 +86,20 @@ int sq_listen_lo(bool gate, int *fd, uint16_t *port, struct sq_err *e)
     return rc < 0 ? sq_err_sys(e, rc, "cannot filter the SYNs of a listener") : 0;
 }
 
+int sq_listen_lo6(int *out, uint16_t *port)
+{
+    cleanup_close int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    socklen_t len = sizeof(a);
+
+    if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, BACKLOG) < 0 ||
+        getsockname(fd, (struct sockaddr *)&a, &len) < 0)
+        return -errno;
+    *port = a.sin6_port;
+    *out = SQ_TAKE_FD(fd);
+    return 0;
+}
+
 /* Which member of the group of listeners on one port gets a SYN. */
 int sq_hole_turn(int hole, bool shut)
 {

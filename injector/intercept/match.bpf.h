@@ -16,6 +16,7 @@ struct call {
     __u32 a[4];
     __u32 family; /* of the socket */
     __u32 port;   /* as in ctx */
+    __u32 only6;  /* a stream that can't reach a v4-mapped address */
     __u64 cookie;
     __u32 caller, slot; /* whose it is (caller.bpf.h) */
 };

@@ -58,7 +58,7 @@ struct sq_edge {
     uint32_t n_history;
     uint32_t acked;    /* epoch of the proxy's last ack */
     json_t *ack_rules; /* what it said was in force then */
-    uint64_t told_bypassed, told_lost;
+    uint64_t told_why, told_lost;
     json_t *failed; /* calls that are not told yet, all of failed_caller */
     struct sq_caller *failed_caller;
     struct sq_edge *next; /* of the dropped */
@@ -245,6 +245,7 @@ int sq_dgram_hello(struct sq_intercept *ic, struct sq_err *e); /* the proxy has 
 
 /* listen.c */
 int sq_listen_lo(bool gate, int *fd, uint16_t *port, struct sq_err *e); /* port in network byte order */
+int sq_listen_lo6(int *fd, uint16_t *port); /* on ::1; -errno: there is none here */
 int sq_gate_filter(int fd, bool shut);
 int sq_hole_open(struct sq_hole *h, int *gate, uint16_t *port, struct sq_err *e);
 int sq_hole_turn(int hole, bool shut);

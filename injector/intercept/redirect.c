@@ -79,6 +79,20 @@ static bool bound_to_v6(int fd)
     return !IN6_IS_ADDR_UNSPECIFIED(&a.sin6_addr) && !IN6_IS_ADDR_V4MAPPED(&a.sin6_addr);
 }
 
+/* It can't reach a v4-mapped address. */
+static bool speaks_v6_only(const struct sq_attempt *a, int fd)
+{
+    return a->to.sa.sa_family == AF_INET6 && (int_opt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0) || bound_to_v6(fd));
+}
+
+static uint64_t cookie_of(int fd)
+{
+    uint64_t cookie = 0;
+    socklen_t len = sizeof(cookie);
+
+    return getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) == 0 ? cookie : 0;
+}
+
 static bool our_netns(const struct sq_intercept *ic, pid_t tid)
 {
     struct stat st;
@@ -92,10 +106,6 @@ static const char *unreachable(const struct sq_supervisor *s, const struct sq_at
 {
     if (bound_to_device(fd))
         return "its socket is bound to a device";
-    if (a->to.sa.sa_family == AF_INET6 && int_opt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0))
-        return "its socket is for IPv6 only";
-    if (a->to.sa.sa_family == AF_INET6 && bound_to_v6(fd))
-        return "its socket is bound to an IPv6 address";
     if (!our_netns(s->ic, a->tid))
         return "it runs in another network namespace";
     return NULL;
@@ -136,13 +146,14 @@ static struct sq_edge *tcp_edge(const struct sq_supervisor *s, const uint32_t ad
 }
 
 static uint32_t write_flow(struct sq_supervisor *s, const struct sq_edge *edge, const struct sq_decision *d,
-                           const uint32_t addr[4], uint16_t port, int64_t now)
+                           const uint32_t addr[4], uint16_t port, uint64_t cookie, int64_t now)
 {
-    uint32_t idx = s->ic->next_flow++ & (SQ_FLOWS - 1);
+    uint32_t idx = cookie ? SQ_FLOW_OF(cookie) : s->ic->next_flow++ & (SQ_FLOWS - 1);
     struct sq_flow *f = &s->ic->flows[idx];
     bool v4 = addr[0] == 0 && addr[1] == 0 && addr[2] == htonl(0xffff);
 
     f->t_ns = (uint64_t)now;
+    f->cookie = cookie;
     f->caller = s->caller->id;
     f->edge = edge->id;
     f->port = htons(port);
@@ -170,6 +181,14 @@ static int begin(int fd, bool asis, int flags, const struct sockaddr *sa, sockle
     if (!asis)
         (void)fcntl(fd, F_SETFL, flags);
     return rc;
+}
+
+static socklen_t proxy_address6(uint16_t port, struct sockaddr_storage *ss)
+{
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = port, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+
+    memcpy(ss, &in6, sizeof(in6));
+    return sizeof(in6);
 }
 
 static socklen_t proxy_address(sa_family_t family, uint32_t idx, uint16_t port, struct sockaddr_storage *ss)
@@ -213,8 +232,9 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     const int64_t now = sq_mono_ns();
     struct sq_decision d;
     struct sq_edge *edge;
-    uint32_t addr[4];
+    uint32_t addr[4], idx;
     uint16_t port, to;
+    uint64_t cookie = 0; /* of a socket that can speak IPv6 only */
     struct sockaddr_storage proxy;
     socklen_t len;
     const char *why;
@@ -236,6 +256,8 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
         int_opt(fd, SOL_SOCKET, SO_DOMAIN, 0) != a->to.sa.sa_family || !fresh_tcp(fd))
         return;
     why = unreachable(s, a, fd);
+    if (!why && speaks_v6_only(a, fd) && (!(cookie = cookie_of(fd)) || !s->ic->cfg[edge->slot].pass6))
+        why = "its socket can speak IPv6 only, and there is no ::1 here";
     flags = fcntl(fd, F_GETFL);
     if (!why && (flags < 0 || !sq_link_alive(s->ic)))
         why = "the proxy is gone";
@@ -257,7 +279,11 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
         return;
     }
     to = d.go == SQ_GO_GATE ? s->ic->cfg[edge->slot].gate : s->ic->cfg[edge->slot].pass;
-    len = proxy_address(a->to.sa.sa_family, write_flow(s, edge, &d, addr, port, now), to, &proxy);
+    idx = write_flow(s, edge, &d, addr, port, cookie, now);
+    len = cookie ? proxy_address6(s->ic->cfg[edge->slot].pass6, &proxy)
+                 : proxy_address(a->to.sa.sa_family, idx, to, &proxy);
+    if (cookie)
+        d.go = SQ_GO_PASS; /* there is no gate */
     if (d.go == SQ_GO_GATE && !(flags & O_NONBLOCK) && has_timeout(fd) &&
         sq_wait_connect(s, a->id, fd, (struct sockaddr *)&proxy, len) == 0) {
         s->ic->counts[edge->slot].redirected++;

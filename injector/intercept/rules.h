@@ -44,7 +44,7 @@ struct sq_edge_cfg {
     uint16_t pass; /* ports of the proxy's listeners, network byte order; 0: not there */
     uint16_t gate;
     uint16_t dgram; /* of its socket for datagrams */
-    uint16_t pad;
+    uint16_t pass6; /* on ::1, for sockets that can only speak IPv6 */
     struct sq_rules slot[2];
 };
 
@@ -52,10 +52,12 @@ struct sq_edge_counts {
     uint64_t connects;   /* that matched the edge */
     uint64_t redirected; /* to the proxy */
     uint64_t failed;     /* with an errno, by a fault */
-    uint64_t
-        bypassed;  /* could not be redirected: bound to a device, IPv6 only, another network namespace, not readable */
-    uint64_t lost; /* failed, but the event did not fit the ring buffer */
+    uint64_t bypassed;   /* could not be redirected */
+    uint64_t why;        /* bits of enum sq_bypass: why not */
+    uint64_t lost;       /* failed, but the event did not fit the ring buffer */
 };
+
+enum sq_bypass { SQ_BY_DEVICE = 1, SQ_BY_V6 = 2, SQ_BY_NETNS = 4, SQ_BY_FLOW = 8 };
 
 /* A connect that a hook failed. */
 struct sq_hook_event {

@@ -43,10 +43,10 @@ static const volatile uint64_t *word(const struct px *px, int64_t offset, int64_
     return (const volatile uint64_t *)(const void *)((const char *)px->beat_page + offset);
 }
 
-static const struct sq_flow *map_flows(int fd)
+static const struct sq_flow *map_flows(int fd, size_t entries)
 {
     struct stat st;
-    size_t len = SQ_FLOWS * sizeof(struct sq_flow);
+    size_t len = entries * sizeof(struct sq_flow);
     /* A BPF map has no size; a file that is too short would be a SIGBUS later. */
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size < (off_t)len)
         return NULL;
@@ -71,8 +71,12 @@ static void on_hello(struct px *px, struct packet *p)
     map_beat(px, p->fds[0], sq_json_int_or(p->o, "beat_offset", -1));
     px->held = word(px, sq_json_int_or(p->o, "held", -1), SQ_MAX_HELD);
     for (int i = 0; i < 2; i++)
-        if (!px->flows[i])
-            px->flows[i] = map_flows(p->fds[1 + i]);
+        if (!px->flows[i]) {
+            px->flows[i] = map_flows(p->fds[1 + i], 2 * (size_t)SQ_FLOWS);
+            px->cookies[i] = px->flows[i] ? px->flows[i] + SQ_FLOWS : NULL;
+            if (!px->flows[i])
+                px->flows[i] = map_flows(p->fds[1 + i], SQ_FLOWS);
+        }
     if (p->nfds >= 4 && !px->tallies)
         px->tallies = map_tallies(p->fds[3]);
 }
@@ -94,7 +98,7 @@ static void on_edge(struct px *px, struct packet *p)
 static void on_dgrams(struct px *px, struct packet *p)
 {
     if (p->nfds >= 1 && !px->dflows)
-        px->dflows = map_flows(p->fds[0]);
+        px->dflows = map_flows(p->fds[0], SQ_FLOWS);
 }
 
 static void on_dgram(struct px *px, struct packet *p)

@@ -126,3 +126,38 @@ int px_diag_connected(int diag, uint16_t port)
         return 1;
     return v4 == 0 && v6 == 0 ? 0 : -1;
 }
+
+uint64_t px_diag_cookie(int diag, const struct sockaddr_in6 *from, const struct sockaddr_in6 *to)
+{
+    struct {
+        struct nlmsghdr h;
+        struct inet_diag_req_v2 r;
+    } q = {.h = {.nlmsg_len = sizeof(q), .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST},
+           .r = {.sdiag_family = AF_INET6, .sdiag_protocol = IPPROTO_TCP, .idiag_states = ~0u}};
+    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+    struct nlmsghdr h;
+    struct inet_diag_msg m;
+    char buf[1024];
+    ssize_t n;
+    q.r.id.idiag_sport = from->sin6_port;
+    q.r.id.idiag_dport = to->sin6_port;
+    memcpy(q.r.id.idiag_src, &from->sin6_addr, sizeof(from->sin6_addr));
+    memcpy(q.r.id.idiag_dst, &to->sin6_addr, sizeof(to->sin6_addr));
+    q.r.id.idiag_if = 1; /* lo: finds a socket that is bound to it, too */
+    q.r.id.idiag_cookie[0] = INET_DIAG_NOCOOKIE;
+    q.r.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+    if (diag < 0)
+        return 0;
+    while (recv(diag, buf, sizeof(buf), MSG_DONTWAIT) > 0)
+        ; /* of an earlier query that was cut short */
+    if (sendto(diag, &q, sizeof(q), 0, (const struct sockaddr *)&kernel, sizeof(kernel)) < 0)
+        return 0;
+    n = recv(diag, buf, sizeof(buf), MSG_DONTWAIT);
+    if (n < (ssize_t)NLMSG_LENGTH(sizeof(m)))
+        return 0;
+    memcpy(&h, buf, sizeof(h));
+    memcpy(&m, buf + NLMSG_HDRLEN, sizeof(m));
+    if (h.nlmsg_type != SOCK_DIAG_BY_FAMILY || m.idiag_state == TCP_LISTEN)
+        return 0;
+    return (uint64_t)m.id.idiag_cookie[1] << 32 | m.id.idiag_cookie[0];
+}

@@ -12,4 +12,7 @@ enum px_peer px_diag(int diag, const struct sockaddr_in *from, const struct sock
 /* Is any UDP socket connected to this port (network byte order) of 127.3.0.0/16? 1, 0, or -1: not known. */
 int px_diag_connected(int diag, uint16_t port);
 
+/* The cookie (SO_COOKIE) of the IPv6 socket at FROM whose peer is TO, both on loopback; 0: unknown. */
+uint64_t px_diag_cookie(int diag, const struct sockaddr_in6 *from, const struct sockaddr_in6 *to);
+
 #endif

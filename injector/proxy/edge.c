@@ -38,6 +38,28 @@ const struct sq_flow *px_flow(const struct px *px, uint32_t addr)
     return table ? &table[addr & 0xffffu] : NULL;
 }
 
+static bool origin_from(const struct edge *e, const struct sq_flow *f, struct origin *o)
+{
+    if (f->edge != e->id)
+        return false;
+    *o = (struct origin){.caller = f->caller, .flow_ns = (int64_t)f->t_ns, .drawn.hits = f->hits};
+    memcpy(o->drawn.rule, f->rule, sizeof(f->rule));
+    if (f->family == AF_INET) {
+        struct sockaddr_in *to = (struct sockaddr_in *)&o->to;
+        *to = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = f->port};
+        memcpy(&to->sin_addr, f->addr, sizeof(to->sin_addr));
+        o->to_len = sizeof(*to);
+    } else if (f->family == AF_INET6) {
+        struct sockaddr_in6 *to = (struct sockaddr_in6 *)&o->to;
+        *to = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = f->port};
+        memcpy(&to->sin6_addr, f->addr, sizeof(to->sin6_addr));
+        o->to_len = sizeof(*to);
+    } else {
+        return false;
+    }
+    return true;
+}
+
 /* The original destination of an accepted connection, from the address that it was sent to. */
 static bool origin_of(struct edge *e, const struct sockaddr_in *peer, const struct sockaddr_in *local, struct origin *o)
 {
@@ -46,33 +68,25 @@ static bool origin_of(struct edge *e, const struct sockaddr_in *peer, const stru
         return false;
     struct sq_flow f;
     memcpy(&f, shared, sizeof(f)); /* it may be written at any time: look at one copy */
-    if (f.edge != e->id)
+    if (!origin_from(e, &f, o))
         return false;
-    *o = (struct origin){.caller = f.caller, .flow_ns = (int64_t)f.t_ns, .drawn.hits = f.hits};
-    memcpy(o->drawn.rule, f.rule, sizeof(f.rule));
-    if (f.family == AF_INET) {
-        struct sockaddr_in *to = (struct sockaddr_in *)&o->to;
-        *to = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = f.port};
-        memcpy(&to->sin_addr, f.addr, sizeof(to->sin_addr));
-        o->to_len = sizeof(*to);
-    } else if (f.family == AF_INET6) {
-        struct sockaddr_in6 *to = (struct sockaddr_in6 *)&o->to;
-        *to = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = f.port};
-        memcpy(&to->sin6_addr, f.addr, sizeof(to->sin6_addr));
-        o->to_len = sizeof(*to);
-    } else {
-        return false;
-    }
     px_hold_accepted(e->px, peer, local, o);
     return true;
 }
 
-/* A socket that may only speak IPv6 is sent to ::1, which has no room for a flow's number: nothing tells where it
- * wanted to go. */
-static bool origin_of6(struct edge *e, struct origin *o)
+/* A socket that may only speak IPv6 is sent to ::1, which has no room for a flow's number: its cookie finds it. */
+static bool origin_of6(struct edge *e, const struct sockaddr_in6 *peer, const struct sockaddr_in6 *local,
+                       struct origin *o)
 {
-    (void)e;
-    (void)o;
+    uint64_t cookie = px_diag_cookie(e->px->diag, peer, local);
+    for (int i = 0; cookie && i < 2; i++) {
+        struct sq_flow f;
+        if (!e->px->cookies[i])
+            continue;
+        memcpy(&f, &e->px->cookies[i][SQ_FLOW_OF(cookie) - SQ_FLOWS], sizeof(f));
+        if (f.cookie == cookie && origin_from(e, &f, o))
+            return true;
+    }
     return false;
 }
 
@@ -83,8 +97,8 @@ static void welcome(struct listener *l, int fd, const struct sockaddr_storage *p
     struct sockaddr_storage local = {0};
     socklen_t n = sizeof(local);
     bool known = l->kind == PX_UNIX || l->kind == PX_PLAIN;
-    if (l->kind == PX_PASS6 || l->kind == PX_GATE6)
-        known = origin_of6(e, &o);
+    if (l->kind == PX_PASS6 && getsockname(fd, (struct sockaddr *)&local, &n) == 0)
+        known = origin_of6(e, (const struct sockaddr_in6 *)peer, (const struct sockaddr_in6 *)&local, &o);
     else if (!known && getsockname(fd, (struct sockaddr *)&local, &n) == 0 && local.ss_family == AF_INET)
         known = origin_of(e, (const struct sockaddr_in *)peer, (const struct sockaddr_in *)&local, &o);
     if (known) {
@@ -190,7 +204,7 @@ static enum px_protocol protocol_of(const char *s)
 /* Takes the descriptors that it uses: sets those to -1. */
 int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protocol, int *fds, size_t nfds)
 {
-    static const enum listen_kind KINDS[] = {PX_PASS, PX_GATE, PX_PASS6, PX_GATE6};
+    static const enum listen_kind KINDS[] = {PX_PASS, PX_GATE, PX_PASS6};
     unsigned n = 0;
     struct edge *other;
     TAILQ_FOREACH(other, &px->edges, link)
@@ -213,7 +227,7 @@ int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protoc
     TAILQ_INIT(&e->conns);
     TAILQ_INSERT_TAIL(&px->edges, e, link);
     int rc = 0;
-    for (size_t i = 0; i < nfds && i < 4 && rc == 0; i++) {
+    for (size_t i = 0; i < nfds && i < 3 && rc == 0; i++) {
         rc = px_listen(e, fds[i], KINDS[i], 0, 0);
         if (rc < 0)
             break;

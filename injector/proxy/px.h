@@ -60,7 +60,7 @@ struct caller {
     int links[SQ_WIRE_FDS];
 };
 
-enum listen_kind { PX_PASS, PX_GATE, PX_PASS6, PX_GATE6, PX_UNIX, PX_PLAIN };
+enum listen_kind { PX_PASS, PX_GATE, PX_PASS6, PX_UNIX, PX_PLAIN };
 struct listener {
     TAILQ_ENTRY(listener) link;
     uv_poll_t poll;
@@ -167,7 +167,8 @@ struct px {
     void *beat_page;
     const volatile uint64_t *held; /* SQ_MAX_HELD ids of what squalld answers later; may be NULL */
     size_t beat_len;
-    const struct sq_flow *flows[2]; /* BPF, seccomp */
+    const struct sq_flow *flows[2];   /* BPF, seccomp; by index, */
+    const struct sq_flow *cookies[2]; /* and by cookie; NULL: they have no such half */
     struct sq_tally *tallies;       /* shared with squalld and the hooks; NULL: none */
     const struct sq_flow *dflows;   /* of datagrams; NULL: none */
     struct dgrams *dgrams;          /* udp.c; NULL: none */

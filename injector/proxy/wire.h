@@ -4,12 +4,12 @@
  * Messages are JSON objects, one a packet, at most SQ_WIRE_MAX bytes; descriptors ride along (SCM_RIGHTS).
  * squalld -> proxy
  *   {"op":"hello","beat_offset":N}                 fds: [beat memfd, bpf flows or memfd, seccomp flows memfd, tallies];
- * an absent one is a memfd of SQ_FLOWS entries that nobody writes; tallies (count.h; may be left out) are read and
+ * an absent one is a memfd of 2 * SQ_FLOWS entries that nobody writes; tallies (count.h; may be left out) are read and
  * written by both sides and the hooks
  *   {"op":"raw"}                                   fds: [AF_PACKET socket (unbound), raw IPv4 socket]: SYN-hold is
  * possible
  *   {"op":"edge","id":N,"name":S,"protocol":"auto|http|tcp|udp|dns"}
- *                                                  fds: [pass4, gate4] or [pass4, gate4, pass6, gate6], bound,
+ *                                                  fds: [pass4, gate4] or [pass4, gate4, pass6], bound,
  * listening: gate drops SYNs by its socket filter unless their TTL is SQ_TTL
  *   {"op":"dgrams"}                                fds: [BPF table of datagram flows]
  *   {"op":"dgram","edge":N}                        fds: [UDP socket, bound]: what is sent to it is the edge's
@@ -66,6 +66,11 @@
 
 #define SQ_FLOW_RULES 4
 
+/* A socket that can't reach those (IPv6 only, or bound to an IPv6 address) goes to [::1], where there is no room for an
+ * index: its flow is the entry SQ_FLOWS + (cookie of the socket) % SQ_FLOWS, and the proxy asks sock_diag(7) for the
+ * cookie of the other end. */
+#define SQ_FLOW_OF(cookie) (SQ_FLOWS + (uint32_t)((cookie) & (SQ_FLOWS - 1)))
+
 struct sq_flow {
     uint64_t t_ns; /* CLOCK_MONOTONIC of the connect */
     uint32_t caller;
@@ -76,7 +81,8 @@ struct sq_flow {
     uint8_t addr[16];             /* network byte order; IPv4 in the first four */
     uint32_t rule[SQ_FLOW_RULES]; /* numbers of the rules that were drawn for this connect; 0: none */
     uint16_t via;                 /* of datagrams: the proxy's port that they are sent to, network byte order */
-    uint8_t pad[10];
+    uint8_t pad[2];
+    uint64_t cookie; /* of the socket (SO_COOKIE), in the half that is found by it */
 };
 _Static_assert(sizeof(struct sq_flow) == 64, "shared with BPF and between processes");
 

@@ -1,98 +1,13 @@
 #!/usr/bin/env python3
-"""Whom an edge takes: host names whose addresses change while the run goes on, port ranges, exceptions, edges that overlap,
-several Unix sockets; by BPF and by seccomp alike."""
+"""Whom an edge takes: port ranges, exceptions, edges that overlap, sockets that can speak IPv6 only, several Unix sockets; what
+can't be taken is refused or told of. By BPF and by seccomp alike."""
 import os
 import socket
 import sys
-import time
 
+from destinations_lib import both, errs, free_port, rig_for
 from injector_lib import until
-from intercept_lib import Dependency, Rig, Without, main
-
-# /etc/hosts of its own, so that names mean what the test says; without BPF also no cgroup2 to attach to.
-HOSTS = "mount --bind {hosts} /etc/hosts && "
-NO_BPF = "for m in $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts); do umount -l $m; done; "
-
-
-def rig_for(run_dir, mode, to, hosts="", **kw):
-    path = os.path.join(run_dir, "hosts")
-    with open(path, "w") as f:
-        f.write("127.0.0.1 localhost\n" + hosts)
-    script = HOSTS.format(hosts=path) + (NO_BPF if mode == "seccomp" else "") + 'exec "$@"'
-    return Rig(run_dir, to, mode=mode, injector=Without(run_dir, ["unshare", "-m", "sh", "-c", script, "sh"]), **kw)
-
-
-def say(rig, text):
-    with open(os.path.join(rig.run_dir, "hosts"), "w") as f:  # in place: it is mounted
-        f.write("127.0.0.1 localhost\n" + text)
-
-
-def free_port(*hosts):
-    for _ in range(50):
-        socks = [socket.socket() for _ in hosts]
-        try:
-            port = 0
-            for s, host in zip(socks, hosts):
-                s.bind((host, port))
-                port = s.getsockname()[1]
-            return port
-        except OSError:
-            continue
-        finally:
-            for s in socks:
-                s.close()
-    raise AssertionError("no port is free on all of " + " ".join(hosts))
-
-
-def both(test):
-    """The same test in both ways."""
-
-    def bpf(run_dir):
-        test(run_dir, "bpf")
-
-    def seccomp(run_dir):
-        test(run_dir, "seccomp")
-
-    bpf.__name__ = test.__name__ + "_bpf"
-    seccomp.__name__ = test.__name__ + "_seccomp"
-    return [bpf, seccomp]
-
-
-def errs(rig, *dests):
-    """errno of a connect to each (host, port)."""
-    return rig.do("result = [attempt(p, host=h, ask=False)['err'] for h, p in %r]" % (list(dests),))
-
-
-def names(run_dir, mode):
-    """A name's addresses change: the new one is taken within seconds, the old one stays; no call is lost or counted twice."""
-    old, new, other = "127.46.0.1", "127.46.0.2", "127.46.0.3"
-    port = free_port(old, new, other)
-    with Dependency(host=old, port=port), Dependency(host=new, port=port), Dependency(host=other, port=port):
-        rig = rig_for(run_dir, mode, [f"db.sqt:{port}"], f"{old} db.sqt\n")
-        assert rig.answer["names"] == {"db.sqt": [old]}, rig.answer
-        f = rig.fault("call/error")
-        assert errs(rig, (old, port), (new, port), (other, port)) == [111, 0, 0]
-        say(rig, f"{new} db.sqt\n")
-        until("the change is told", lambda: rig.events("hosts"), 15)
-        told = rig.events("hosts")[0]
-        assert told["edge"] == "app->dep" and told["names"] == {"db.sqt": [new]} and told["addresses"] == 2, told
-        assert errs(rig, (old, port), (new, port), (other, port)) == [111, 111, 0]
-        rig.clear(f)
-        n = 60
-        say(rig, f"{other} db.sqt\n")
-        got = rig.do(f"result = []\n"
-                     f"for i in range({n}): result.append(attempt({port}, host='{old}')['body']); time.sleep(0.1)")
-        assert got == ["real"] * n, got
-        until("the second change is told", lambda: len(rig.events("hosts")) == 2, 10)
-        until("every call is counted once", lambda: len([c for c in rig.calls() if c[1] == 0]) == n)
-        time.sleep(0.3)
-        assert len([c for c in rig.calls() if c[1] == 0]) == n
-        assert len([c for c in rig.calls() if c[1:3] == [1, 1]]) == 3, rig.calls()  # those that the fault failed
-        say(rig, "")
-        until("a name without address is told", lambda: any("db.sqt" in e["text"] for e in rig.events("warning")), 15)
-        f = rig.fault("call/error")
-        assert errs(rig, (old, port), (new, port), (other, port)) == [111, 111, 111]
-        rig.end()
+from intercept_lib import Dependency, main
 
 
 def unresolvable(run_dir, mode):
@@ -133,6 +48,40 @@ def exceptions(run_dir, mode):
         rig.end()
 
 
+def only_v6(run_dir, mode):
+    """Sockets that can't reach a v4-mapped address: IPv6 only, or bound to an IPv6 address. Many at a time, each is led to
+    its own destination; one that is bound to a device is told of."""
+    with Dependency(socket.AF_INET6, "::1") as dep, Dependency(socket.AF_INET6, "::1") as other:
+        rig = rig_for(run_dir, mode, [f"[::1]:{dep.port}", f"[::1]:{other.port}"])
+        call = "attempt(%d, host='::1', family=socket.AF_INET6, prepare=lambda c: %s)"
+        ways = ("c.setsockopt(41, 26, 1)", "c.bind(('::1', 0))", "(c.setsockopt(41, 26, 1), c.setsockopt(1, 25, b'lo'))")
+        for n, way in enumerate(ways):
+            r = rig.do("result = " + call % (dep.port, way))
+            assert r["body"] == "real" and (mode == "seccomp" or r["peer"] == ["::1", dep.port]), (way, r)
+            until("it is counted", lambda: len([c for c in rig.calls() if c[1] == 0]) == n + 1)
+        got = rig.do("import threading\nresult = []\n"
+                     "def one(p): result.append([p, %s['body']])\n"
+                     "ts = [threading.Thread(target=one, args=(%d + i %% 2 * %d,)) for i in range(40)]\n"
+                     "[t.start() for t in ts]; [t.join() for t in ts]"
+                     % ((call % (0, ways[0])).replace("attempt(0", "attempt(p"), dep.port, other.port - dep.port))
+        assert len(got) == 40 and all(body == "real" for _, body in got), got
+        until("all are counted", lambda: len([c for c in rig.calls() if c[1] == 0]) == 43)
+        assert (dep.requests, other.requests) == (23, 20), (dep.requests, other.requests)
+        f = rig.fault("call/latency", {"delay": "200ms"})
+        r = rig.do("result = " + call % (dep.port, ways[0]))
+        assert r["body"] == "real" and 190 < r["total_ms"] < 1500, r  # its bytes wait: there is no held SYN
+        rig.clear(f)
+        f = rig.fault("call/error")
+        assert [rig.do("result = " + call % (dep.port, way))["err"] for way in ways] == [111] * 3
+        rig.clear(f)
+        devices = [d for d in os.listdir("/sys/class/net") if d != "lo"]
+        if devices:
+            rig.do("result = " + call % (dep.port, "c.setsockopt(1, 25, %r)" % devices[0].encode()))
+            until("the reason is told", lambda: any("bound to a device" in e["text"] for e in rig.events("warning")))
+        assert len(rig.events("warning")) == (1 if devices else 0), rig.events("warning")
+        rig.end()
+
+
 def sockets(run_dir):
     """Several Unix sockets of one edge, each led to its own server."""
     paths = [os.path.join(run_dir, f"dep{i}.sock") for i in range(3)]
@@ -159,4 +108,4 @@ def sockets(run_dir):
 if os.geteuid() != 0:
     print("skipped: it needs root for a mount namespace")
     sys.exit(0)
-main(both(names) + both(unresolvable) + both(exceptions) + [sockets])
+main(both(unresolvable) + both(exceptions) + both(only_v6) + [sockets])
