@@ -9,6 +9,7 @@
 #include "run/session.h"
 #include "scenario/plan.h"
 #include "squall/cleanup.h"
+#include "squall/dest.h"
 #include "squall/json.h"
 #include "squall/units.h"
 
@@ -177,6 +178,67 @@ static bool calls(const struct planning *p, const json_t *selected)
     return false;
 }
 
+static bool has_names(const json_t *list)
+{
+    struct sq_dest d;
+    const json_t *v;
+    size_t i;
+
+    json_array_foreach(list, i, v)
+    {
+        if (sq_dest_parse(json_string_value(v), &d, NULL) == 0 && d.kind == SQ_DEST_NAME)
+            return true;
+    }
+    return false;
+}
+
+static bool named(const json_t *edge)
+{
+    return has_names(json_object_get(edge, "to")) || has_names(json_object_get(edge, "except"));
+}
+
+/* Host names of edges: what they mean now. */
+static void resolve_names(struct planning *p, struct sq_session *s, const char *run)
+{
+    json_t *all = json_object(), *edge;
+    const char *name;
+    char path[64];
+
+    (void)snprintf(path, sizeof path, "/v1/runs/%.30s/plan", run);
+    json_object_foreach(json_object_get(json_object_get(p->doc, "spec"), "edges"), name, edge)
+    {
+        cleanup_json json_t *answer = NULL;
+        struct sq_err e = {0};
+
+        if (!named(edge))
+            continue;
+        if (sq_session_ask(s, "POST", path,
+                           json_pack("{s:{s:s, s:O, s:O, s:O?, s:O}}", "edge", "name", name, "from",
+                                     json_object_get(edge, "from"), "to", json_object_get(edge, "to"), "except",
+                                     json_object_get(edge, "except"), "protocol", json_object_get(edge, "protocol")),
+                           &answer, &e) < 0)
+            problem(p, (int)sq_exit_of(&e), json_sprintf("%s%s%s", e.msg, e.hint[0] ? ": " : "", e.hint));
+        else
+            (void)json_object_set(all, name, json_object_get(answer, "names"));
+    }
+    if (json_object_size(all))
+        (void)json_object_set(p->plan, "names", all);
+    json_decref(all);
+}
+
+static bool any_names(const struct planning *p)
+{
+    const char *name;
+    json_t *edge;
+
+    json_object_foreach(json_object_get(json_object_get(p->doc, "spec"), "edges"), name, edge)
+    {
+        if (named(edge))
+            return true;
+    }
+    return false;
+}
+
 static void resolve_targets(struct planning *p, struct sq_session *s)
 {
     json_t *timeline = json_object_get(p->plan, "timeline"), *selected = json_object_get(p->plan, "selected"), *stretch,
@@ -184,7 +246,7 @@ static void resolve_targets(struct planning *p, struct sq_session *s)
     cleanup_json json_t *run = NULL;
     struct sq_err e = {0};
     char path[64];
-    bool any = false;
+    bool any = any_names(p);
     size_t i;
 
     json_array_foreach(timeline, i, stretch)
@@ -211,6 +273,7 @@ static void resolve_targets(struct planning *p, struct sq_session *s)
         if (calls(p, one))
             resolve_caller(p, s, sq_json_str_or(run, "run", ""), one);
     }
+    resolve_names(p, s, sq_json_str_or(run, "run", ""));
     (void)snprintf(path, sizeof path, "/v1/runs/%.30s", sq_json_str_or(run, "run", ""));
     (void)sq_session_ask(s, "DELETE", path, NULL, NULL, NULL);
 }
@@ -343,6 +406,23 @@ static void print_services(const struct planning *p)
     }
 }
 
+static void print_names(const struct sq_term *t, json_t *names)
+{
+    const char *name;
+    json_t *list, *addr;
+    size_t i;
+
+    json_object_foreach(names, name, list)
+    {
+        (void)fprintf(t->out, "    %s is", name);
+        json_array_foreach(list, i, addr)
+        {
+            (void)fprintf(t->out, "%s%s", i ? ", " : " ", json_string_value(addr));
+        }
+        (void)fputs(" now\n", t->out);
+    }
+}
+
 static void print_edges(const struct planning *p)
 {
     const struct sq_term *t = p->t;
@@ -360,7 +440,12 @@ static void print_edges(const struct planning *p)
         {
             (void)fprintf(t->out, "%s%s", i ? ", " : " ", json_string_value(to));
         }
+        json_array_foreach(json_object_get(edge, "except"), i, to)
+        {
+            (void)fprintf(t->out, "%s%s", i ? ", " : " but not ", json_string_value(to));
+        }
         (void)fputc('\n', t->out);
+        print_names(t, json_object_get(json_object_get(p->plan, "names"), name));
     }
 }
 
