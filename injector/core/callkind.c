@@ -144,7 +144,8 @@ int sq_call_suits(const char *uses, const char *protocol, const json_t *with, co
         return rc;
     }
     if (!dgram && strcmp(uses, "call/duplicate") == 0) {
-        rc = sq_err_cls(e, SQ_C_INPUT, -EINVAL, "call/duplicate is for datagrams: this edge has protocol: %s", protocol);
+        rc =
+            sq_err_cls(e, SQ_C_INPUT, -EINVAL, "call/duplicate is for datagrams: this edge has protocol: %s", protocol);
         sq_err_hint(e, "protocol: udp");
         return rc;
     }

@@ -55,8 +55,8 @@ static int load(struct sq_intercept *ic, struct sq_caller *c, const struct sq_fo
 /* Those that give an address back come first: no answer may be seen from an address that nobody asked. */
 static int link_all(struct dgram *s, int cgroup_fd, struct bpf_link **links, struct sq_err *e)
 {
-    struct bpf_program *progs[N_PROGS] = {s->progs.sq_drecv4,    s->progs.sq_drecv6, s->progs.sq_dpeer4,
-                                          s->progs.sq_dpeer6,    s->progs.sq_dsend4, s->progs.sq_dsend6,
+    struct bpf_program *progs[N_PROGS] = {s->progs.sq_drecv4,    s->progs.sq_drecv6,   s->progs.sq_dpeer4,
+                                          s->progs.sq_dpeer6,    s->progs.sq_dsend4,   s->progs.sq_dsend6,
                                           s->progs.sq_dconnect4, s->progs.sq_dconnect6};
 
     for (size_t i = 0; i < N_PROGS; i++) {

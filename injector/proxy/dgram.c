@@ -107,7 +107,9 @@ static void judge_dns(struct px_flow_calls *f, uint32_t *hits, const struct sq_d
 
 static uint16_t dns_id(const uint8_t *p, size_t len)
 {
-    return len >= 2 ? (uint16_t)(p[0] << 8 | p[1]) : 0;
+    if (len < 2)
+        return 0;
+    return (uint16_t)(p[0] << 8 | p[1]);
 }
 
 struct px_verdict px_dgram_up(struct px_flow_calls *f, const uint8_t *p, size_t len, bool tcp, int64_t now)

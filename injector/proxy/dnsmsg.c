@@ -12,8 +12,8 @@
 
 #define UDP_SIZE 512 /* without EDNS */
 #define OUR_SIZE 1232
-#define TTL 1        /* of a wrong answer: nobody may keep it beyond the fault */
-#define RECORDS 256  /* of a query that are looked at for its OPT */
+#define TTL 1       /* of a wrong answer: nobody may keep it beyond the fault */
+#define RECORDS 256 /* of a query that are looked at for its OPT */
 #define QR 0x80
 #define OPCODE 0x78
 #define TC 0x02
@@ -22,14 +22,24 @@
 #define CD 0x10
 #define OPT_LEN 11 /* an empty one */
 
-enum answer { SAYS_NXDOMAIN, SAYS_SERVFAIL, SAYS_REFUSED, SAYS_NODATA, SAYS_TIMEOUT, SAYS_WRONG, SAYS_REAL, SAYS_ANSWERS };
-static const char *const answers[SAYS_ANSWERS] = {"nxdomain", "servfail", "refused", "nodata", "timeout", "wrong", "real"};
+enum answer {
+    SAYS_NXDOMAIN,
+    SAYS_SERVFAIL,
+    SAYS_REFUSED,
+    SAYS_NODATA,
+    SAYS_TIMEOUT,
+    SAYS_WRONG,
+    SAYS_REAL,
+    SAYS_ANSWERS
+};
+static const char *const answers[SAYS_ANSWERS] = {"nxdomain", "servfail", "refused", "nodata",
+                                                  "timeout",  "wrong",    "real"};
 static const uint8_t rcodes[SAYS_ANSWERS] = {3, 2, 5, 0, 0, 0, 0};
 
 static const struct {
     const char *name;
     uint16_t type;
-} TYPES[] = {{"A", 1},    {"NS", 2},    {"CNAME", 5}, {"SOA", 6},   {"PTR", 12}, {"MX", 15},
+} TYPES[] = {{"A", 1},    {"NS", 2},    {"CNAME", 5}, {"SOA", 6},   {"PTR", 12},   {"MX", 15},
              {"TXT", 16}, {"AAAA", 28}, {"SRV", 33},  {"SVCB", 64}, {"HTTPS", 65}, {"ANY", 255}};
 #define N_TYPES (sizeof(TYPES) / sizeof(TYPES[0]))
 

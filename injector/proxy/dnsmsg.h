@@ -11,7 +11,7 @@
 
 #include "squall/err.h"
 
-#define SQ_DNS_NAMES 32     /* of one rule */
+#define SQ_DNS_NAMES 32 /* of one rule */
 #define SQ_DNS_TYPES 16
 #define SQ_DNS_ADDRESSES 16
 

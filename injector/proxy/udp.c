@@ -137,8 +137,7 @@ static bool origin(const struct dport *port, struct in_addr local, struct sq_flo
     if (!table || (host & 0xffff0000u) != SQ_NET_DGRAM)
         return false;
     memcpy(out, &table[host & 0xffffu], sizeof(*out)); /* it may be written at any time: look at one copy */
-    return out->edge == port->edge->id && out->via == port->port &&
-           (out->family == AF_INET || out->family == AF_INET6);
+    return out->edge == port->edge->id && out->via == port->port && (out->family == AF_INET || out->family == AF_INET6);
 }
 
 static int dial(const struct sq_flow *to)
