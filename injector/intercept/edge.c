@@ -319,11 +319,28 @@ static int make_table(const struct sq_intercept *ic, const char *run, const char
     return sq_table_build(rules, n, out, e);
 }
 
+/* The network that the callers live in: of one that runs already its own, with its resolv.conf and hosts. */
+static int open_netns(const struct sq_edge *edge, struct sq_netns *ns, struct sq_err *e)
+{
+    const struct sq_running *r = sq_running_find(edge->ic, edge->run, edge->from);
+    cleanup_free pid_t *pid = NULL;
+    char spec[32];
+    size_t n = 0;
+    int rc = r ? sq_running_processes(r, &pid, &n, e) : 0;
+
+    if (rc < 0)
+        return rc;
+    if (n == 0)
+        return sq_netns_open(NULL, ns, e);
+    (void)snprintf(spec, sizeof(spec), "pid:%d", (int)pid[0]);
+    return sq_netns_open(spec, ns, e);
+}
+
 /* What the host names of the edge mean, and the table with it, when it has its place. */
 static int look_up(struct sq_edge *edge, struct sq_table *out, struct sq_err *e)
 {
     struct sq_netns ns = {.fd = -1};
-    int rc = sq_netns_open(NULL, &ns, e);
+    int rc = sq_hosts_any(edge) ? open_netns(edge, &ns, e) : 0;
 
     if (rc < 0)
         return rc;

@@ -166,17 +166,23 @@ size_t sq_hosts_rules(const struct sq_edge *edge, struct sq_table_rule *out)
     return n;
 }
 
-int sq_hosts_new(struct sq_edge *edge, const struct sq_netns *ns, struct sq_err *e)
+bool sq_hosts_any(const struct sq_edge *edge)
 {
-    struct sq_hosts *names;
     bool any = false;
-    int rc;
 
     for (size_t i = 0; i < edge->n_dest; i++)
         any = any || edge->dest[i].kind == SQ_DEST_NAME;
     for (size_t i = 0; i < edge->n_except; i++)
         any = any || edge->except[i].kind == SQ_DEST_NAME;
-    if (!any)
+    return any;
+}
+
+int sq_hosts_new(struct sq_edge *edge, const struct sq_netns *ns, struct sq_err *e)
+{
+    struct sq_hosts *names;
+    int rc;
+
+    if (!sq_hosts_any(edge))
         return 0;
     edge->hosts = names = calloc(1, sizeof(*names));
     if (!names)

@@ -46,7 +46,7 @@ struct sq_edge {
     struct sq_hosts *hosts; /* those of the destinations that are host names; NULL: none */
     bool bpf;               /* its TCP destinations are taken by BPF */
     bool has_tcp, has_unix;
-    bool dgram;  /* its datagrams are taken, too, or (without has_tcp) alone; its rules are the proxy's alone */
+    bool dgram;          /* its datagrams are taken, too, or (without has_tcp) alone; its rules are the proxy's alone */
     struct sq_hole hole; /* only when no SYN can be held */
     bool hole_shut;
     enum sq_existing_how existing;
@@ -91,7 +91,7 @@ struct sq_caller {
     size_t n_unix;
     bool warned;
     struct sq_running *running; /* it ran before; NULL: launched */
-    struct sq_caller *next; /* of the disarmed */
+    struct sq_caller *next;     /* of the disarmed */
 };
 
 enum sq_map {
@@ -245,7 +245,7 @@ int sq_dgram_hello(struct sq_intercept *ic, struct sq_err *e); /* the proxy has 
 
 /* listen.c */
 int sq_listen_lo(bool gate, int *fd, uint16_t *port, struct sq_err *e); /* port in network byte order */
-int sq_listen_lo6(int *fd, uint16_t *port); /* on ::1; -errno: there is none here */
+int sq_listen_lo6(int *fd, uint16_t *port);                             /* on ::1; -errno: there is none here */
 int sq_gate_filter(int fd, bool shut);
 int sq_hole_open(struct sq_hole *h, int *gate, uint16_t *port, struct sq_err *e);
 int sq_hole_turn(int hole, bool shut);
@@ -275,7 +275,7 @@ void sq_wait_leave(struct sq_waits *waits);
 int sq_upstream_connect(const struct sq_edge *edge, size_t dest);
 
 /* edge.c */
-int sq_edge_choose(struct sq_intercept *ic, struct sq_err *e); /* by BPF or not: asked once */
+int sq_edge_choose(struct sq_intercept *ic, struct sq_err *e);   /* by BPF or not: asked once */
 int sq_edge_need_bpf(struct sq_intercept *ic, struct sq_err *e); /* the maps are there, or why not */
 void sq_edge_drop(struct sq_edge *edge);
 const char *sq_edge_protocol(const struct sq_edge *edge);
@@ -290,6 +290,7 @@ int sq_edge_retable(struct sq_edge *edge, struct sq_err *e); /* of all its calle
 
 /* hosts.c */
 struct sq_netns;
+bool sq_hosts_any(const struct sq_edge *edge); /* has it any? */
 /* Look up the edge's host names as the inhabitants of NS do. Blocks, at most 5 s. -EHOSTUNREACH (SQ_C_NOTFOUND). */
 int sq_hosts_new(struct sq_edge *edge, const struct sq_netns *ns, struct sq_err *e);
 void sq_hosts_free(struct sq_edge *edge);

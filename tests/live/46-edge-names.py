@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Host names as destinations of an edge, whose addresses change while the run goes on; by BPF and by seccomp alike."""
 import os
+import subprocess
 import sys
 import time
 
 from destinations_lib import both, errs, free_port, rig_for, say
-from injector_lib import until
-from intercept_lib import Dependency, main
+from injector_lib import Injector, until
+from intercept_lib import NAME, PYTHON, Dependency, main
 
 
 def names(run_dir, mode):
@@ -41,7 +42,36 @@ def names(run_dir, mode):
         rig.end()
 
 
+def as_the_caller(run_dir):
+    """Of a caller that runs already, in mounts of its own: its /etc/hosts says what a name means, not squalld's."""
+    hosts = os.path.join(run_dir, "theirs")
+    addr = "127.46.2.1"
+    port = free_port(addr)
+    with open(hosts, "w") as f:
+        f.write(f"{addr} theirs.sqt\n")
+    call = "import socket, time\nwhile 1:\n c = socket.socket(); print(c.connect_ex(('%s', %d)), flush=True); c.close(); time.sleep(0.1)"
+    with Dependency(host=addr, port=port):
+        app = subprocess.Popen(["unshare", "-m", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh", PYTHON, "-c",
+                                call % (addr, port)], stdout=subprocess.PIPE, text=True)
+        inj = None
+        try:
+            assert app.stdout.readline() == "0\n"
+            inj = Injector(run_dir, NAME)
+            run = inj.run(lease="60s")
+            inj.post(f"runs/{run}/services", {"name": "app", "select": {"pid": app.pid}})
+            got = inj.post(f"runs/{run}/edges", {"name": "app->theirs", "from": "app", "to": [f"theirs.sqt:{port}"]})
+            assert got["names"] == {"theirs.sqt": [addr]}, got
+            inj.post(f"runs/{run}/faults", {"uses": "call/error", "target": {"edge": "app->theirs"}})
+            until("its call is hit", lambda: app.stdout.readline() == "111\n")
+            assert inj.delete(f"runs/{run}")["clean"]
+        finally:
+            app.kill()
+            app.wait()
+            if inj:
+                inj.end()
+
+
 if os.geteuid() != 0:
     print("skipped: it needs root for a mount namespace")
     sys.exit(0)
-main(both(names))
+main(both(names) + [as_the_caller])
