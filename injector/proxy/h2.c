@@ -536,7 +536,7 @@ static void dropped_goes_on(struct sq_h2 *h, struct stream *s)
 
 static bool unpack(struct side *d, struct sq_out *text, struct sq_head *head, size_t *off)
 {
-    const uint8_t *in = (const uint8_t *)d->block.p;
+    const uint8_t *in = d->block.n ? (const uint8_t *)d->block.p : (const uint8_t *)"";
     size_t left = d->block.n;
     bool ok = true;
     while (ok) {
@@ -689,9 +689,10 @@ static void end_of_block(struct sq_h2 *h, int lane)
     if (d->block.failed || d->raw.failed || !unpack(d, &text, &head, off)) {
         lose(h);
     } else {
+        const char *base = text.p ? text.p : "";
         for (unsigned i = 0; i < head.n; i++) {
-            head.field[i].name.p = text.p + off[i];
-            head.field[i].value.p = text.p + off[i] + head.field[i].name.n;
+            head.field[i].name.p = base + off[i];
+            head.field[i].value.p = base + off[i] + head.field[i].name.n;
         }
         read_pseudo(&head);
         if (lane == TO_DEP)
@@ -771,7 +772,8 @@ static bool on_credit(struct sq_h2 *h)
     int64_t ours = n < h->owed ? n : h->owed;
     h->window += n;
     h->owed -= ours;
-    put32((unsigned char *)d->frame.p + 9, (uint32_t)(n - ours));
+    if (ours > 0)
+        put32((unsigned char *)d->frame.p + 9, (uint32_t)(n - ours));
     return n > ours || n == 0;
 }
 
@@ -908,6 +910,8 @@ static void frame_begin(struct sq_h2 *h, int lane)
         h->broken = true; /* more than may be held */
         return;
     }
+    if (lane == TO_CALLER && !h->greeted && d->type != SETTINGS)
+        greet(h); /* it does not keep to the order itself */
     if (d->act == A_PASS) {
         if (lane == TO_CALLER && d->type == DATA)
             h->window -= d->len;
