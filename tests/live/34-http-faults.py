@@ -337,7 +337,8 @@ def hostile():
             s.sendall(bytes([b]))
     n = len(rig.stats)
     rig.wait("its figures", lambda: len(rig.stats) > n + 1)
-    assert rig.stats[-1]["rss"] - before < 64 << 20, (before, rig.stats[-1])
+    # a sanitizer keeps what was freed
+    assert rig.stats[-1]["rss"] - before < (256 if "ASAN_OPTIONS" in os.environ else 64) << 20, (before, rig.stats[-1])
     for s in slow:
         s.sendall(b"\r\n\r\n")
         assert s.recv(12) == b"HTTP/1.1 200"

@@ -348,7 +348,8 @@ def hostile():
     s.sendall(many)
     n = len(rig.stats)
     rig.wait("its figures", lambda: len(rig.stats) > n + 1)
-    assert rig.stats[-1]["rss"] - before < 32 << 20, (before, rig.stats[-1])
+    # a sanitizer keeps what was freed
+    assert rig.stats[-1]["rss"] - before < (256 if "ASAN_OPTIONS" in os.environ else 32) << 20, (before, rig.stats[-1])
     s.close()
     rig.quit()
 
