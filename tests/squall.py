@@ -96,7 +96,7 @@ def bpf_programs(own=()):
         return []
     got = subprocess.run([tool, "-j", "prog", "show"], capture_output=True, text=True)
     try:
-        found = [p for p in json.loads(got.stdout) if p.get("name", "").startswith(("sq_connect", "sq_peer", "sq_getpeer"))]
+        found = [p for p in json.loads(got.stdout) if p.get("name", "").startswith(("sq_connect", "sq_peer", "sq_getpeer", "sq_fork", "sq_exit"))]
     except ValueError:
         return []
     return [f"BPF program {p['name']}" for p in found] if found and not foreign_proxies(own) else []
