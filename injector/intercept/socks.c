@@ -238,8 +238,10 @@ static int of_netns(ino_t ino, const pid_t *pid, const ino_t *ns, size_t n, stru
         }
     if (rc < 0)
         return rc;
+    if (d->found.n == 0)
+        return 0;
     qsort(d->found.s, d->found.n, sizeof *d->found.s, by_inode);
-    for (size_t i = 0; i < n && d->found.n; i++)
+    for (size_t i = 0; i < n; i++)
         if (ns[i] == ino)
             find_owner(&d->found, pid[i]);
     for (size_t i = 0; i < d->found.n && rc == 0; i++)
