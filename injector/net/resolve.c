@@ -419,8 +419,8 @@ static int fill(struct sq_group *g, const char **text, bool *changed, struct sq_
         size_t got = answers(text, g->name[i], fresh + n, &why, &why_len);
 
         if (got == 0 && rc == 0)
-            rc = sq_err_cls(e, SQ_C_NOTFOUND, -EHOSTUNREACH, "the host name \"%s\" can't be resolved: %.*s",
-                            g->name[i], why_len, why);
+            rc = sq_err_cls(e, SQ_C_NOTFOUND, -EHOSTUNREACH, "the host name \"%s\" can't be resolved: %.*s", g->name[i],
+                            why_len, why);
         n += got;
     }
     if (rc < 0)
