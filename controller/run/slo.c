@@ -174,6 +174,13 @@ static void look_done(struct one *o)
     o->all->put(o->all->arg, "metric", rec);
 }
 
+/* The first error is what people are told. */
+static void note(struct one *o, unsigned part, const struct sq_err *bad)
+{
+    if (bad->code && !o->error[0])
+        snprintf(o->error, sizeof(o->error), "%s%.340s", two(o) ? (part ? "total: " : "good or bad: ") : "", bad->msg);
+}
+
 static void got_value(void *arg, int status, const char *body, size_t len, const struct sq_err *e)
 {
     const struct ask *a = arg;
@@ -185,9 +192,7 @@ static void got_value(void *arg, int status, const char *body, size_t len, const
         bad = *e;
     else
         (void)sq_promql_value(body, len, &o->value[a->part], &bad);
-    if (bad.code && !o->error[0])
-        snprintf(o->error, sizeof(o->error), "%s%.340s", two(o) ? (a->part ? "total: " : "good or bad: ") : "",
-                 bad.msg);
+    note(o, a->part, &bad);
     if (--o->pending == 0)
         look_done(o);
 }
@@ -248,8 +253,7 @@ static void got_range(void *arg, int status, const char *body, size_t len, const
         bad = *e;
     else
         (void)sq_promql_range(body, len, &o->past[a->part], &bad);
-    if (bad.code && !o->error[0])
-        snprintf(o->error, sizeof(o->error), "%.380s", bad.msg);
+    note(o, a->part, &bad);
     if (--o->history_pending == 0)
         history_done(o);
 }
