@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "metrics.h"
 #include "patience.h"
 #include "squall/cleanup.h"
 
@@ -117,6 +118,7 @@ static int peer_of(struct MHD_Connection *conn, struct sq_peer *peer)
 static enum MHD_Result queue_answer(struct call *c)
 {
     static const char none[] = "{\"error\":{\"message\":\"no memory\",\"hint\":\"\",\"errno\":\"ENOMEM\"}}";
+    const char *answer = c->text;
     struct MHD_Response *r;
     if (c->text) {
         r = MHD_create_response_from_buffer(c->text_len, c->text, MHD_RESPMEM_MUST_FREE);
@@ -128,7 +130,9 @@ static enum MHD_Result queue_answer(struct call *c)
     }
     if (!r)
         return MHD_NO;
-    (void)MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json");
+    /* All answers are JSON objects, but for one page. */
+    bool json = !answer || answer[0] == '{';
+    (void)MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, json ? "application/json" : SQ_METRICS_TYPE);
     enum MHD_Result ok = MHD_queue_response(c->conn, (unsigned)c->status, r);
     MHD_destroy_response(r);
     return ok;

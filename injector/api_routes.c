@@ -10,6 +10,7 @@
 #include "doctor.h"
 #include "intercept/existing.h"
 #include "intercept/running.h"
+#include "metrics.h"
 #include "run.h"
 #include "service.h"
 #include "snapshot.h"
@@ -235,6 +236,21 @@ static void get_snapshot(struct request *q)
     answer(q->done, q->arg, 200, sq_snapshot(q->eng, q->run, q->peer->uid));
 }
 
+static void get_edges(struct request *q)
+{
+    struct sq_intercept *ic = sq_engine_intercept(q->eng);
+
+    answer(q->done, q->arg, 200,
+           json_pack("{s:o,s:o}", "edges", sq_intercept_edges(ic, q->run->id), "proxy", sq_intercept_proxy(ic)));
+}
+
+static void get_metrics(struct request *q)
+{
+    char *text = sq_metrics_text(q->eng);
+
+    q->done(q->arg, 200, text, text ? strlen(text) : 0);
+}
+
 static void post_edges(struct request *q)
 {
     struct sq_err e = {0};
@@ -247,7 +263,8 @@ static void post_edges(struct request *q)
     }
     l = later(q, 201);
     if (l)
-        sq_existing_settle(sq_edge_find(q->eng->intercept, q->run->id, sq_json_str_or(a, "edge", "")), a, later_json, l);
+        sq_existing_settle(sq_edge_find(q->eng->intercept, q->run->id, sq_json_str_or(a, "edge", "")), a, later_json,
+                           l);
     else
         json_decref(a);
 }
@@ -400,6 +417,8 @@ static const struct route routes[] = {
     {"DELETE", "v1/runs/R", ANY_RUN, delete_run},
     {"GET", "v1/runs/R/events", ANY_RUN, get_events},
     {"GET", "v1/runs/R/snapshot", ANY_RUN, get_snapshot},
+    {"GET", "v1/metrics", ANY_RUN, get_metrics},
+    {"GET", "v1/runs/R/edges", ANY_RUN, get_edges},
     {"POST", "v1/runs/R/edges", LIVE_RUN, post_edges},
     {"POST", "v1/runs/R/services", LIVE_RUN, post_services},
     {"GET", "v1/runs/R/services", ANY_RUN, get_services},

@@ -14,6 +14,7 @@
 #include "api.h"
 #include "engine.h"
 #include "keeper.h"
+#include "metrics.h"
 #include "run.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
@@ -33,6 +34,7 @@ struct daemon {
     struct sq_engine *eng;
     struct sq_api *api;
     struct sq_toxi_server *toxi;
+    struct sq_metrics_server *metrics;
     uv_timer_t beat;
     uv_poll_t keeper;
     uv_signal_t sig[3];
@@ -93,6 +95,7 @@ static void end(struct daemon *d, int status)
     d->status = status;
     sq_api_quiesce(d->api);
     sq_toxi_server_free(SQ_TAKE(d->toxi));
+    sq_metrics_server_free(SQ_TAKE(d->metrics));
     sq_engine_stop(d->eng, engine_stopped, d);
 }
 
@@ -207,6 +210,8 @@ static int start(struct daemon *d, struct sq_err *e)
         rc = sq_api_new(&d->loop, d->eng, path, d->o->group, &d->api, e);
     if (!rc && d->o->toxi)
         rc = sq_toxi_server_new(&d->loop, d->o->self, d->o->toxi, sq_engine_patience(d->eng), &d->toxi, e);
+    if (!rc && d->o->metrics)
+        rc = sq_metrics_server_new(&d->loop, d->eng, d->o->metrics, &d->metrics, e);
     return rc;
 }
 

@@ -21,6 +21,7 @@ struct sq_daemon_opts {
     int keeper_fd; /* our end of the pair */
     pid_t keeper;
     const struct sq_toxi_opts *toxi; /* Toxiproxy's API; NULL: none */
+    const char *metrics;             /* where to serve /metrics; NULL: nowhere */
 };
 
 /* Serve until told to end, then take everything back. Returns the exit status: 0, SQ_INFRA (could not start, or the

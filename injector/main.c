@@ -53,6 +53,8 @@ static const char usage[] =
     "  --toxiproxy-seed N       which connections a toxicity below 1 hits follows from N (default: another one each "
     "time)\n"
     "  --toxiproxy-metrics      bytes of each proxy at /metrics, for Prometheus\n"
+    "  --metrics ADDRESS  serve /metrics for Prometheus over HTTP, say on 127.0.0.1:9464: counts of the calls of all "
+    "runs\n"
     "  --version      say the version\n"
     "\n"
     "RUN is $SQUALL_RUN_DIR, else /run/squall for root, $XDG_RUNTIME_DIR/squall for others, else /tmp/squall-UID.\n"
@@ -68,6 +70,7 @@ struct options {
     const char *group;
     bool is_private;
     bool seeded;
+    const char *metrics;      /* NULL: none */
     struct sq_toxi_opts toxi; /* listen is NULL: none */
 };
 
@@ -139,6 +142,7 @@ static int read_options(int argc, char **argv, struct options *o, int *status)
                                           {"toxiproxy-config", required_argument, NULL, 'c'},
                                           {"toxiproxy-seed", required_argument, NULL, 's'},
                                           {"toxiproxy-metrics", no_argument, NULL, 'm'},
+                                          {"metrics", required_argument, NULL, 'M'},
                                           {NULL, 0, NULL, 0}};
     const char *dir = NULL;
     struct sq_err e = {0};
@@ -160,6 +164,8 @@ static int read_options(int argc, char **argv, struct options *o, int *status)
             (void)given_seed(o, optarg, &e);
         } else if (c == 'm') {
             o->toxi.metrics = true;
+        } else if (c == 'M') {
+            o->metrics = optarg;
         } else if (c == 'h') {
             (void)fputs(usage, stdout);
             return 0;
@@ -305,7 +311,8 @@ static int split(const struct options *o, const char *self, struct sq_journal *j
                                    s.beat_fd,
                                    s.pair[1],
                                    keeper,
-                                   o->toxi.listen ? &o->toxi : NULL};
+                                   o->toxi.listen ? &o->toxi : NULL,
+                                   o->metrics};
         return sq_daemon_run(&d);
     }
     (void)close(s.pair[1]);

@@ -159,6 +159,7 @@ static __always_inline int write_flow(const struct call *k, const struct sq_deci
 static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct call *k, __u32 bypass, __u32 *to,
                                      __u32 *port)
 {
+    struct sq_tally_cell *made;
     struct sq_edge_counts *c;
     struct sq_edge_cfg *cfg;
     struct sq_decision d;
@@ -176,6 +177,9 @@ static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct cal
     if (!cfg || !c || !cfg->pass)
         return 1;
     __sync_fetch_and_add(&c->connects, 1);
+    made = sq_cell(0, SQ_RULE_TALLIES + slot, caller_slot);
+    if (made)
+        __sync_fetch_and_add(&made->seen, 1);
     now = bpf_ktime_get_ns();
     if (netns_cookie && bpf_get_netns_cookie(ctx) != netns_cookie)
         bypass |= SQ_BY_NETNS;

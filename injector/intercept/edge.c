@@ -24,6 +24,7 @@ void sq_edge_free(struct sq_edge *edge)
     sq_hosts_free(edge);
     free(edge->dest);
     free(edge->except);
+    sq_made_free(edge);
     free(edge);
 }
 
@@ -185,7 +186,7 @@ int sq_edge_choose(struct sq_intercept *ic, struct sq_err *e)
     struct sq_err why = {0};
 
     if (ic->bpf_asked)
-        return 0;
+        return ic->tallies ? 0 : sq_err(e, -ENOMEM, "there is no memory to count calls in");
     ic->bpf_asked = true;
     ic->bpf_ok = sq_intercept_check_bpf(&why) == 0 && sq_bpf_open(ic, &why) == 0;
     if (ic->bpf_ok)
@@ -239,6 +240,7 @@ static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *
         return rc;
     /* Both are closed here: when the proxy dies, connects must be refused and not queue up. */
     memset(&ic->counts[edge->slot], 0, sizeof(ic->counts[0]));
+    memset(&ic->tallies[SQ_RULE_TALLIES + edge->slot], 0, sizeof(ic->tallies[0]));
     memset(cfg->slot, 0, sizeof(cfg->slot));
     cfg->epoch = 1;
     cfg->id = edge->id;

@@ -78,7 +78,7 @@ static void on_calls(struct sq_intercept *ic, const json_t *msg)
     json_array_foreach(list, i, c)
     {
         const struct sq_caller *caller = NULL;
-        const struct sq_edge *edge = NULL;
+        struct sq_edge *edge = NULL;
 
         if (call_ok(c)) {
             caller = sq_ic_caller(ic, (uint32_t)json_integer_value(json_array_get(c, 1)));
@@ -100,6 +100,7 @@ static void on_calls(struct sq_intercept *ic, const json_t *msg)
             groups[g] = (struct group){caller, edge, json_array()};
             n++;
         }
+        sq_made_call(edge, caller, c);
         (void)json_array_append_new(groups[g].calls, evidence_of(c));
     }
     for (g = 0; g < n; g++)
@@ -148,6 +149,12 @@ static void on_stats(struct sq_intercept *ic, const json_t *msg)
 {
     int64_t lost = sq_json_int_or(msg, "lost", 0), dropped = sq_json_int_or(msg, "dropped", 0);
 
+    ic->said.open = (uint64_t)sq_json_int_or(msg, "open", 0) & INT64_MAX;
+    ic->said.bytes_up = (uint64_t)sq_json_int_or(msg, "bytes_up", 0) & INT64_MAX;
+    ic->said.bytes_down = (uint64_t)sq_json_int_or(msg, "bytes_down", 0) & INT64_MAX;
+    ic->said.rss = (uint64_t)sq_json_int_or(msg, "rss", 0) & INT64_MAX;
+    ic->said.lost = (uint64_t)lost & INT64_MAX;
+    ic->said.stray = (uint64_t)sq_json_int_or(msg, "stray", 0) & INT64_MAX;
     if (lost > 0 && (uint64_t)lost > ic->proxy_lost) {
         ic->proxy_lost = (uint64_t)lost;
         sq_ic_warn(ic, "", "the proxy could not report all calls: %lld are missing in the evidence", (long long)lost);
@@ -200,6 +207,7 @@ static void gather(struct sq_caller *c, struct sq_edge *edge, json_t *call)
     if (!edge->failed)
         edge->failed = json_array();
     edge->failed_caller = c;
+    sq_made_failed(edge, c);
     (void)json_array_append_new(edge->failed, call);
     sq_ic_flush_soon(edge->ic);
 }

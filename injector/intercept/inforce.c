@@ -298,6 +298,7 @@ int sq_edge_rule_clear(struct sq_edge *edge, const char *fault_id, struct sq_err
         return 0; /* gone, and the proxy has said so */
     if (f) {
         tally = f->tally;
+        sq_made_over(edge, f);
         json_decref(f->rule);
         memset(f, 0, sizeof(*f));
         f->tally = SQ_TALLY_NONE;

@@ -582,6 +582,7 @@ void sq_intercept_disarm(struct sq_intercept *ic, const char *run_id, const char
     free(c->tables); /* of BPF it is the map's, and no more ours to free */
     c->tables = NULL;
     drop_stand_ins(c);
+    sq_made_leave(ic, c);
     ic->caller[c->slot] = NULL;
     refresh_rules(ic, c);
     keep_name(ic, c);

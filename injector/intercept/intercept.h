@@ -92,6 +92,10 @@ int sq_edge_rule_read(struct sq_edge *edge, const char *fault_id, json_t **out, 
 int sq_edge_rule_count(struct sq_edge *edge, const char *fault_id, json_t **out, struct sq_err *e);
 /* How many calls the fault would have hit, and how many it did (proxy/count.h). */
 struct sq_tally_cell sq_edge_rule_hits(const struct sq_edge *edge, const char *fault_id);
+/* What the callers of a run (NULL: of all) did so far: [{"edge","run",...}] as API.md says. New reference. */
+json_t *sq_intercept_edges(const struct sq_intercept *ic, const char *run_id);
+/* {"up":bool,"open","bytes_up","bytes_down","rss","lost","stray"}: as the proxy said last. New reference. */
+json_t *sq_intercept_proxy(const struct sq_intercept *ic);
 /* "bpf", "seccomp": how its calls are taken; and whether the connect can be delayed. */
 const char *sq_edge_mode(const struct sq_edge *edge);
 bool sq_edge_delays_connect(const struct sq_edge *edge);

@@ -61,6 +61,11 @@ struct sq_edge {
     uint64_t told_why, told_lost;
     json_t *failed; /* calls that are not told yet, all of failed_caller */
     struct sq_caller *failed_caller;
+    struct sq_made *live; /* [n_live]: what its callers did so far */
+    size_t n_live;
+    uint64_t *traces;     /* hashes of those seen lately; NULL: none yet */
+    struct sq_past *past; /* faults that have ended, the last SQ_RULE_HISTORY */
+    size_t n_past;
     struct sq_edge *next; /* of the dropped */
 };
 
@@ -147,9 +152,10 @@ struct sq_intercept {
     struct sq_tally *tallies;      /* [SQ_TALLIES]: the BPF map, or a memfd's; shared with the proxy */
     size_t tallies_len;
     int tallies_fd; /* the memfd; -1: it is the map */
-    bool tally_used[SQ_TALLIES];
-    uint32_t slot_last[SQ_CALLERS]; /* number of the caller that had the slot last */
-    int flows_fd;                   /* of seccomp redirects: a sealed memfd */
+    bool tally_used[SQ_RULE_TALLIES];
+    struct sq_tally_cell tally_gone[SQ_RULE_TALLIES]; /* of callers whose cell has passed to another one */
+    uint32_t slot_last[SQ_CALLERS];                   /* number of the caller that had the slot last */
+    int flows_fd;                                     /* of seccomp redirects: a sealed memfd */
     struct sq_flow *flows;
     uint32_t next_flow;
     struct sq_edge *edge[SQ_EDGES];
@@ -168,6 +174,9 @@ struct sq_intercept {
     unsigned n_holed;
     unsigned handles; /* open uv handles */
     uint64_t bad_calls, proxy_lost, proxy_dropped;
+    struct {
+        uint64_t open, bytes_up, bytes_down, rss, lost, stray;
+    } said; /* by the proxy, once a second */
     struct sq_waits *waits;
     void (*freed)(void *arg);
     void *freed_arg;
@@ -309,6 +318,15 @@ void sq_tally_give(struct sq_intercept *ic, uint32_t tally);
 uint32_t sq_tally_slot(struct sq_intercept *ic, const char *run, const char *instance);
 /* What a rule has counted, of all callers of the edge. */
 struct sq_tally_cell sq_tally_sum(const struct sq_intercept *ic, uint32_t tally);
+
+/* made.c: what a caller did over an edge, so far */
+struct sq_made;
+struct sq_past;
+void sq_made_call(struct sq_edge *edge, const struct sq_caller *c, const json_t *call); /* as in wire.h, checked */
+void sq_made_failed(struct sq_edge *edge, const struct sq_caller *c);                   /* a hook failed its connect */
+void sq_made_leave(struct sq_intercept *ic, const struct sq_caller *c);                 /* its cells are given up */
+void sq_made_over(struct sq_edge *edge, const struct sq_edge_fault *f);                 /* the fault ends */
+void sq_made_free(struct sq_edge *edge);
 
 /* inforce.c */
 enum sq_push {

@@ -227,6 +227,15 @@ static void conclude(struct sq_reply *r, const struct sq_attempt *a, bool nonblo
         let_go(r); /* connecting: the kernel waits; failed: the kernel tries the real destination */
 }
 
+static void count_connect(struct sq_supervisor *s, const struct sq_edge *edge)
+{
+    struct sq_tally_cell *made = sq_cell(s->ic->tallies, SQ_RULE_TALLIES + edge->slot, s->caller->slot);
+
+    s->ic->counts[edge->slot].connects++;
+    if (made)
+        __sync_fetch_and_add(&made->seen, 1);
+}
+
 static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_reply *r)
 {
     const int64_t now = sq_mono_ns();
@@ -262,7 +271,7 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     if (!why && (flags < 0 || !sq_link_alive(s->ic)))
         why = "the proxy is gone";
     refused = a->fastopen && !(flags & O_NONBLOCK);
-    s->ic->counts[edge->slot].connects++;
+    count_connect(s, edge);
     sq_decide(&s->ic->cfg[edge->slot], s->ic->tallies, s->caller->slot, why || refused, &d);
     if (d.go == SQ_GO_FAIL) {
         s->ic->counts[edge->slot].failed++;
@@ -355,7 +364,7 @@ static void take_unix(struct sq_supervisor *s, struct sq_attempt *a, struct sq_r
     }
     if (int_opt(fd, SOL_SOCKET, SO_TYPE, 0) != SOCK_STREAM || int_opt(fd, SOL_SOCKET, SO_DOMAIN, 0) != AF_UNIX)
         return;
-    s->ic->counts[edge->slot].connects++;
+    count_connect(s, edge);
     if (fails_always(s, edge, &d)) {
         s->ic->counts[edge->slot].failed++;
         sq_incoming_failed(s->caller, edge, sq_mono_ns(), d.rule);

@@ -30,6 +30,7 @@ struct sq_rule {
 };
 
 _Static_assert(SQ_CALLERS == SQ_TALLY_CALLERS, "a caller's slot is its cell");
+_Static_assert(SQ_EDGES == SQ_EDGE_TALLIES, "an edge's slot is its tally");
 _Static_assert(SQ_EDGE_RULES == SQ_FLOW_RULES, "a flow has room for all that was drawn");
 
 struct sq_rules {

@@ -37,29 +37,37 @@ void sq_tally_close(struct sq_intercept *ic)
 
 int sq_tally_take(struct sq_intercept *ic, uint32_t *tally, struct sq_err *e)
 {
-    for (uint32_t i = 0; ic->tallies && i < SQ_TALLIES; i++) {
+    for (uint32_t i = 0; ic->tallies && i < SQ_RULE_TALLIES; i++) {
         if (ic->tally_used[i])
             continue;
         ic->tally_used[i] = true;
         memset(&ic->tallies[i], 0, sizeof(ic->tallies[i]));
+        ic->tally_gone[i] = (struct sq_tally_cell){0};
         *tally = i;
         return 0;
     }
     return sq_err_cls(e, SQ_C_CONFLICT, -ENOSPC, "there are %u faults on calls already, which is the most at one time",
-                      SQ_TALLIES);
+                      SQ_RULE_TALLIES);
 }
 
 void sq_tally_give(struct sq_intercept *ic, uint32_t tally)
 {
-    if (tally < SQ_TALLIES)
+    if (tally < SQ_RULE_TALLIES)
         ic->tally_used[tally] = false;
 }
 
 /* Somebody else counts here from now on. */
 static void wipe(struct sq_intercept *ic, uint32_t slot)
 {
-    for (uint32_t i = 0; ic->tallies && i < SQ_TALLIES; i++)
-        memset(&ic->tallies[i].of[slot], 0, sizeof(ic->tallies[i].of[slot]));
+    for (uint32_t i = 0; ic->tallies && i < SQ_TALLIES; i++) {
+        struct sq_tally_cell *cell = &ic->tallies[i].of[slot];
+
+        if (i < SQ_RULE_TALLIES) {
+            ic->tally_gone[i].seen += cell->seen;
+            ic->tally_gone[i].hit += cell->hit;
+        }
+        memset(cell, 0, sizeof(*cell));
+    }
 }
 
 uint32_t sq_tally_slot(struct sq_intercept *ic, const char *run, const char *instance)
@@ -84,6 +92,8 @@ struct sq_tally_cell sq_tally_sum(const struct sq_intercept *ic, uint32_t tally)
 {
     struct sq_tally_cell sum = {0};
 
+    if (tally < SQ_RULE_TALLIES)
+        sum = ic->tally_gone[tally];
     for (uint32_t i = 0; ic->tallies && tally < SQ_TALLIES && i < SQ_TALLY_CALLERS; i++) {
         sum.seen += ic->tallies[tally].of[i].seen;
         sum.hit += ic->tallies[tally].of[i].hit;

@@ -7,7 +7,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define SQ_TALLIES 256u       /* rules at once, of all edges */
+#define SQ_RULE_TALLIES 256u /* rules at once, of all edges; */
+#define SQ_EDGE_TALLIES 256u /* behind them, one for each edge by its slot: `seen` are its connects */
+#define SQ_TALLIES (SQ_RULE_TALLIES + SQ_EDGE_TALLIES)
 #define SQ_TALLY_CALLERS 256u /* a caller's number ends with its cell: number % SQ_TALLY_CALLERS */
 #define SQ_TALLY_NONE UINT32_MAX
 #define SQ_COUNT_MAX 1000000000u

@@ -13,7 +13,7 @@ import time
 
 BUILD = os.environ.get("SQUALL_BUILD", "build")
 FLOW = struct.Struct("=QIIHBB16s4I12x")
-TALLIES = 256 * 256 * 16
+TALLIES = 512 * 256 * 16
 FLOWS = 65536
 TTL = 77
 REQUEST, CONNECT, CONN = 0, 1, 2
