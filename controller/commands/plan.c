@@ -8,6 +8,7 @@
 #include "probe/probe.h"
 #include "run/session.h"
 #include "scenario/plan.h"
+#include "squall/callspec.h"
 #include "squall/cleanup.h"
 #include "squall/dest.h"
 #include "squall/json.h"
@@ -533,6 +534,8 @@ static void print_target(const struct planning *p, const json_t *stretch)
 
     (void)fprintf(t->out, "%19son %s\n", "",
                   sq_plan_values(spec ? sq_target_params(spec->target) : NULL, target, buf, sizeof buf));
+    if (spec && spec->target == SQ_T_EDGE && sq_call_counts(target))
+        (void)fprintf(t->out, "%19shits %s, of each instance\n", "", sq_call_count_text(target, buf, sizeof buf));
     if (spec && json_object_size(json_object_get(stretch, "with")))
         (void)fprintf(t->out, "%19swith %s\n", "",
                       sq_plan_values(spec->with, json_object_get(stretch, "with"), buf, sizeof buf));

@@ -335,12 +335,13 @@ static void describe_hit(const json_t *body, char *buf, size_t len)
         if (!sq_json_bool_or(h, "chosen", true))
             continue;
         const char *instance = sq_json_str_or(h, "instance", ""), *edge = sq_json_str_or(h, "edge", "");
+        const char *counts = sq_json_str_or(h, "counts", ""); /* of a call fault: which of the calls */
         int64_t pid = sq_json_int_or(h, "pid", 0);
         bool network = sq_network_hit_text(h, one, sizeof(one));
         if (!network && pid)
             snprintf(one, sizeof(one), "%.80s%spid %lld", instance, *instance ? " " : "", (long long)pid);
         else if (!network)
-            snprintf(one, sizeof(one), "%.100s", *edge ? edge : instance);
+            snprintf(one, sizeof(one), "%.70s%s%.50s", *edge ? edge : instance, *counts ? ": " : "", counts);
         if (used + strlen(one) + 24 >= len)
             more++;
         else
