@@ -24,7 +24,8 @@ void sq_run_fault_reverted(struct run *r, struct run_fault *f, const char *by, c
     f->reverted = true;
     f->reverted_ns = sq_json_int_or(answer, "reverted_ns", sq_json_int_or(answer, "at", sq_mono_ns()));
     json_t *more = json_pack("{s:s, s:b}", "by", by, "clean", sq_json_bool_or(answer, "clean", true));
-    static const char *const copied[] = {"left", "took_ns", "acts", "unjudged", "tls", "packets", "bytes", "out", "in", "intact"};
+    static const char *const copied[] = {"left", "took_ns", "seen",  "hits", "acts", "unjudged",
+                                         "tls",  "packets", "bytes", "out",  "in",   "intact"};
     json_object_set_new(more, "left", json_array());
     for (size_t i = 0; i < SQ_COUNT(copied); i++)
         if (json_object_get(answer, copied[i]))
