@@ -20,6 +20,7 @@
 #include "squall/proc.h"
 
 #define MOST_LINKS 65536 /* BPF links looked at */
+#define HELD_MOST 8192   /* of ours: 256 callers with ten each, and packet devices */
 #define DEPTH_MOST 8     /* of cgroups */
 #define MOST_NETWORKS 64 /* of a run */
 
@@ -118,31 +119,6 @@ static json_t *cgroups(const struct sq_engine *eng)
 
 /* ---- BPF ---- */
 
-/* Is this cgroup (its id is its inode number) another injector's? */
-static bool foreign_cgroup(const struct sq_engine *eng, const char *root, uint64_t id)
-{
-    DIR *d = opendir(root);
-    const struct dirent *de;
-    bool found = false;
-    while (d && !found && (de = readdir(d)) != NULL) {
-        char path[PATH_MAX];
-        struct stat st;
-        if (strncmp(de->d_name, "squall-", 7) != 0 || strcmp(de->d_name + 7, injector_id(eng)) == 0)
-            continue;
-        cleanup_json json_t *below = json_array();
-        int n = snprintf(path, sizeof(path), "%s/%s", root, de->d_name);
-        if (!below || n < 0 || (size_t)n >= sizeof(path))
-            continue;
-        walk_cgroups(path, 0, 0, below);
-        size_t i;
-        const json_t *s;
-        json_array_foreach(below, i, s) found = found || (stat(json_string_value(s), &st) == 0 && st.st_ino == id);
-    }
-    if (d)
-        (void)closedir(d);
-    return found;
-}
-
 static bool our_program(uint32_t id, char *name, size_t len)
 {
     struct bpf_prog_info info;
@@ -155,12 +131,12 @@ static bool our_program(uint32_t id, char *name, size_t len)
     return strncmp(info.name, "sq_", 3) == 0;
 }
 
-/* The links that the packet processes of this injector hold ("link_id:" of proc(5), fdinfo): other Squalls' are their
- * own affair, and one without a holder is no more. */
+/* The links that squalld, its proxy and its packet processes hold ("link_id:" of proc(5), fdinfo): other Squalls' are
+ * their own affair, and one without a holder is no more. */
 struct held {
-    const char *owner; /* in the command line of our processes */
+    const char *owner; /* in the command line of our packet processes; NULL: there are none */
     json_t *packets;   /* sq_packet_snapshot(): a process that drains has no faults, and is told there */
-    uint32_t id[256];
+    uint32_t id[HELD_MOST];
     size_t n;
 };
 
@@ -176,11 +152,22 @@ static void note_link(pid_t pid, const char *fd, struct held *h)
         h->id[h->n++] = id;
 }
 
+static void note_links(pid_t pid, struct held *h)
+{
+    char path[64];
+    const struct dirent *de;
+    (void)snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)pid);
+    DIR *d = opendir(path);
+    while (d && (de = readdir(d)) != NULL)
+        note_link(pid, de->d_name, h);
+    if (d)
+        (void)closedir(d);
+}
+
 static int held_by(pid_t pid, void *arg)
 {
     struct held *h = arg;
-    char path[64], line[512];
-    const struct dirent *de;
+    char line[512];
     size_t i;
     const json_t *p;
     json_array_foreach(h->packets, i, p)
@@ -188,57 +175,61 @@ static int held_by(pid_t pid, void *arg)
         if (sq_json_int_or(p, "pid", 0) == pid && strcmp(sq_json_str_or(p, "state", ""), "draining") == 0)
             return 0;
     }
-    if (sq_proc_cmdline(pid, line, sizeof(line)) < 0 || !strstr(line, h->owner))
-        return 0;
-    (void)snprintf(path, sizeof(path), "/proc/%d/fdinfo", (int)pid);
-    DIR *d = opendir(path);
-    while (d && (de = readdir(d)) != NULL)
-        note_link(pid, de->d_name, h);
-    if (d)
-        (void)closedir(d);
+    if (sq_proc_cmdline(pid, line, sizeof(line)) >= 0 && strstr(line, h->owner))
+        note_links(pid, h);
     return 0;
 }
 
-static bool is_held(const struct held *h, uint32_t id)
+static int by_id(const void *a, const void *b)
 {
-    for (size_t i = 0; i < h->n; i++)
-        if (h->id[i] == id)
-            return true;
-    return false;
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static struct held *look_held(const struct sq_engine *eng)
+{
+    struct sq_packet_devices *packets = sq_engine_packets((struct sq_engine *)(uintptr_t)eng); /* only asked */
+    struct held *h = calloc(1, sizeof(*h));
+    pid_t proxy = (pid_t)SQ_GET(eng->o.page->proxy_pid);
+    if (!h)
+        return NULL;
+    note_links(getpid(), h);
+    if (proxy > 0)
+        note_links(proxy, h);
+    h->owner = packets ? sq_packet_owner(packets) : NULL;
+    h->packets = sq_packet_snapshot(packets);
+    if (h->owner)
+        (void)sq_proc_each(held_by, h);
+    json_decref(h->packets);
+    qsort(h->id, h->n, sizeof(h->id[0]), by_id);
+    return h;
 }
 
 /* Links, as a program that is attached to nothing can't carry a fault (and squalld loads its own once for all runs). */
 static json_t *bpf_links(const struct sq_engine *eng)
 {
-    char root[PATH_MAX] = "", name[BPF_OBJ_NAME_LEN + 1] = "";
+    char name[BPF_OBJ_NAME_LEN + 1] = "";
     uint32_t id = 0;
     int rc, n = 0;
     if (geteuid() != 0)
         return NULL;
     json_t *list = json_array();
-    struct held *held = calloc(1, sizeof(*held));
+    struct held *held = look_held(eng);
     if (!held || !list) {
         free(held);
         json_decref(list);
         return NULL;
     }
-    struct sq_packet_devices *packets = sq_engine_packets((struct sq_engine *)(uintptr_t)eng); /* only asked */
-    held->owner = packets ? sq_packet_owner(packets) : NULL;
-    held->packets = sq_packet_snapshot(packets);
-    if (held->owner)
-        (void)sq_proc_each(held_by, held);
-    json_decref(held->packets);
-    (void)sq_cgroup_root(root, sizeof(root), NULL);
     while ((rc = bpf_link_get_next_id(id, &id)) == 0 && n++ < MOST_LINKS) {
         struct bpf_link_info info;
         uint32_t size = sizeof(info);
+        if (!bsearch(&id, held->id, held->n, sizeof(held->id[0]), by_id))
+            continue;
         memset(&info, 0, sizeof(info));
         cleanup_close int fd = bpf_link_get_fd_by_id(id);
         if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &size) < 0 || !our_program(info.prog_id, name, sizeof(name)))
             continue;
         uint64_t cg = info.type == BPF_LINK_TYPE_CGROUP ? info.cgroup.cgroup_id : 0;
-        if (cg ? root[0] && foreign_cgroup(eng, root, cg) : !is_held(held, id))
-            continue;
         json_array_append_new(
             list, json_pack("{s:I,s:s,s:I}", "link", (json_int_t)id, "program", name, "cgroup", (json_int_t)cg));
     }

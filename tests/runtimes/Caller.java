@@ -20,7 +20,7 @@ public class Caller {
             String text = String.valueOf(e.getMessage());
             if (e instanceof UnresolvedAddressException || e instanceof UnknownHostException) return "dns";
             if (e instanceof HttpTimeoutException || e instanceof SocketTimeoutException) return "timeout";
-            if (text.contains("onnection reset")) return "reset";
+            if (text.contains("onnection reset") || text.contains("Too many retries")) return "reset";
             if (text.contains("onnection refused")) return "refused";
             // HttpClient hides the errno of a connect that failed at once in this one (JDK-8209137).
             if (e instanceof ClosedChannelException) return "refused";
