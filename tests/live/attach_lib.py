@@ -1,4 +1,5 @@
 """What the live tests of callers that run already share: a program that was there before, and an injector that takes it."""
+import atexit
 import json
 import os
 import re
