@@ -43,6 +43,7 @@ int main(int argc, char **argv)
     if (argc < 3 || sq_proc_read((pid_t)atoi(argv[1]), &p, &e) < 0 || sq_filter_build(&filter, &len, &e) < 0 ||
         sq_inject(p.pid, p.start, filter, len, &in, &e) < 0) {
         printf("{\"error\": \"%s\"}\n", e.msg);
+        free(filter);
         return 1;
     }
     printf("{\"stopped_us\": %lld, \"no_new_privs\": %s, \"rings\": %s}\n", (long long)in.stopped_ns / 1000,
