@@ -150,11 +150,23 @@ static int from_root(const char *path, char *buf, size_t len, struct sq_err *e)
     return sq_err_cls(e, SQ_C_NOTFOUND, -ENOENT, "%s is in no cgroup2 mount", path);
 }
 
+/* No part of it is "." or "..": with those it could be another cgroup than it looks like, or no cgroup at all. */
+static bool is_plain(const char *path)
+{
+    for (size_t n; *path; path += n) {
+        path += strspn(path, "/");
+        n = strcspn(path, "/");
+        if ((n == 1 || n == 2) && strspn(path, ".") >= n)
+            return false;
+    }
+    return true;
+}
+
 int sq_cgroup_find(const char *name, char *buf, size_t len, struct sq_err *e)
 {
     char cg[PATH_MAX], full[PATH_MAX];
 
-    if (strstr(name, "/../") || strstr(name, "/./") || strlen(name) >= SQ_CGROUP_MAX)
+    if (!is_plain(name) || strlen(name) >= SQ_CGROUP_MAX)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"%.200s\" is no plain path of a cgroup", name);
     (void)snprintf(cg, sizeof cg, "%s%s", name[0] == '/' ? "" : "/", name);
     for (size_t n = strlen(cg); n > 1 && cg[n - 1] == '/'; n--)

@@ -1,4 +1,5 @@
 /* cgroup2 directories, on the real cgroup2 of this host; skipped where we may not make any. */
+#include "squall/cleanup.h"
 #include "svc_harness.h"
 
 static char cg[SQ_CGROUP_MAX];
@@ -135,9 +136,22 @@ static void touches_only_its_own(void **state)
     assert_int_equal(e.cls, SQ_C_INPUT);
 }
 
+static void path_that_leads_elsewhere_is_refused(void **state)
+{
+    (void)state;
+    static const char *const paths[] = {"..", "/..", "../x", "/../x", "/a/..", "/a/../b", ".", "/.", "/a/.", "/./a"};
+    for (size_t i = 0; i < SQ_COUNT(paths); i++) {
+        struct sq_err e = {0};
+        char path[SQ_CGROUP_MAX];
+        assert_int_equal(sq_cgroup_find(paths[i], path, sizeof path, &e), -EINVAL);
+        assert_int_equal(e.cls, SQ_C_INPUT);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(path_that_leads_elsewhere_is_refused),
         cmocka_unit_test_setup_teardown(is_made_entered_and_removed, make, drop),
         cmocka_unit_test_setup_teardown(freezes_and_thaws, make, drop),
         cmocka_unit_test(touches_only_its_own),
