@@ -177,7 +177,7 @@ static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct cal
     if (!cfg || !c || !cfg->pass)
         return 1;
     __sync_fetch_and_add(&c->connects, 1);
-    made = sq_cell(0, SQ_RULE_TALLIES + slot, caller_slot);
+    made = sq_cell(0, SQ_RULE_TALLIES + slot, k->slot);
     if (made)
         __sync_fetch_and_add(&made->seen, 1);
     now = bpf_ktime_get_ns();

@@ -203,6 +203,8 @@ def several(run_dir):
         assert other.do(call(dep.port))["body"] == "real"
         rig.clear(f)
         until("both are told apart", lambda: {e["instance"] for e in rig.events("calls")} == {"app.0", "app.1"})
+        counted = rig.inj.get(f"runs/{rig.id}/edges")["edges"][0]["instances"]
+        assert {i["instance"]: i["connects"] for i in counted} == {"app.0": 1, "app.1": 1}, counted
         status, body = rig.inj.call("POST", f"runs/{rig.id}/services", {"name": "more", "select": {"pid": one.pid}})
         assert status == 409 and "already" in body["error"]["message"], body
         port = other.do("l = socket.socket(); l.bind(('127.0.0.1', 0)); l.listen(); keep.append(l);"
