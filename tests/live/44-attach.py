@@ -238,6 +238,8 @@ def refused(run_dir):
         no(404, "there is no cgroup2", "services", name="x", select={"cgroup": "/sqt-none"})
         no(404, "no running container", "services", name="x", select={"container": "0123456789abcdef"})
         no(409, "holds Squall itself", "services", name="x", select={"cgroup": "/"})
+        no(400, "no plain path", "services", name="x", select={"cgroup": "/.."})
+        no(400, "no plain path", "services", name="x", select={"cgroup": "../cgroup"})
         no(400, "belongs to Squall", "services", name="x", select={"pid": rig.inj.pid})
         no(400, "exactly one", "services", name="x", select={"pid": 1, "port": 2})
         no(400, "exactly one", "services", name="x", select={})
