@@ -521,6 +521,8 @@ void sq_edge_drop(struct sq_edge *edge)
     for (size_t i = 0; i < SQ_EDGE_FAULTS; i++)
         if (edge->fault[i].rule)
             sq_tally_give(ic, edge->fault[i].tally);
+    /* Its callers may live on, and the slot will be another edge's, maybe of other callers: theirs must not mean it. */
+    (void)sq_edge_retable(edge, NULL);
     keep_name(ic, edge);
 }
 

@@ -151,6 +151,14 @@ def wait(run_dir):
             assert prog.do(f"result = attempt({dep2.port})")["body"] == "real"
             time.sleep(0.3)
             assert len(rig.calls()) == calls
+            # Nor is it there when its place is another caller's edge.
+            with Program(run_dir, "other") as other:
+                rig.inj.post(f"runs/{rig.id}/services", {"name": "web", "select": {"pid": other.pid}})
+                rig.declare("web->none", ["127.0.0.1:1"], who="web")
+                rig.edge = "web->none"
+                f = rig.fault("call/error", {"errno": "EHOSTUNREACH"})
+                assert prog.do(f"result = attempt({dep2.port})")["body"] == "real"
+                rig.clear(f)
             # A run that ends meanwhile does not wait.
             answers = []
             t = threading.Thread(target=lambda: answers.append(slow(rig, {
