@@ -126,6 +126,8 @@ VM := $(sort $(wildcard tests/vm/[0-9]*.py))
 LONG := $(sort $(wildcard tests/long/*.sh tests/long/*.py))
 export SQUALL_BUILD = $(abspath $(BUILD))
 SAN_ENV := ASAN_OPTIONS=abort_on_error=1:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+# Live tests mostly wait: two at a time. What measures (unit tests of the probe, benchmarks) is alone.
+RUN := $(if $(SANITIZE),$(SAN_ENV)) tests/run
 
 deps:
 	@./deps.sh build
@@ -146,10 +148,10 @@ check:
 	@$(MAKE) --no-print-directory run-check
 run-check: all $(UNIT) $(TOOLS)
 	@tests/layers.sh
-	@$(if $(SANITIZE),$(SAN_ENV)) tests/run -t $(if $(SANITIZE),400,200) $(UNIT) \
-	    $(if $(SANITIZE),$(LIVE),$(filter-out $(SLOW),$(LIVE)))
+	@$(RUN) -t $(if $(SANITIZE),400,200) $(UNIT)
+	@$(if $(LIVE),$(RUN) -j 2 -t $(if $(SANITIZE),600,240) $(if $(SANITIZE),$(LIVE),$(filter-out $(SLOW),$(LIVE))))
 check-unit: $(UNIT)
-	@$(if $(SANITIZE),$(SAN_ENV)) tests/run $(UNIT)
+	@$(RUN) $(UNIT)
 # The long ones: the whole suite under the sanitizers, storms, the demo over and over, breakers that others wrote, the
 # kill matrix, a kernel with netem, the fuzzers for a while.
 check-all:
