@@ -228,8 +228,10 @@ static void check_timeout(const struct sq_decide *x, const json_t *step)
         sq_diag_error(x->c->d, sq_decide_at(x, "step"), "use a step with call/latency or call/blackhole",
                       "verify timeout: step \"%s\" answers at once with an error: there is nothing to time out",
                       sq_json_str_or(step, "id", ""));
-    else if (strcmp(uses, "call/latency") != 0 && strcmp(uses, "call/blackhole") != 0)
-        sq_diag_error(x->c->d, sq_decide_at(x, "step"), "use a step with call/latency or call/blackhole",
+    else if (strcmp(uses, "call/latency") != 0 && strcmp(uses, "call/blackhole") != 0 &&
+             strcmp(uses, "call/http_delay") != 0)
+        sq_diag_error(x->c->d, sq_decide_at(x, "step"),
+                      "use a step with call/latency, call/http_delay or call/blackhole",
                       "verify timeout: step \"%s\" is %s: for how long it holds each call is not known",
                       sq_json_str_or(step, "id", ""), uses);
     else if (delay - sq_json_int_or(json_object_get(step, "with"), "jitter", 0) <= max)

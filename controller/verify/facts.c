@@ -103,6 +103,14 @@ static bool is_gone(const struct sq_evidence *ev, const char *instance, struct s
     return gone;
 }
 
+bool sq_edge_has_datagrams(const struct sq_evidence *ev, const char *edge)
+{
+    const char *protocol =
+        sq_json_str_or(json_object_get(json_object_get(ev->spec, "edges"), edge), "protocol", "auto");
+
+    return strcmp(protocol, "udp") == 0 || strcmp(protocol, "dns") == 0;
+}
+
 const char *sq_caller_gone(const struct sq_evidence *ev, const char *edge, struct sq_window win)
 {
     const struct sq_ev_series *s;

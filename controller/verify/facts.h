@@ -13,6 +13,8 @@ struct sq_edge_calls {
 };
 void sq_edge_calls(const struct sq_evidence *ev, const char *edge, struct sq_window win, struct sq_edge_calls *out);
 bool sq_call_harmed(const struct sq_ev_call *c);
+/* protocol: udp or dns. Whoever no longer waits for a datagram's answer tells nobody: no such call is ever given up. */
+bool sq_edge_has_datagrams(const struct sq_evidence *ev, const char *edge);
 
 /* The whole seconds [*first, *end) of the steady state in which there was load. False: none. */
 bool sq_steady_secs(const struct sq_evidence *ev, int64_t *first, int64_t *end);

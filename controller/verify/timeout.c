@@ -6,6 +6,7 @@
 
 #include "squall/json.h"
 #include "squall/units.h"
+#include "verify/facts.h"
 #include "verify/result.h"
 #include "verify/stats.h"
 
@@ -81,7 +82,7 @@ static bool strong_enough(const struct sq_ev_step *s, int64_t max, int64_t grace
 
     if (strcmp(s->uses, "call/blackhole") == 0)
         return true;
-    if (strcmp(s->uses, "call/latency") != 0) {
+    if (strcmp(s->uses, "call/latency") != 0 && strcmp(s->uses, "call/http_delay") != 0) {
         (void)snprintf(why, len, "a fault of kind %s does not make callers wait", s->uses);
         return false;
     }
@@ -137,7 +138,7 @@ out:
     return answer;
 }
 
-static void judge(const struct held *h, uint64_t min, int64_t max, int witness, struct sq_result *r)
+static void judge(const struct held *h, uint64_t min, int64_t max, int witness, bool datagrams, struct sq_result *r)
 {
     uint64_t n = h->in_time + h->late;
     double share = n ? (double)h->in_time / (double)n : 0.0;
@@ -161,7 +162,12 @@ static void judge(const struct held *h, uint64_t min, int64_t max, int witness, 
     else if (h->late > 0 && (h->too_late > 0 || sq_cp_upper(h->in_time, n, CONF) < SHARE) && witness == 1)
         (void)sq_result_set(r, SQ_V_PASS,
                             "%llu calls stayed open beyond %s, but users had their answers by then: the caller stops "
-                            "waiting without closing its connections",
+                            "waiting%s",
+                            (unsigned long long)h->late, limit, datagrams ? "" : " without closing its connections");
+    else if (h->late > 0 && datagrams) /* a socket that is closed tells its peer nothing */
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "%llu calls had no answer for longer than %s, but they are datagrams: whether their caller "
+                            "still waited can't be seen",
                             (unsigned long long)h->late, limit);
     else if (h->too_late > 0)
         (void)sq_result_set(r, SQ_V_FAIL,
@@ -205,7 +211,7 @@ static int judge_step(const struct sq_evidence *ev, const struct sq_ev_step *s, 
     free(h.durs);
     if (rc)
         return rc;
-    judge(&h, min ? min : 1, max, witness, &r);
+    judge(&h, min ? min : 1, max, witness, sq_edge_has_datagrams(ev, edge), &r);
     return sq_result_add(results, &r, e);
 }
 

@@ -130,10 +130,47 @@ static void other_faults(void **state)
     rig_close(&r);
 }
 
+/* A datagram's caller that waits no longer says so to nobody: only its users can. */
+static void datagrams(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    for (int witnessed = 0; witnessed < 2; witnessed++) {
+        rig_open(&r, "\"load\":{\"cart\":{\"request\":{\"timeout\":3000000000}}},"
+                     "\"edges\":{\"" EDGE "\":{\"from\":\"checkout\",\"protocol\":\"udp\"}},"
+                     "\"steps\":[{\"id\":\"s\",\"uses\":\"call/latency\",\"target\":{\"edge\":\"" EDGE "\"}}]");
+        rig_steady(&r, 0, 5, true);
+        rig_fault(&r, "f1", "s", "call/latency", 10, 20, LATENCY);
+        calls(&r, 40, 2003, 0);
+        if (witnessed)
+            users(&r, 20, 5, 300);
+        EXPECT(&r, rig_check(&r, "timeout", PARAMS), witnessed ? "pass" : "inconclusive");
+        assert_non_null(strstr(rig_why(&r, 0), witnessed ? "stops waiting" : "datagrams"));
+        rig_close(&r);
+    }
+}
+
+static void http_delay(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    open_step(&r, "call/http_delay", "\"with\":{\"delay\":2000000000,\"jitter\":0}");
+    calls(&r, 20, 320, 2);
+    EXPECT(&r, rig_check(&r, "timeout", PARAMS), "pass");
+    rig_close(&r);
+    open_step(&r, "call/http_delay", "\"with\":{\"delay\":2000000000,\"jitter\":0}");
+    calls(&r, 20, 2003, 0);
+    EXPECT(&r, rig_check(&r, "timeout", PARAMS), "fail");
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(abandoned),
-                                       cmocka_unit_test(other_faults)};
+                                       cmocka_unit_test(other_faults), cmocka_unit_test(datagrams),
+                                       cmocka_unit_test(http_delay)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
