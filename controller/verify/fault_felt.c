@@ -183,16 +183,17 @@ static bool unreadable(const struct sq_evidence *ev, const struct sq_ev_step *s,
     return tls > 0 || unjudged > 0;
 }
 
-static void judge_acts(int64_t acts, const struct tally *t, struct sq_result *r)
+static void judge_acts(int64_t acts, const struct tally *t, bool datagrams, struct sq_result *r)
 {
+    const char *of = datagrams ? "datagrams" : "bytes";
+
     (void)snprintf(r->observed, sizeof r->observed, "%llu calls went through it, it acted %lld times",
                    (unsigned long long)t->hit, (long long)acts);
     if (acts == 0)
-        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
-                            "it was in force for %llu calls, but none of their bytes gave it cause",
-                            (unsigned long long)t->hit);
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "it was in force for %llu calls, but none of their %s gave it cause",
+                            (unsigned long long)t->hit, of);
     else
-        (void)sq_result_set(r, SQ_V_PASS, "the fault acted %lld times on the bytes of %llu calls", (long long)acts,
+        (void)sq_result_set(r, SQ_V_PASS, "the fault acted %lld times on the %s of %llu calls", (long long)acts, of,
                             (unsigned long long)t->hit);
 }
 
@@ -242,8 +243,8 @@ static void judge_tally(const struct sq_evidence *ev, const struct sq_ev_step *s
     (void)snprintf(r->observed, sizeof r->observed, "%llu calls felt it", (unsigned long long)t->felt);
     all = all && json_array_size(json_object_get(s->fault->with, "names")) == 0 &&
           json_array_size(json_object_get(s->fault->with, "types")) == 0; /* other queries are none of it */
-    if (all && !json_object_get(s->fault->target, "match") &&
-        (double)t->past > BYPASS * (double)(t->past + t->hit) && t->past >= 3) {
+    if (all && !json_object_get(s->fault->target, "match") && (double)t->past > BYPASS * (double)(t->past + t->hit) &&
+        t->past >= 3) {
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
                             "%llu of %llu calls went past the fault although it should hit every one: the caller "
                             "bypasses the edge",
@@ -264,7 +265,7 @@ static void judge_tally(const struct sq_evidence *ev, const struct sq_ev_step *s
     if (too_many(t, s->fault->target, http ? -1 : acts_of(ev, s->fault), r))
         return;
     if (acts_of(ev, s->fault) >= 0 && !http) {
-        judge_acts(acts_of(ev, s->fault), t, r);
+        judge_acts(acts_of(ev, s->fault), t, sq_edge_has_datagrams(ev, s->edge), r);
         return;
     }
     if (t->felt < min) {
