@@ -222,12 +222,16 @@ static void judge_never(struct view *v, uint64_t reached)
     const struct expect *x = v->x;
     const struct sq_breaker *b = v->b;
     int64_t due = w.from_ns + x->opens_within;
+    int64_t first = sq_json_int_or(v->step->fault->target, "first", 0);
     size_t last = sq_breaker_at(b, INT64_MAX);
     char a[64], d[64];
 
     seen(v, "never opened, %llu calls in %s", (unsigned long long)reached, dur(w.to_ns - w.from_ns, d));
     if (harmed(b, w.from_ns - STAMP_NS, w.to_ns) == 0)
         part(v, SQ_V_INCONCLUSIVE, "no call failed or was held: the breaker had no reason to open");
+    else if (first > 0 && (x->trip_calls == 0 || first < x->trip_calls))
+        part(v, SQ_V_INCONCLUSIVE, "it did not open, but the fault hit only the first %lld of its calls",
+             (long long)first);
     else if (w.to_ns < due)
         part(v, SQ_V_INCONCLUSIVE, "it did not open, but the fault lasted only %s and it may take %s", d,
              dur(x->opens_within, a));

@@ -455,6 +455,47 @@ static void ramping_load(void **state)
     rig_close(&r);
 }
 
+/* first: N: a breaker that wants more failures than that rightly stays closed. */
+static void first_calls_only(void **state)
+{
+    static const struct {
+        int first;
+        const char *expect, *want;
+    } cases[] = {{3, "\"opens_within\":5000000000", "inconclusive"},
+                 {3, "\"opens_within\":5000000000,\"trip_calls\":5", "inconclusive"},
+                 {20, "\"opens_within\":5000000000,\"trip_calls\":5", "fail"}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[256];
+        struct rig r;
+        int n = 0;
+
+        (void)snprintf(text, sizeof text,
+                       "\"steps\":[{\"id\":\"slow\",\"uses\":\"call/http_status\",\"target\":{\"edge\":\"" EDGE
+                       "\",\"first\":%d}}]",
+                       cases[i].first);
+        rig_open(&r, text);
+        rig_steady(&r, 0, 10, true);
+        (void)snprintf(text, sizeof text, "\"target\":{\"edge\":\"" EDGE "\",\"first\":%d},\"with\":{\"status\":503}",
+                       cases[i].first);
+        rig_fault(&r, "f1", "slow", "call/http_status", 10, 30, text);
+        for (int t = 50; t < 40000; t += 40) {
+            bool hit = t >= 10000 && n < cases[i].first;
+
+            n += hit;
+            rig_call(
+                &r, EDGE, "checkout.0",
+                (struct rig_call){
+                    .t_ms = t, .outcome = hit, .status = hit ? 503 : 200, .dur_ms = 3, .fault = hit ? "f1" : NULL});
+        }
+        rig_end(&r, 43);
+        (void)snprintf(text, sizeof text, "{\"step\":\"slow\",\"expect\":{%s}}", cases[i].expect);
+        EXPECT(&r, rig_check(&r, "circuit_breaker", text), cases[i].want);
+        rig_close(&r);
+    }
+}
+
 static void step_that_never_ran(void **state)
 {
     struct rig r;
@@ -493,6 +534,7 @@ int main(void)
         cmocka_unit_test(per_instance),
         cmocka_unit_test(ramping_load),
         cmocka_unit_test(step_that_never_ran),
+        cmocka_unit_test(first_calls_only),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
