@@ -102,6 +102,12 @@ static int judge_step(const struct sq_evidence *ev, const struct sq_ev_step *s, 
                             "the fault was over before the breaker had to be open, %s "
                             "after its begin",
                             sq_fmt_duration(opens, a, sizeof a));
+    sq_edge_calls(ev, s->edge, (struct sq_window){s->win.from_ns + opens, s->win.to_ns}, &hit);
+    if (s->edge[0] && hit.n > 0 && hit.harmed == 0 && !sq_step_is_control(s)) /* first: N, say */
+        return sq_undecided(results, s, subject, limit, e,
+                            "%s after the fault's begin it hit no call any more, and %llu were made: the dependency "
+                            "was well again",
+                            sq_fmt_duration(opens, a, sizeof a), (unsigned long long)hit.n);
     for (size_t i = 0; i < n && !rc; i++) {
         struct sq_result r;
 

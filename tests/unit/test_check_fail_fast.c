@@ -79,6 +79,23 @@ static void edges(void **state)
 }
 
 /* A loop that waits with the server was never there to wait. */
+/* A fault that hits the first few calls only: that nobody waits later says nothing of a breaker. */
+static void well_again(void **state)
+{
+    (void)state;
+    for (int hit = 0; hit < 2; hit++) {
+        struct rig r;
+
+        build(&r, 60, 0);
+        for (int t = 16000; t < 39000; t += 100)
+            rig_call(&r, "a->b", "a.0",
+                     (struct rig_call){.t_ms = t, .status = hit ? 503 : 200, .dur_ms = 1, .fault = hit ? "f1" : NULL});
+        EXPECT(&r, rig_check(&r, "fail_fast", "{\"step\":\"s\",\"max\":\"100ms\",\"opens_within\":\"5s\"}"),
+               hit ? "pass" : "inconclusive");
+        rig_close(&r);
+    }
+}
+
 static void closed_loop(void **state)
 {
     struct rig r;
@@ -96,7 +113,7 @@ static void closed_loop(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(edges),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(edges), cmocka_unit_test(well_again),
                                        cmocka_unit_test(closed_loop)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
