@@ -241,10 +241,10 @@ static void judge_tally(const struct sq_evidence *ev, const struct sq_ev_step *s
     r->n = t->hit;
     (void)snprintf(r->limit, sizeof r->limit, ">= %llu calls", (unsigned long long)min);
     (void)snprintf(r->observed, sizeof r->observed, "%llu calls felt it", (unsigned long long)t->felt);
-    all = all && json_array_size(json_object_get(s->fault->with, "names")) == 0 &&
-          json_array_size(json_object_get(s->fault->with, "types")) == 0; /* other queries are none of it */
-    if (all && !json_object_get(s->fault->target, "match") && (double)t->past > BYPASS * (double)(t->past + t->hit) &&
-        t->past >= 3) {
+    bool named = json_array_size(json_object_get(s->fault->with, "names")) > 0 ||
+                 json_array_size(json_object_get(s->fault->with, "types")) > 0; /* other queries are none of it */
+    if (all && !named && !json_object_get(s->fault->target, "match") &&
+        (double)t->past > BYPASS * (double)(t->past + t->hit) && t->past >= 3) {
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
                             "%llu of %llu calls went past the fault although it should hit every one: the caller "
                             "bypasses the edge",
@@ -253,6 +253,14 @@ static void judge_tally(const struct sq_evidence *ev, const struct sq_ev_step *s
     }
     if (t->hit < min && sq_is_http_fault(s->uses) && unreadable(ev, s, r))
         return;
+    if (t->hit < min && (json_object_get(s->fault->target, "match") || named) && t->past > 0) {
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
+                            "the fault hit only %llu calls, at least %llu are wanted: %llu others were not as its %s "
+                            "say",
+                            (unsigned long long)t->hit, (unsigned long long)min, (unsigned long long)t->past,
+                            named ? "names and types" : "target's conditions (match)");
+        return;
+    }
     if (t->hit < min) {
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
                             "the fault hit only %llu calls, at least %llu are wanted (at the steady-state rate about "
