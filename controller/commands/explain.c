@@ -93,6 +93,11 @@ static void parameter(const struct sq_term *t, const struct sq_param *p, const c
     line(t, p->name, text);
 }
 
+static const char *type_of(const struct sq_param *p)
+{
+    return p->type == SQ_P_ENUM ? p->values : sq_ptype_name(p->type);
+}
+
 /* `except` takes what `match` does: said once. */
 static bool same_fields_before(const struct sq_param *params, const struct sq_param *p)
 {
@@ -108,7 +113,7 @@ static void parameters(const struct sq_term *t, const char *title, const struct 
     if (!params->name)
         (void)fprintf(t->out, "  takes no parameters\n");
     for (const struct sq_param *p = params; p->name; p++)
-        parameter(t, p, p->type == SQ_P_ENUM ? p->values : sq_ptype_name(p->type));
+        parameter(t, p, type_of(p));
     for (const struct sq_param *p = params; p->name; p++) {
         char inner[128];
 
@@ -228,6 +233,76 @@ static void list_all(const struct sq_term *t, bool names)
     list_sections(t, names);
 }
 
+/* --- a key, wherever it stands --- */
+
+/* How often PARAMS, and what is in them, have a key WORD; each is shown below WHERE. */
+static size_t key_in(const struct sq_term *t, const char *where, const struct sq_param *params, const char *word)
+{
+    size_t n = 0;
+
+    for (const struct sq_param *p = params; p && p->name; p++) {
+        char inner[128];
+
+        if (strcmp(p->name, word) == 0) {
+            heading(t, where);
+            parameter(t, p, type_of(p));
+            n++;
+        }
+        (void)snprintf(inner, sizeof inner, "%s: %s", where, p->name);
+        if (p->fields && !same_fields_before(params, p))
+            n += key_in(t, inner, p->fields, word);
+    }
+    return n;
+}
+
+static size_t key_in_faults(const struct sq_term *t, const char *word)
+{
+    const struct sq_fault_spec *const *all;
+    size_t n = sq_fault_specs(&all), found = 0;
+    char where[128];
+
+    for (size_t i = 0; i < n; i++) {
+        const char *slash = strchr(all[i]->name, '/');
+        bool said = false;
+
+        for (size_t k = 0; k < i; k++)
+            said |= all[k]->target == all[i]->target;
+        (void)snprintf(where, sizeof where, "target of %.*s*", slash ? (int)(slash + 1 - all[i]->name) : 0,
+                       all[i]->name);
+        if (!said)
+            found += key_in(t, where, sq_target_params(all[i]->target), word);
+        (void)snprintf(where, sizeof where, "with, of %s", all[i]->name);
+        found += key_in(t, where, all[i]->with, word);
+    }
+    return found;
+}
+
+static bool explain_key(const struct sq_term *t, const char *word)
+{
+    const struct sq_check *const *checks;
+    size_t sections, n = sq_checks(&checks), found = 0;
+    const struct sq_section *const *all = sq_sections(&sections);
+    char where[128], type[128];
+
+    for (size_t i = 0; i < sections; i++)
+        for (const struct sq_field *f = all[i]->fields; f->p.name; f++)
+            if (strcmp(f->p.name, word) == 0) {
+                heading(t, all[i]->name);
+                parameter(t, &f->p, sq_field_type(f, type, sizeof type));
+                found++;
+            }
+    found += key_in_faults(t, word);
+    for (size_t i = 0; i < n; i++) {
+        (void)snprintf(where, sizeof where, "check %s", checks[i]->name);
+        found += key_in(t, where, checks[i]->params, word);
+        for (const struct sq_check_map *m = checks[i]->maps; m && m->key; m++) {
+            (void)snprintf(where, sizeof where, "check %s: %s", checks[i]->name, m->key);
+            found += key_in(t, where, m->params, word);
+        }
+    }
+    return found > 0;
+}
+
 /* Every name that can be explained, for the nearest one to a misspelt. */
 static int no_such(const struct sq_term *t, const char *word)
 {
@@ -282,7 +357,7 @@ static int explain_main(const struct sq_args *a, struct sq_term *t)
             return SQ_PASS;
         }
     }
-    return fault || check || section ? SQ_PASS : no_such(t, word);
+    return fault || check || section || explain_key(t, word) ? SQ_PASS : no_such(t, word);
 }
 
 const struct sq_command sq_cmd_explain = {
@@ -294,6 +369,7 @@ const struct sq_command sq_cmd_explain = {
             "  squall explain                 everything, one line each\n"
             "  squall explain call/latency\n"
             "  squall explain circuit_breaker\n"
+            "  squall explain silent_for      a key, wherever it stands\n"
             "  squall explain scenario        with an example to begin from",
     .options = options,
     .min_args = 0,

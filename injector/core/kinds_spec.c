@@ -56,7 +56,7 @@ static const struct sq_param edge_params[] = {
     {"instance", SQ_P_INT, 0, NULL, NULL, "only the calls of this instance of the caller, from 0"},
     {"percent", SQ_P_PERCENT, 0, "100%", NULL, "what share of the calls; drawn per request on HTTP, else per connect"},
     {"first", SQ_P_INT, 0, NULL, NULL, "hit at most so many calls of each instance, of those that percent draws"},
-    {"every", SQ_P_INT, 0, NULL, NULL, "hit only each so manieth of them (2: the 2nd, 4th, ...)"},
+    {"every", SQ_P_INT, 0, NULL, NULL, "hit only every N-th of them (2: the 2nd, 4th, ...)"},
     {"after", SQ_P_INT, 0, NULL, NULL, "spare so many of them before all that"},
     {"match", SQ_P_MAP, 0, NULL, NULL, "of call/http_*: only requests that are like this (default: all)",
      request_params},

@@ -131,6 +131,9 @@ expect explain 0 "$squall" explain
 for name in $("$squall" explain --names); do
     expect "explain $name" 0 "$squall" explain "$name"
 done
+for key in attach existing except first every after match silent_for names services edges open_for; do
+    expect "explain the key $key" 0 "$squall" explain "$key"
+done
 expect "explain nothing" 2 "$squall" explain circuit_braker
 has err 'did you mean "circuit_breaker"?'
 
