@@ -64,7 +64,7 @@ static void print_names(const struct sq_term *t, json_t *names)
 
     json_object_foreach(names, name, list)
     {
-        (void)fprintf(t->out, "    %s is", name);
+        (void)fprintf(t->out, "%19s%s is", "", name);
         json_array_foreach(list, i, addr)
         {
             (void)fprintf(t->out, "%s%s", i ? ", " : " ", json_string_value(addr));
@@ -292,6 +292,7 @@ static void print_selected(const struct sq_planning *p, const json_t *s)
 {
     static const char *const fate[][2] = {
         {"leave", "left alone: neither counted nor hit"}, {"reset", "reset"}, {"wait", "waited for, 10 s"}};
+    long long processes = sq_json_int_or(s, "processes", 0);
     const struct sq_term *t = p->t;
     const json_t *hit;
     const char *name;
@@ -311,8 +312,8 @@ static void print_selected(const struct sq_planning *p, const json_t *s)
             (void)fprintf(t->out, "%19s-> whoever is in %s\n", "", sq_json_str_or(hit, "cgroup", ""));
     }
     if (json_object_get(s, "processes"))
-        (void)fprintf(t->out, "%19s%lld processes now, with all that they forked\n", "",
-                      (long long)sq_json_int_or(s, "processes", 0));
+        (void)fprintf(t->out, "%19s%lld process%s now, with all that %s forked\n", "", processes,
+                      processes == 1 ? "" : "es", processes == 1 ? "it" : "they");
     json_array_foreach(json_object_get(s, "notes"), i, hit)
     {
         (void)fprintf(t->out, "%19s%s!%s ", "", sq_term_out(t, SQ_YELLOW), sq_term_out(t, SQ_PLAIN));
@@ -322,9 +323,10 @@ static void print_selected(const struct sq_planning *p, const json_t *s)
     {
         const char *how = sq_json_str_or(edge, "existing", "");
 
-        (void)fprintf(t->out, "%19s%s: %lld connections are open", "", name,
-                      (long long)sq_json_int_or(edge, "connections", 0));
-        for (i = 0; i < SQ_COUNT(fate) && sq_json_int_or(edge, "connections", 0); i++)
+        long long open = sq_json_int_or(edge, "connections", 0);
+
+        (void)fprintf(t->out, "%19s%s: %lld connection%s open", "", name, open, open == 1 ? " is" : "s are");
+        for (i = 0; i < SQ_COUNT(fate) && open > 0; i++)
             if (strcmp(fate[i][0], how) == 0)
                 (void)fprintf(t->out, ", which would be %s", fate[i][1]);
         (void)fputc('\n', t->out);

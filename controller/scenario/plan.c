@@ -132,7 +132,7 @@ static char *one_value(const struct sq_param *p, const json_t *v, char *buf, siz
     else if (p->type == SQ_P_SIGNAL)
         (void)snprintf(buf, len, "%s", sq_signal_name((int)json_integer_value(v)));
     else if (json_is_string(v))
-        (void)snprintf(buf, len, "%s", json_string_value(v));
+        (void)snprintf(buf, len, "%s", *json_string_value(v) ? json_string_value(v) : "\"\"");
     else if (p->type == SQ_P_STRINGS && json_is_array(v))
         join(v, buf, len);
     else {
