@@ -17,7 +17,9 @@
 #define GATHER_MAX (BLOCK_MAX + 64)
 #define TABLE_MAX (128 * 1024)
 #define WINDOW 65535
-#define TOMBS 256 /* dropped streams that we ended, and whose caller may still have bytes under way */
+/* Dropped streams that are over: to the dependency they are idle, and a frame for an idle stream ends the connection
+ * (RFC 9113, 5.1). Their caller may still send some: DATA, credit for what it read, a reset. */
+#define TOMBS 256
 
 enum { DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION };
 enum { END_STREAM = 1, ACK = 1, END_HEADERS = 4, PADDED = 8, WITH_PRIORITY = 32 };
@@ -158,7 +160,7 @@ static void drop(struct sq_h2 *h, struct stream *s)
         at = &(*at)->next;
     *at = s->next;
     h->n--;
-    if (s->dropped && !s->up_done)
+    if (s->dropped)
         h->tomb[h->tombs++ % TOMBS] = s->id;
     free_held(h, s);
     free(s->call.own);
@@ -531,6 +533,9 @@ static void dropped_goes_on(struct sq_h2 *h, struct stream *s)
         give_own(h, s);
     } else if (s->down_done) {
         maybe_over(h, s);
+    } else if (s->told) { /* its edge was dropped meanwhile: nobody answers it */
+        reset_stream(h, s->id, INTERNAL_ERROR);
+        drop(h, s);
     }
 }
 
