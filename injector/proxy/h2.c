@@ -445,6 +445,21 @@ static const struct sq_rule *status_rule(const struct sq_h2 *h, const struct sq_
     return of ? &h->ops.rules->slot[__builtin_ctz(of)] : NULL;
 }
 
+/* gRPC over HTTP/2, Responses: Percent-Encoded */
+static void percent_encoded(struct sq_out *block, const char *name, const char *s)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    struct sq_out value = {0};
+    for (; *s; s++) {
+        char code[3] = {'%', hex[(unsigned char)*s >> 4], hex[*s & 15]};
+        bool plain = *s >= ' ' && *s <= '~' && *s != '%';
+        sq_out_put(&value, plain ? s : code, plain ? 1 : 3);
+    }
+    literal(block, (struct sq_text){name, strlen(name)}, (struct sq_text){value.p, value.n});
+    block->failed = block->failed || value.failed;
+    sq_out_free(&value);
+}
+
 /* The answer that the dependency is not asked for, as frames kept with the call until it is time. */
 static void prepare(struct sq_h2 *h, struct stream *s, const struct sq_rule *rule, const struct sq_head *head)
 {
@@ -469,7 +484,7 @@ static void prepare(struct sq_h2 *h, struct stream *s, const struct sq_rule *rul
         (void)snprintf(text, sizeof(text), "%d", (int)sq_json_int_or(rule->http, "grpc_status", 0));
         field(&block, "content-type", "application/grpc");
         field(&block, "grpc-status", text);
-        field(&block, "grpc-message", body);
+        percent_encoded(&block, "grpc-message", body);
         s->call.cut = sq_json_int_or(rule->http, "grpc_status", 0) != 0;
         s->call.ready = true; /* a stream of messages may have no end */
     } else if (status != 204 && status != 304) {
@@ -608,8 +623,8 @@ static void repack(struct sq_h2 *h, struct sq_out *o, const struct sq_head *head
         json_t *v;
         if (!(edits & (UINT32_C(1) << r->order[i])))
             continue;
-        json_object_foreach(json_object_get(r->slot[r->order[i]].http, "set"), name, v)
-            field(o, name, json_string_value(v));
+        json_object_foreach(json_object_get(r->slot[r->order[i]].http, "set"), name,
+                            v) if (!sq_rules_set_later(r, edits, i, name)) field(o, name, json_string_value(v));
     }
 }
 

@@ -342,8 +342,7 @@ static void put_fields(struct sq_out *out, const json_t *set)
     json_object_foreach((json_t *)(uintptr_t)set, name, v) put_field(out, name, json_string_value(v));
 }
 
-/* Of several rules that set a field the last one counts. */
-static bool set_later(const struct sq_rules *r, uint32_t edits, unsigned at, const char *name)
+bool sq_rules_set_later(const struct sq_rules *r, uint32_t edits, unsigned at, const char *name)
 {
     for (unsigned i = at + 1; i < r->n; i++)
         if ((edits & (UINT32_C(1) << r->order[i])) && removes(&r->slot[r->order[i]], name, strlen(name)))
@@ -365,7 +364,7 @@ void sq_head_edit(struct sq_out *out, const struct sq_head *h, const struct sq_r
             continue;
         json_object_foreach(json_object_get(r->slot[r->order[i]].http, "set"), name, v)
         {
-            if (!set_later(r, edits, i, name))
+            if (!sq_rules_set_later(r, edits, i, name))
                 put_field(out, name, json_string_value(v));
         }
     }

@@ -148,11 +148,42 @@ static void test_answer_that_will_not_come(void **state)
     stop(&w);
 }
 
+/* As with HTTP/1: of several rules that set a field the last one counts. */
+static void test_last_of_two_sets(void **state)
+{
+    struct world w;
+    (void)state;
+    start(&w, "[{\"fault\":\"a\",\"kind\":\"http_header\",\"http\":{\"of\":\"request\",\"set\":{\"x\":\"first\"}}},"
+              "{\"fault\":\"b\",\"kind\":\"http_header\",\"http\":{\"of\":\"request\",\"set\":{\"X\":\"last\"}}}]");
+    greet(&w);
+    get(&w, 1, 'a', 5);
+    assert_null(memmem(w.out[0].p, w.out[0].n, "first", 5));
+    assert_non_null(memmem(w.out[0].p, w.out[0].n, "\1x\4last", 7));
+    stop(&w);
+}
+
+/* What a message of gRPC may hold goes through a field (gRPC over HTTP/2: Percent-Encoded). */
+static void test_grpc_message(void **state)
+{
+    struct world w;
+    char block[] = "\x83\x86\x04\x02/a\x0f\x10\x10"
+                   "application/grpc";
+    (void)state;
+    start(&w, "[{\"fault\":\"a\",\"kind\":\"http_status\",\"http\":{\"grpc_status\":14,\"body\":\"a\\nb %\"}}]");
+    greet(&w);
+    send_frame(&w, 0, 1, 4, 1, block, sizeof(block) - 1);
+    assert_null(memmem(w.out[1].p, w.out[1].n, "a\nb", 3));
+    assert_non_null(memmem(w.out[1].p, w.out[1].n, "a%0Ab %25", 9));
+    stop(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing_for_an_idle_stream),
         cmocka_unit_test(test_answer_that_will_not_come),
+        cmocka_unit_test(test_last_of_two_sets),
+        cmocka_unit_test(test_grpc_message),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
