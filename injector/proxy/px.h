@@ -238,6 +238,12 @@ int px_conn_dial(struct conn *c, const struct sockaddr *to, socklen_t len);
 void px_end_poll(struct end *e, int want);
 void px_pump(struct conn *c); /* write what is due, pass on ends, say what to wait for; may close it */
 
+/* take.c */
+/* Bytes that this end sent; P may be changed. May close it. */
+void px_take(struct conn *c, int from, char *p, size_t len, int64_t now);
+/* No more from this end: what follows its bytes on the other side. May close it. */
+void px_take_end(struct conn *c, int from, enum sq_lane_end how);
+
 /* plain.c: proxies of the Toxiproxy kind */
 int px_plain_add(struct px *px, uint32_t id, const char *host, int64_t port, int *fds, size_t nfds);
 void px_plain_drop(struct edge *e); /* with all its connections, now */
