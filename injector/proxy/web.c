@@ -173,14 +173,15 @@ static bool begin_body(struct conn *c, int lane, const struct sq_head *h, const 
     const char *replace = sq_json_str_or(rule->http, "replace", NULL);
     int64_t cut = sq_json_int_or(rule->http, "truncate", -1);
     bool encoded = sq_head_field(h, "content-encoding") && !sq_head_has(h, "content-encoding", "identity");
-    s->chunked = sq_head_field(h, "transfer-encoding") != NULL;
+    bool coded = sq_head_field(h, "transfer-encoding");
+    s->chunked = sq_head_has(h, "transfer-encoding", "chunked"); /* else it lasts until the connection ends */
     if (replace) {
         sq_head_reframe(out, h, (int64_t)strlen(replace), false);
         sq_out_str(out, replace);
         s->mode = WEB_DROP;
     } else if (cut >= 0) {
-        int64_t n = length && !s->chunked ? (int64_t)strtoull(length->value.p, NULL, 10) : -1;
-        if (s->chunked || n < 0)
+        int64_t n = length && !coded ? (int64_t)strtoull(length->value.p, NULL, 10) : -1;
+        if (n < 0)
             sq_out_put(out, s->raw.p, s->raw.n);
         else
             sq_head_reframe(out, h, n < cut ? n : cut, true);

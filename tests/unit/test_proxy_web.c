@@ -1,0 +1,126 @@
+/* Rules on HTTP/1: heads and bodies written anew whatever the bytes are cut into, and whose answer comes when. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+
+#include "unit/web_rig.h"
+
+static void expect(const struct sq_out *o, const char *want)
+{
+    if (o->n == strlen(want) && memcmp(o->p ? o->p : "", want, o->n) == 0)
+        return;
+    print_error("got:\n%.*s\nnot:\n%s\n", (int)o->n, o->p ? o->p : "", want);
+    fail();
+}
+
+#define REQUEST "\"http\":{\"of\":\"request\","
+#define ANSWER "\"http\":{"
+#define RULE(kind, http) "[{\"fault\":\"a\",\"kind\":\"" kind "\"," http "}]"
+#define GET "GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
+#define CHUNKED "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n2\r\n, \r\n0\r\nT: u\r\n\r\n"
+
+/* What the caller sends, the dependency says to it, and what comes out at each. */
+static const struct {
+    const char *name, *rule, *up, *down, *to_dep, *to_caller;
+} CASES[] = {
+    {"a field set in the request", RULE("http_header", REQUEST "\"set\":{\"X\":\"new\"},\"remove\":[\"host\"]}"),
+     "GET / HTTP/1.1\r\nx: old\r\nHost: a\r\n folded\r\nY: 1\r\n\r\n" GET, "",
+     "GET / HTTP/1.1\r\nY: 1\r\nX: new\r\n\r\nGET /a HTTP/1.1\r\nX: new\r\n\r\n", ""},
+    {"a field set in the answer, not in the 1xx", RULE("http_header", ANSWER "\"set\":{\"X\":\"1\"}}"), GET,
+     "HTTP/1.1 103 Early\r\nL: m\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", GET,
+     "HTTP/1.1 103 Early\r\nL: m\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: 1\r\n\r\nok"},
+    {"a field set in the answer to HEAD", RULE("http_header", ANSWER "\"set\":{\"X\":\"1\"}}"),
+     "HEAD / HTTP/1.1\r\n\r\n" GET, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nHTTP/1.1 204 No\r\n\r\n",
+     "HEAD / HTTP/1.1\r\n\r\n" GET,
+     "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nX: 1\r\n\r\nHTTP/1.1 204 No\r\nX: 1\r\n\r\n"},
+    {"a chunked request cut", RULE("http_body", REQUEST "\"truncate\":6}"), CHUNKED GET, "", NULL, ""},
+    {"a request with two framings replaced", RULE("http_body", REQUEST "\"replace\":\"r\"}"),
+     "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" GET, "",
+     "POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\nr" GET, ""},
+    {"an answer patched", RULE("http_body", ANSWER "\"patch\":{\"a\":2}}"), GET GET,
+     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{\"a\"\r\n3\r\n:1}\r\n0\r\n\r\n"
+     "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nno!",
+     GET GET, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{\"a\":2}HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nno!"},
+    {"an answer to the end of the connection, with a coding, cut", RULE("http_body", ANSWER "\"truncate\":4}"), GET,
+     "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabcdefgh", GET,
+     "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabcd"},
+    {"a status for one of two", RULE("http_status", "\"match\":{\"path\":\"/a\"}," ANSWER "\"body\":\"no\"}"),
+     GET "GET /b HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb", "GET /b HTTP/1.1\r\n\r\n",
+     "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno"
+     "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb"},
+    {"a status behind an answer", RULE("http_status", "\"match\":{\"path\":\"/a\"}," ANSWER "\"status\":500}"),
+     "GET /b HTTP/1.1\r\n\r\nPOST /a HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody",
+     "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb", "GET /b HTTP/1.1\r\n\r\n",
+     "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb"
+     "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"},
+    {"bare line ends", RULE("http_header", REQUEST "\"set\":{\"X\":\"1\"}}"), "GET / HTTP/1.1\nHost: x\n\n", "", NULL,
+     ""},
+};
+
+static void feed_cut(struct rig *r, int from, const char *s, size_t cut)
+{
+    size_t n = strlen(s);
+    if (cut == 0) { /* byte by byte */
+        for (size_t i = 0; i < n; i++)
+            rig_feed(r, from, s + i, 1);
+        return;
+    }
+    cut = cut < n ? cut : n;
+    rig_feed(r, from, s, cut);
+    rig_feed(r, from, s + cut, n - cut);
+}
+
+/* What the dependency gets as a cut body depends on where it was cut: what it reads must not. */
+static void check_chunked(const struct sq_out *o)
+{
+    static const char rest[] = GET;
+    struct sq_http h;
+    enum sq_http_ev ev;
+    size_t at = 0;
+    sq_http_init(&h);
+    while (at < o->n) {
+        at += sq_http_up(&h, o->p + at, o->n - at, &ev);
+        assert_int_not_equal(ev, SQ_HTTP_OPAQUE);
+    }
+    assert_int_equal(h.requests, 2);
+    assert_false(h.up_open);
+    assert_true(o->n > strlen(rest) && memcmp(o->p + o->n - strlen(rest), rest, strlen(rest)) == 0);
+    assert_null(memmem(o->p, o->n, ", ", 2));
+    sq_http_free(&h);
+}
+
+static void test_every_cut(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(CASES) / sizeof(CASES[0]); i++) {
+        size_t n = strlen(CASES[i].up) > strlen(CASES[i].down) ? strlen(CASES[i].up) : strlen(CASES[i].down);
+        for (size_t cut = 0; cut <= n; cut++) {
+            struct rig r;
+            assert_true(rig_start(&r, CASES[i].rule));
+            feed_cut(&r, CALLER, CASES[i].up, cut);
+            feed_cut(&r, DEP, CASES[i].down, cut);
+            rig_eof(&r, DEP);
+            if (CASES[i].to_dep)
+                expect(&r.out[UP], CASES[i].to_dep);
+            else if (strstr(CASES[i].up, "chunked"))
+                check_chunked(&r.out[UP]);
+            expect(&r.out[DOWN], CASES[i].to_caller);
+            assert_false(r.reset);
+            rig_stop(&r);
+            if (i == sizeof(CASES) / sizeof(CASES[0]) - 1 && cut == n)
+                print_message("%zu cases\n", i + 1);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_cut),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
