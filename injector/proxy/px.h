@@ -280,6 +280,8 @@ bool px_web_has(const struct conn *c, int lane);
 /* Bytes that the tracker consumed, and what it said of them. */
 void px_web_take(struct conn *c, int lane, char *p, size_t len, enum sq_http_ev ev, int64_t now);
 void px_web_turn(struct conn *c, int64_t now); /* answers of our own that are next */
+/* Nothing but a reset of our own can come next: what the dependency still says answers later calls. */
+bool px_web_doomed(struct conn *c);
 /* Is it time for a reset of our own? True: it is closed. */
 bool px_web_reset(struct conn *c);
 /* It ends after our answer: what the caller still sends is nobody's. */

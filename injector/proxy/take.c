@@ -142,7 +142,7 @@ static void take_down(struct conn *c, char *p, size_t len, int64_t now)
     if (c->preface != PX_BEGUN && !c->opaque && c->lane[DOWN].in == 0 && like_settings(p, len))
         become_h2(c);
     while ((len > 0 || h->headed) && c->state == PX_OPEN) {
-        if (px_web_closing(c))
+        if (px_web_closing(c) || px_web_doomed(c))
             return;
         if (c->h2) {
             if (!nobody_home(c))

@@ -471,7 +471,7 @@ static void answer(struct conn *c, struct sq_call *call, int64_t now)
         call->held += due - now;
     call->ended = now;
     sq_http_own_answer(&c->http);
-    bool whole = px_put(c, DOWN, call->own, call->own_len, due, 0, now);
+    bool whole = px_put(c, DOWN, call->own, call->own_len, due, px_blackhole(c, call->hits), now);
     if (c->state != PX_OPEN)
         return;
     call->cut = !whole;
@@ -484,7 +484,7 @@ static void answer(struct conn *c, struct sq_call *call, int64_t now)
 static struct sq_call *next_own(struct conn *c)
 {
     struct sq_call *call = c->opaque || c->http.down_open ? NULL : sq_http_oldest(&c->http);
-    return call && call->fate && call->ready && !px_blackhole(c, call->hits) ? call : NULL;
+    return call && call->fate && call->ready ? call : NULL;
 }
 
 void px_web_turn(struct conn *c, int64_t now)
@@ -494,11 +494,17 @@ void px_web_turn(struct conn *c, int64_t now)
         answer(c, call, now);
 }
 
+bool px_web_doomed(struct conn *c)
+{
+    const struct sq_call *call = c->web ? next_own(c) : NULL;
+    return call && call->fate == SQ_FATE_RESET;
+}
+
 bool px_web_reset(struct conn *c)
 {
     struct sq_call *call = next_own(c);
-    if (!call || call->fate != SQ_FATE_RESET || c->lane[DOWN].head) /* earlier answers are not out */
-        return false;
+    if (!call || call->fate != SQ_FATE_RESET || c->lane[DOWN].head || px_blackhole(c, call->hits))
+        return false; /* earlier answers are not out, or it has to wait itself */
     px_conn_close(c, SQ_OUT_FAILED, 0, true);
     return true;
 }

@@ -9,6 +9,16 @@
 
 #include "unit/web_rig.h"
 
+static void up(struct rig *r, const char *s)
+{
+    rig_feed(r, CALLER, s, strlen(s));
+}
+
+static void down(struct rig *r, const char *s)
+{
+    rig_feed(r, DEP, s, strlen(s));
+}
+
 static void expect(const struct sq_out *o, const char *want)
 {
     if (o->n == strlen(want) && memcmp(o->p ? o->p : "", want, o->n) == 0)
@@ -117,10 +127,57 @@ static void test_every_cut(void **state)
     }
 }
 
+/* The answer to the call behind the one that is aborted must not become its answer, however long the ones before it
+ * take to go out. */
+static void test_abort_waits_for_its_turn(void **state)
+{
+    struct rig r;
+    struct sq_chunk held = {.len = 1};
+    (void)state;
+    assert_true(rig_start(&r, RULE("http_abort", "\"match\":{\"path\":\"/a\"}," ANSWER "}")));
+    up(&r, "GET /first HTTP/1.1\r\n\r\n");
+    r.holds = true;
+    r.conn.lane[DOWN].head = &held;
+    down(&r, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1");
+    up(&r, GET "GET /third HTTP/1.1\r\n\r\n");
+    down(&r, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n3");
+    expect(&r.out[DOWN], "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1");
+    assert_int_equal(r.conn.state, PX_OPEN);
+    r.holds = false;
+    r.conn.lane[DOWN].head = NULL;
+    px_pump(&r.conn);
+    assert_int_equal(r.conn.state, PX_CLOSED);
+    assert_true(r.reset);
+    assert_int_equal(r.answered, 1);
+    rig_stop(&r);
+}
+
+/* A black hole that begins meanwhile swallows our answer as it would the dependency's: in its turn. */
+static void test_hole_keeps_the_order(void **state)
+{
+    static const char status[] =
+        "{\"fault\":\"a\",\"kind\":\"http_status\",\"match\":{\"path\":\"/a\"},\"http\":{\"body\":\"no\"}}";
+    struct rig r;
+    char rules[512];
+    (void)state;
+    (void)snprintf(rules, sizeof(rules), "[%s]", status);
+    assert_true(rig_start(&r, rules));
+    up(&r, "POST /a HTTP/1.1\r\nContent-Length: 4\r\n\r\nbo");
+    (void)snprintf(rules, sizeof(rules), "[%s,{\"fault\":\"b\",\"kind\":\"blackhole\"}]", status);
+    assert_true(rig_rules(&r, rules));
+    up(&r, "dyGET /b HTTP/1.1\r\n\r\n");
+    down(&r, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb");
+    expect(&r.out[DOWN], "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno"
+                         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb");
+    rig_stop(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_cut),
+        cmocka_unit_test(test_abort_waits_for_its_turn),
+        cmocka_unit_test(test_hole_keeps_the_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
