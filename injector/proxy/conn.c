@@ -200,7 +200,10 @@ static void report(struct conn *c, enum sq_call_outcome why, int status)
 
 void px_conn_leave(struct conn *c)
 {
+    bool owes = px_web_owes(c);
     report(c, SQ_OUT_OPEN, 0);
+    if (owes) /* it would wait for ever */
+        px_conn_close(c, SQ_OUT_OPEN, 0, true);
 }
 
 void px_conn_close(struct conn *c, enum sq_call_outcome why, int status, bool reset)

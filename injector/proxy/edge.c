@@ -264,11 +264,10 @@ void px_edge_unused(struct edge *e)
 
 void px_edge_drop(struct edge *e)
 {
-    struct conn *c;
     px_edge_unlisten(e);
     px_hold_forget(e->px, e);
-    TAILQ_FOREACH(c, &e->conns, link)
-    {
+    for (struct conn *c = TAILQ_FIRST(&e->conns), *next; c; c = next) {
+        next = TAILQ_NEXT(c, link);
         px_conn_leave(c);
     }
     px_udp_leave(e);

@@ -230,7 +230,7 @@ void px_conn_upstream(struct px *px, uint32_t req, int fd, int err); /* squalld'
 void px_conn_connected(struct conn *c, int err);
 /* Over. `why` is the outcome of the calls that are open (their own gave_up comes first). */
 void px_conn_close(struct conn *c, enum sq_call_outcome why, int status, bool reset);
-void px_conn_leave(struct conn *c); /* its edge is dropped: report what is open as open */
+void px_conn_leave(struct conn *c); /* its edge is dropped: report what is open as open; may close it */
 /* Connect to the dependency: 0, EINPROGRESS or another errno. */
 int px_conn_dial(struct conn *c, const struct sockaddr *to, socklen_t len);
 
@@ -280,6 +280,8 @@ bool px_web_has(const struct conn *c, int lane);
 /* Bytes that the tracker consumed, and what it said of them. */
 void px_web_take(struct conn *c, int lane, char *p, size_t len, enum sq_http_ev ev, int64_t now);
 void px_web_turn(struct conn *c, int64_t now); /* answers of our own that are next */
+/* Does a call wait for an answer of ours, or a reset? Nobody else can answer it. */
+bool px_web_owes(struct conn *c);
 /* Nothing but a reset of our own can come next: what the dependency still says answers later calls. */
 bool px_web_doomed(struct conn *c);
 /* Is it time for a reset of our own? True: it is closed. */

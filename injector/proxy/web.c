@@ -494,6 +494,14 @@ void px_web_turn(struct conn *c, int64_t now)
         answer(c, call, now);
 }
 
+bool px_web_owes(struct conn *c)
+{
+    bool any = false;
+    for (unsigned i = 0; i < c->http.n; i++)
+        any = any || (sq_http_at(&c->http, i)->fate && !sq_http_at(&c->http, i)->done);
+    return any;
+}
+
 bool px_web_doomed(struct conn *c)
 {
     const struct sq_call *call = c->web ? next_own(c) : NULL;
@@ -511,11 +519,9 @@ bool px_web_reset(struct conn *c)
 
 void px_web_opaque(struct conn *c)
 {
-    bool broken = false;
     if (!c->web)
         return;
-    for (unsigned i = 0; i < c->http.n; i++) /* its turn could not be told any more */
-        broken = broken || (sq_http_at(&c->http, i)->fate && !sq_http_at(&c->http, i)->done);
+    bool broken = px_web_owes(c); /* its turn could not be told any more */
     for (int i = 0; i < 2; i++)
         broken = broken || c->web->side[i].mode == WEB_DROP || c->web->side[i].mode == WEB_CUT;
     if (broken) {

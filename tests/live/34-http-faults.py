@@ -426,5 +426,20 @@ def curl():
     rig.quit()
 
 
+def edge_is_dropped():
+    """In the middle of a request that a fault took: nobody will answer it, and its caller does not wait for that."""
+    web, rig = setup()
+    rig.rules(1, [hr("status", {"status": 503, "body": "no"}, {"path": "/a"})])
+    other, s = rig.connect(web.addr), rig.connect(web.addr)
+    assert get(other)[0].startswith(b"HTTP/1.1 200")
+    s.sendall(b"POST /a HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf")
+    rig.wait("that it is hit", lambda: count(rig)[0]["acts"] == 1)
+    rig.send({"op": "unedge", "id": 1})
+    assert reset_within(s, 5)
+    assert get(other)[0].startswith(b"HTTP/1.1 200")
+    other.close()
+    rig.quit()
+
+
 main([statuses_by_match, in_its_turn, the_shapes_of_requests, aborts, delays, heads_are_changed, bodies_are_changed,
-      hostile, comes_and_goes, curl])
+      hostile, comes_and_goes, edge_is_dropped, curl])
