@@ -26,9 +26,9 @@
 #define SWEEP (500 * INT64_C(1000000))
 #define IDLE (120 * INT64_C(1000000000))    /* RFC 4787, REQ-5 */
 #define IDLE_DNS (30 * INT64_C(1000000000)) /* each query has a port of its own */
-#define HELD_MAX (64u * 1024 * 1024)        /* bytes of datagrams that a latency holds; more are lost, and counted */
-#define DROPPED (1 * INT64_C(1000000000))   /* for what is on its way */
-#define BLIND (150 * INT64_C(1000000000))   /* how long a port stays when the kernel does not say who is connected */
+#define HELD_MAX (64u * 1024 * 1024) /* of memory with datagrams that a latency holds; more are lost, and counted */
+#define DROPPED (1 * INT64_C(1000000000)) /* for what is on its way */
+#define BLIND (150 * INT64_C(1000000000)) /* how long a port stays when the kernel does not say who is connected */
 
 /* The socket that the datagrams of an edge come to. */
 struct dport {
@@ -107,7 +107,7 @@ static void on_flow_closed(uv_handle_t *h)
 
 static void held_free(struct held *h)
 {
-    h->flow->px->dgrams->held -= h->len;
+    h->flow->px->dgrams->held -= sizeof(*h) + h->len;
     sq_timer_stop(&h->flow->px->timers, &h->timer);
     LIST_REMOVE(h, link);
     free(h);
@@ -341,7 +341,7 @@ static void pass(struct flow *f, const uint8_t *p, size_t len, const struct px_v
         deliver(f, &one, p, len, now);
         return;
     }
-    struct held *h = d->held + len > HELD_MAX ? NULL : malloc(sizeof(*h) + len);
+    struct held *h = d->held + sizeof(*h) + len > HELD_MAX ? NULL : malloc(sizeof(*h) + len);
     if (!h) {
         f->px->dropped++;
         if (v->ended)
@@ -352,7 +352,7 @@ static void pass(struct flow *f, const uint8_t *p, size_t len, const struct px_v
     h->flow = f;
     h->len = len;
     memcpy(h->data, p, len);
-    d->held += len;
+    d->held += sizeof(*h) + len;
     LIST_INSERT_HEAD(&f->held, h, link);
     if (sq_timer_set(&f->px->timers, &h->timer, now + v->delay, on_due) != 0)
         held_free(h);
