@@ -12,7 +12,7 @@
 #include "proxy/px.h"
 #include "squall/clock.h"
 
-#define WAITS_MAX (256 * 1024) /* bytes of messages that wait, of one direction; then nothing more is read */
+#define WAITS_MAX (256 * 1024) /* of memory with messages that wait, of one direction; then nothing more is read */
 #define PREFIX 2
 #define LAST (30 * INT64_C(1000000000)) /* how long the other end may take when one has closed */
 
@@ -102,7 +102,9 @@ static void rearm(struct dnstcp *c, int64_t now)
         struct waiting *w = STAILQ_FIRST(&s->out);
         bool dialling = i == DEP && !c->connected, due = w && w->due <= now;
         int want = dialling || due ? UV_WRITABLE : 0;
-        if (!s->eof && !dialling && other(s)->out_bytes < WAITS_MAX)
+        /* What a caller asks may be answered by us: it has to read that as it would the dependency's. */
+        bool full = other(s)->out_bytes >= WAITS_MAX || (i == CALLER && s->out_bytes >= WAITS_MAX);
+        if (!s->eof && !dialling && !full)
             want |= UV_READABLE;
         (void)(want ? uv_poll_start(&s->poll, want, on_side) : uv_poll_stop(&s->poll));
         if (w && !due && w->due < next)
@@ -129,7 +131,7 @@ static void queue(struct side *to, const uint8_t *p, size_t len, const struct px
     w->data[0] = (uint8_t)(len >> 8);
     w->data[1] = (uint8_t)len;
     memcpy(w->data + PREFIX, p, len);
-    to->out_bytes += w->len;
+    to->out_bytes += sizeof(*w) + w->len;
     STAILQ_INSERT_TAIL(&to->out, w, link);
 }
 
@@ -207,7 +209,7 @@ static bool write_side(struct side *s, int64_t now)
             px_dgram_report(&c->calls, &w->call, w->call.answered ? SQ_OUT_FAILED : SQ_OUT_ANSWERED, w->status, w->came,
                             now);
         STAILQ_REMOVE_HEAD(&s->out, link);
-        s->out_bytes -= w->len;
+        s->out_bytes -= sizeof(*w) + w->len;
         free(w);
     }
     return true;
