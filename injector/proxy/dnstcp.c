@@ -311,11 +311,20 @@ void px_dnstcp_new(struct edge *e, int fd, const struct origin *o)
 
 void px_dnstcp_leave(struct edge *e)
 {
+    int64_t now = sq_mono_ns();
+    struct waiting *w;
     struct dnstcp *c;
     LIST_FOREACH(c, &e->px->dnstcp, link)
     {
-        if (c->calls.edge == e)
-            px_dgram_end(&c->calls, SQ_OUT_OPEN, sq_mono_ns());
+        if (c->calls.edge != e)
+            continue;
+        px_dgram_end(&c->calls, SQ_OUT_OPEN, now);
+        STAILQ_FOREACH(w, &c->side[CALLER].out, link)
+        {
+            if (w->ended)
+                px_dgram_report(&c->calls, &w->call, SQ_OUT_OPEN, 0, 0, now);
+            w->ended = false;
+        }
     }
 }
 

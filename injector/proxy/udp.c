@@ -105,8 +105,17 @@ static void on_flow_closed(uv_handle_t *h)
     free(h->data);
 }
 
+/* It is not delivered, or nobody will ask how it was: the call that it ends is told of now. */
+static void held_report(struct held *h, enum sq_call_outcome outcome)
+{
+    if (h->ended)
+        px_dgram_report(&h->flow->calls, &h->call, outcome, 0, 0, sq_mono_ns());
+    h->ended = false;
+}
+
 static void held_free(struct held *h)
 {
+    held_report(h, SQ_OUT_NONE);
     h->flow->px->dgrams->held -= sizeof(*h) + h->len;
     sq_timer_stop(&h->flow->px->timers, &h->timer);
     LIST_REMOVE(h, link);
@@ -326,6 +335,7 @@ static void on_due(struct sq_timer *t)
     int64_t now = sq_mono_ns();
     touch(h->flow, now);
     deliver(h->flow, h, h->data, h->len, now);
+    h->ended = false;
     held_free(h);
 }
 
@@ -542,12 +552,18 @@ void px_udp_leave(struct edge *e)
     int64_t now = sq_mono_ns();
     struct dport *p;
     struct flow *f;
+    struct held *h;
     if (!d)
         return;
     TAILQ_FOREACH(f, &d->used, used)
     {
-        if (f->port->edge == e)
-            px_dgram_expire(&f->calls, true, now);
+        if (f->port->edge != e)
+            continue;
+        px_dgram_expire(&f->calls, true, now);
+        LIST_FOREACH(h, &f->held, link)
+        {
+            held_report(h, SQ_OUT_OPEN);
+        }
     }
     TAILQ_FOREACH(p, &d->ports, link)
     {
