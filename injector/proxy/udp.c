@@ -48,6 +48,7 @@ struct flow {
     struct dport *port;
     struct sockaddr_in peer; /* the caller's socket */
     struct in_addr local;    /* 127.3.x.y */
+    struct sq_flow to;       /* what that stood for when the flow began */
     int fd;                  /* to the dependency */
     uv_poll_t poll;
     int64_t moved;
@@ -260,7 +261,7 @@ static struct flow *flow_new(struct dport *port, const struct sockaddr_in *peer,
             (void)close(fd);
         return NULL;
     }
-    *f = (struct flow){.px = px, .port = port, .peer = *peer, .local = local, .fd = fd, .poll = f->poll};
+    *f = (struct flow){.px = px, .port = port, .peer = *peer, .local = local, .to = to, .fd = fd, .poll = f->poll};
     f->calls = (struct px_flow_calls){.edge = port->edge, .caller = to.caller};
     f->poll.data = f;
     (void)uv_poll_start(&f->poll, UV_READABLE, on_answer);
@@ -391,11 +392,24 @@ static void on_answer(uv_poll_t *handle, int status, int events)
     }
 }
 
+/* Has 127.3.x.y been given to another destination since? (The table is a ring.) */
+static bool stale(const struct flow *f)
+{
+    struct sq_flow to;
+    return !f->port->dropped && origin(f->port, f->local, &to) &&
+           (to.caller != f->to.caller || to.port != f->to.port || to.family != f->to.family ||
+            memcmp(to.addr, f->to.addr, sizeof(to.addr)) != 0);
+}
+
 static void from_caller(struct dport *port, const struct sockaddr_in *peer, struct in_addr local, size_t len)
 {
     struct px *px = port->edge->px;
     struct flow *f = find(px->dgrams, peer, local, port);
     int64_t now = sq_mono_ns();
+    if (f && stale(f)) {
+        flow_close(f);
+        f = NULL;
+    }
     if (!f)
         f = flow_new(port, peer, local);
     if (!f)
