@@ -335,6 +335,12 @@ void px_udp_leave(struct edge *e);      /* count no more; its sockets stay while
 void px_udp_rules(struct edge *e, uint32_t gone, uint32_t fresh);
 void px_udp_close(struct px *px);
 
+/* udprefuse.c */
+/* Nobody is there: say so to the caller's socket as the kernel would, with the start of what it sent. A connected
+ * socket then has its ECONNREFUSED. It takes the raw socket of the held connects; without that the datagram is lost.
+ * PORT, in network byte order, and LOCAL: where it was sent to. */
+void px_udp_refuse(const struct px *px, const struct sockaddr_in *peer, struct in_addr local, uint16_t port);
+
 /* dnstcp.c: DNS over TCP, on edges with protocol dns */
 void px_dnstcp_new(struct edge *e, int fd, const struct origin *o); /* owns fd */
 void px_dnstcp_leave(struct edge *e);                               /* count no more */

@@ -6,9 +6,6 @@
  * port stays open, passing everything on, for as long as the kernel knows of a socket that is connected to it. */
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/ip.h>
-#include <netinet/ip_icmp.h>
-#include <netinet/udp.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,54 +171,10 @@ static int dial(const struct sq_flow *to)
     return fd < 0 ? -errno : fd;
 }
 
-/* RFC 1071, over an even number of bytes */
-static uint16_t checksum(const uint8_t *p, size_t len)
-{
-    uint32_t sum = 0;
-    for (size_t i = 0; i < len; i += 2)
-        sum += (uint32_t)(p[i] << 8 | p[i + 1]);
-    while (sum >> 16)
-        sum = (sum & 0xffff) + (sum >> 16);
-    return htons((uint16_t)~sum);
-}
-
-/* Nobody is there: say so to the caller's socket as the kernel would, with the start of what it sent. A connected
- * socket then has its ECONNREFUSED. It takes the raw socket of the held connects; without that the datagram is lost. */
-static void tell_refused(const struct dport *port, const struct sockaddr_in *peer, struct in_addr local)
-{
-    struct {
-        struct iphdr outer;
-        struct icmphdr icmp;
-        struct iphdr inner;
-        struct udphdr udp;
-    } m = {0};
-    _Static_assert(sizeof(m) == 56, "no padding");
-    int raw = px_hold_raw(port->edge->px);
-    if (raw < 0)
-        return;
-    m.outer.version = m.inner.version = 4;
-    m.outer.ihl = m.inner.ihl = 5;
-    m.outer.ttl = m.inner.ttl = 64;
-    m.outer.protocol = IPPROTO_ICMP;
-    m.outer.tot_len = htons(sizeof(m));
-    m.outer.saddr = m.inner.daddr = local.s_addr;
-    m.outer.daddr = m.inner.saddr = peer->sin_addr.s_addr;
-    m.inner.protocol = IPPROTO_UDP;
-    m.inner.tot_len = htons(sizeof(m.inner) + sizeof(m.udp));
-    m.udp.source = peer->sin_port;
-    m.udp.dest = port->port;
-    m.udp.len = htons(sizeof(m.udp));
-    m.icmp.type = ICMP_DEST_UNREACH;
-    m.icmp.code = ICMP_PORT_UNREACH;
-    m.inner.check = checksum((const uint8_t *)&m.inner, sizeof(m.inner));
-    m.icmp.checksum = checksum((const uint8_t *)&m.icmp, sizeof(m) - sizeof(m.outer));
-    (void)sendto(raw, &m, sizeof(m), MSG_DONTWAIT, (const struct sockaddr *)peer, sizeof(*peer));
-}
-
 static void refused(struct flow *f)
 {
     px_dgram_end(&f->calls, SQ_OUT_REFUSED, sq_mono_ns());
-    tell_refused(f->port, &f->peer, f->local);
+    px_udp_refuse(f->px, &f->peer, f->local, f->port->port);
 }
 
 static void touch(struct flow *f, int64_t now)
@@ -255,7 +208,7 @@ static struct flow *flow_new(struct dport *port, const struct sockaddr_in *peer,
         struct px_flow_calls nobody = {.edge = port->edge, .caller = to.caller};
         struct px_asked call = {.start = sq_mono_ns()};
         px_dgram_report(&nobody, &call, SQ_OUT_REFUSED, 0, 0, call.start);
-        tell_refused(port, peer, local);
+        px_udp_refuse(px, peer, local, port->port);
         free(f);
         if (fd >= 0)
             (void)close(fd);
