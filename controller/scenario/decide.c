@@ -376,11 +376,15 @@ static void check_alert(const struct sq_decide *x)
     size_t named =
         json_object_size(json_object_get(x->check, "fires")) + json_array_size(json_object_get(x->check, "silent"));
     int64_t longest = normalize_limits(x), resolves = sq_json_int_or(x->check, "resolves", 0);
+    int64_t quiet = sq_json_int_or(x->check, "silent_for", 0);
     const json_t *step;
     size_t i;
     bool last;
-    char a[32];
+    char a[32], b[32];
 
+    if (quiet > 0 && json_array_size(json_object_get(x->check, "silent")) == 0)
+        sq_diag_error(x->c->d, sq_decide_at(x, "silent_for"), "silent: [CheckoutDown]",
+                      "verify alert: \"silent_for\" names no alert that is to be silent");
     if (named == 0)
         sq_diag_error(x->c->d, x->node->pos, "fires: {CheckoutSlow: 2m}, silent: [CheckoutDown]",
                       "verify alert: no alert is named");
@@ -395,6 +399,10 @@ static void check_alert(const struct sq_decide *x)
             sq_diag_warn(x->c->d, sq_decide_at(x, "fires"), "settle: after the step gives it time",
                          "verify alert: what step \"%s\" sets off is looked at for %s, less than the alerts may take",
                          id_of(step), text(seen_for(x, i, step), a));
+        if (quiet > sq_json_int_or(step, "duration", 0))
+            sq_diag_error(x->c->d, sq_decide_at(x, "silent_for"), "let the fault last as long as the alert would take",
+                          "verify alert: silence proves something after %s, and step \"%s\" lasts %s", text(quiet, a),
+                          id_of(step), text(sq_json_int_or(step, "duration", 0), b));
         if (resolves > sq_decide_after(x->spec, i, &last) && last)
             sq_diag_warn(x->c->d, sq_decide_at(x, "resolves"), "settle: after the step gives it time",
                          "verify alert: the load goes on for only %s after step \"%s\", less than \"resolves\"",
