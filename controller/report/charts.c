@@ -129,7 +129,7 @@ static unsigned total(const struct sq_rates *r)
 static int edge_calls(FILE *out, const struct sq_evidence *ev, const char *edge, struct sq_err *e)
 {
     static const char *const keys[] = {"ok",    "answered",           "failed", "failed by the fault",
-                                       "gave",  "the caller gave up", "broken", "refused or broken off",
+                                       "gave",  "the caller gave up", "broken", "no answer, refused or broken off",
                                        "fault", "fault active",       NULL};
     cleanup_free struct sq_rates *rates = NULL;
     char title[256];

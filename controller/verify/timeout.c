@@ -152,6 +152,11 @@ static void judge(const struct held *h, uint64_t min, int64_t max, int witness, 
     (void)snprintf(r->interval, sizeof r->interval, "[%s, %s] at 95 %%",
                    sq_fmt_percent(100.0 * sq_cp_lower(h->in_time, n, CONF), low, sizeof low),
                    sq_fmt_percent(100.0 * sq_cp_upper(h->in_time, n, CONF), high, sizeof high));
+    if (datagrams && h->late > 0) {
+        (void)snprintf(r->observed, sizeof r->observed, "%llu calls without an answer for longer than %s",
+                       (unsigned long long)h->late, limit);
+        r->interval[0] = '\0';
+    }
     if (n < min && h->opaque > 0 && n == 0)
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
                             "the calls on this edge are not HTTP: how long one takes can't be seen from outside");
