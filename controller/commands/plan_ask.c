@@ -65,6 +65,25 @@ static json_t *new_run(const struct sq_planning *p)
     return run;
 }
 
+static bool has_names(const json_t *list)
+{
+    struct sq_dest d;
+    const json_t *v;
+    size_t i;
+
+    json_array_foreach(list, i, v)
+    {
+        if (sq_dest_parse(json_string_value(v), &d, NULL) == 0 && d.kind == SQ_DEST_NAME)
+            return true;
+    }
+    return false;
+}
+
+static bool named(const json_t *edge)
+{
+    return has_names(json_object_get(edge, "to")) || has_names(json_object_get(edge, "except"));
+}
+
 /* Callers that run already: who they are, and what they have open. */
 static void resolve_caller(struct sq_planning *p, struct sq_session *s, const char *run, json_t *selected)
 {
@@ -78,7 +97,8 @@ static void resolve_caller(struct sq_planning *p, struct sq_session *s, const ch
         cleanup_json json_t *answer = NULL;
         struct sq_err e = {0};
 
-        if (strcmp(sq_json_str_or(edge, "from", ""), service) != 0)
+        if (strcmp(sq_json_str_or(edge, "from", ""), service) != 0 ||
+            (named(edge) && !json_object_get(json_object_get(p->plan, "names"), name))) /* said already */
             continue;
         if (sq_session_ask(s, "POST", path,
                            json_pack("{s:O, s:O, s:s}", "select", json_object_get(selected, "select"), "to",
@@ -111,25 +131,6 @@ static bool calls(const struct sq_planning *p, const json_t *selected)
             return true;
     }
     return false;
-}
-
-static bool has_names(const json_t *list)
-{
-    struct sq_dest d;
-    const json_t *v;
-    size_t i;
-
-    json_array_foreach(list, i, v)
-    {
-        if (sq_dest_parse(json_string_value(v), &d, NULL) == 0 && d.kind == SQ_DEST_NAME)
-            return true;
-    }
-    return false;
-}
-
-static bool named(const json_t *edge)
-{
-    return has_names(json_object_get(edge, "to")) || has_names(json_object_get(edge, "except"));
 }
 
 /* Host names of edges: what they mean now. */
@@ -203,12 +204,12 @@ static void resolve_targets(struct sq_planning *p, struct sq_session *s)
         if (can_look(p, stretch))
             resolve_one(p, s, sq_json_str_or(run, "run", ""), stretch);
     }
+    resolve_names(p, s, sq_json_str_or(run, "run", ""));
     json_array_foreach(selected, i, one)
     {
         if (calls(p, one))
             resolve_caller(p, s, sq_json_str_or(run, "run", ""), one);
     }
-    resolve_names(p, s, sq_json_str_or(run, "run", ""));
     (void)snprintf(path, sizeof path, "/v1/runs/%.30s", sq_json_str_or(run, "run", ""));
     (void)sq_session_ask(s, "DELETE", path, NULL, NULL, NULL);
 }

@@ -329,7 +329,10 @@ static void edge_made(void *arg, int status, json_t *body, const struct sq_err *
     const char *name = json_object_iter_key(it);
     if (e) {
         char what[200];
-        snprintf(what, sizeof(what), "arming the edge %.150s", name);
+        if (strncmp(e->msg, "edge ", 5) == 0) /* it says which */
+            snprintf(what, sizeof(what), "arming");
+        else
+            snprintf(what, sizeof(what), "arming the edge %.150s", name);
         sq_run_failed(r, status, e, what);
         return;
     }
