@@ -40,6 +40,7 @@ static const char usage[] =
     "\n"
     "usage: squalld [--dir DIR] [--private] [--group GROUP]     serve the API on RUN/squalld/api.sock\n"
     "               [--toxiproxy ADDRESS]                       and Toxiproxy's API, on TCP\n"
+    "               [--metrics ADDRESS]                         and counts of calls for Prometheus, on TCP\n"
     "       squalld sweep                                       take back what an earlier life left, then leave\n"
     "       squalld rescue PID                                  let a program call that lost all who answered for it\n"
     "\n"
