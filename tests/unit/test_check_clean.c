@@ -103,9 +103,26 @@ static void judged(void **state)
     }
 }
 
+/* A filter can't be taken out of a program again: the host is not as it was before. */
+static void filters_stay(void **state)
+{
+    static const char after[] = CALM;
+    struct rig r;
+
+    (void)state;
+    rig_open(&r, SPEC ",\"edges\":{\"a->b\":{\"from\":\"a\",\"attach\":\"seccomp\"}}");
+    rig_line(&r, "{\"t\":0.1,\"type\":\"snapshot\",\"when\":\"before\",\"state\":%s}", after);
+    rig_line(&r, "{\"t\":9,\"type\":\"snapshot\",\"when\":\"after\",\"state\":%s}", after);
+    rig_end(&r, 10);
+    assert_string_equal(rig_check(&r, "clean", "{}"), "pass");
+    assert_null(strstr(rig_why(&r, 0), "as it was before"));
+    assert_non_null(strstr(rig_why(&r, 0), "attach: seccomp"));
+    rig_close(&r);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(judged)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(filters_stay)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
