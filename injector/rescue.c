@@ -229,6 +229,8 @@ int sq_rescue_main(int argc, char **argv)
     char *end = NULL;
     long pid = who ? strtol(who, &end, 10) : 0;
     if (!r || pid <= 0 || pid > INT_MAX || *end) {
+        if (who)
+            (void)fprintf(stderr, "squalld: \"%.40s\" is not the id of a process\n\n", who);
         (void)fputs(usage, stderr);
         return SQ_USAGE;
     }
