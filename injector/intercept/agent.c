@@ -1,9 +1,11 @@
 #include "intercept/agent.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -30,6 +32,20 @@ static void close_between(unsigned lo, unsigned hi)
         (void)close((int)fd);
 }
 
+/* It may live for days: whoever reads what squalld writes must not wait for it, nor a file system be busy. */
+static void let_go_of_terminal(const int *fd, size_t n)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int i = 0; i <= STDERR_FILENO; i++) {
+        bool kept = false;
+        for (size_t k = 0; k < n; k++)
+            kept |= fd[k] == i;
+        if (!kept && null >= 0 && null != i)
+            (void)dup2(null, i);
+    }
+    (void)!chdir("/");
+}
+
 void sq_agent_become(const char *name, int *fd, size_t n)
 {
     unsigned next = 3;
@@ -43,7 +59,10 @@ void sq_agent_become(const char *name, int *fd, size_t n)
     (void)setsid();
     (void)prctl(PR_SET_NAME, name);
     qsort(fd, n, sizeof(*fd), ascending);
+    let_go_of_terminal(fd, n);
     for (size_t i = 0; i < n; i++) {
+        if ((unsigned)fd[i] < next)
+            continue;
         close_between(next, (unsigned)fd[i] - 1);
         next = (unsigned)fd[i] + 1;
     }

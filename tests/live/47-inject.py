@@ -180,16 +180,33 @@ def orphaned(run_dir):
     """The attacher dies before anybody else has the listener: its helper stays, and lets every call go."""
     with Server() as s, Program(PROGRAMS["python"] + [str(s.port)], run_dir) as p:
         until("it calls", lambda: "ok" in p.seen)
+        others = [d for d in os.listdir("/proc") if d.isdigit() and comm(d) == "squall-agent"]
         tool, said = inject(p.pid, s.port, "die")
         assert tool.wait() == 0 and "error" not in said, said
         assert filtered(p.pid)
         p.only("ok", 50)
         assert set(p.seen) == {"ok"}, set(p.seen)
-        agents = [d for d in os.listdir("/proc") if d.isdigit() and comm(d) == "squall-agent"]
+        agents = [d for d in os.listdir("/proc") if d.isdigit() and d not in others and comm(d) == "squall-agent"]
         assert agents, "no agent"
+        for a in agents:
+            assert {os.readlink(f"/proc/{a}/fd/{n}") for n in range(3)} == {"/dev/null"}, "it keeps a pipe open"
         p.proc.kill()
         p.proc.wait()
         until("the agent ends", lambda: not set(agents) & {d for d in os.listdir("/proc") if comm(d) == "squall-agent"})
+
+
+def spoofed(run_dir):
+    """A file that is called like the kernel's own page is not taken for it: there it would run what the program likes."""
+    trap = "import mmap, os; f = os.memfd_create('[vdso]'); os.ftruncate(f, 4096); trap = mmap.mmap(f, 4096)\n"
+    with Server() as s, Program([*PROGRAMS["python"][:2], trap + PROGRAMS["python"][2], str(s.port)], run_dir) as p:
+        until("it calls", lambda: "ok" in p.seen)
+        with open(f"/proc/{p.pid}/maps") as f:
+            assert "/memfd:[vdso]" in f.read()
+        tool, said = inject(p.pid, s.port)
+        assert "error" not in said, said
+        p.only("refused")
+        tool.stdin.close()
+        tool.wait()
 
 
 def comm(pid):
@@ -234,4 +251,4 @@ def refused(run_dir):
 if os.geteuid() != 0 or os.uname().machine != "x86_64":
     print("skipped: it needs root, on x86_64")
     sys.exit(0)
-main([runtimes, user, orphaned, refused])
+main([runtimes, user, orphaned, spoofed, refused])
