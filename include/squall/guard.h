@@ -4,6 +4,7 @@
 #ifndef SQUALL_GUARD_H
 #define SQUALL_GUARD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -12,6 +13,9 @@ struct seccomp_notif;
 /* SIGALRM, handled by doing nothing, every 20 ms until the end. Do not nest. Uses the process's ITIMER_REAL. */
 void sq_guard_begin(void);
 void sq_guard_end(void);
+
+/* Is FD a seccomp listener? */
+bool sq_notif_is_listener(int fd);
 
 /* RECV into *n (zeroed here). 0, or -errno: -EINTR or -ENOENT when there is none after all. Never waits long. */
 int sq_notif_recv(int listener, struct seccomp_notif *n);

@@ -13,11 +13,13 @@
 
 #include "squall/cleanup.h"
 #include "squall/clock.h"
+#include "squall/guard.h"
 #include "squall/units.h"
 
 #define KNOCK_NS (500 * SQ_MS)
-#define THANKS_MS 200 /* what was sent is given only when somebody has taken it: it would be lost with the connection  \
-                       */
+#define THANKS_MS                                                                                                      \
+    200 /* what was sent is given only when somebody has taken it: it would be lost with the connection                \
+         */
 
 static socklen_t name_of(pid_t pid, uint64_t start, struct sockaddr_un *a)
 {
@@ -81,14 +83,6 @@ bool sq_door_give(int door, int listener)
            recv(conn, &byte, 1, MSG_DONTWAIT) == 1;
 }
 
-static bool is_listener(int fd)
-{
-    char path[64], link[64];
-    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    ssize_t n = readlink(path, link, sizeof(link) - 1);
-    return n > 0 && strncmp(link, "anon_inode:seccomp notify", (size_t)n) == 0;
-}
-
 static int receive(int fd, int64_t until, int *listener)
 {
     union {
@@ -108,7 +102,7 @@ static int receive(int fd, int64_t until, int *listener)
     if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int)))
         return -EPROTO;
     memcpy(listener, CMSG_DATA(c), sizeof(*listener));
-    if (is_listener(*listener)) {
+    if (sq_notif_is_listener(*listener)) {
         (void)send(fd, &byte, 1, MSG_NOSIGNAL);
         return 0;
     }

@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <linux/seccomp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 #define GUARD_US 20000
 #define SEEN_BEFORE 256u
@@ -32,6 +34,15 @@ void sq_guard_end(void)
 {
     const struct itimerval off = {0};
     (void)setitimer(ITIMER_REAL, &off, NULL);
+}
+
+bool sq_notif_is_listener(int fd)
+{
+    static const char want[] = "anon_inode:seccomp notify";
+    char path[64], link[64];
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(path, link, sizeof(link));
+    return n == (ssize_t)strlen(want) && memcmp(link, want, strlen(want)) == 0;
 }
 
 int sq_notif_recv(int listener, struct seccomp_notif *n)

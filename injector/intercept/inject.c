@@ -20,6 +20,7 @@
 #include "squall/cleanup.h"
 #include "squall/clock.h"
 #include "squall/door.h"
+#include "squall/guard.h"
 #include "squall/proc.h"
 
 #ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
@@ -131,7 +132,18 @@ static int install(struct sq_tracee *t, int pidfd, void *filter, size_t len, boo
     (void)sq_tracee_call(t, SYS_munmap, (uint64_t)at, room, 0, 0, 0, 0);
     if (fd < 0)
         return say_why(t, fd, e);
+    if (listener >= 0 && !sq_notif_is_listener(listener)) { /* the process may be hostile, and answer as it likes */
+        (void)close(listener);
+        return sq_err(e, -EPROTO, "process %d says that it loaded the seccomp filter, but did not", (int)t->pid);
+    }
     return listener >= 0 ? listener : sq_err_sys(e, listener, "cannot take the listener of process %d", (int)t->pid);
+}
+
+/* Is the stopped thread one of the process that was pinned? Until now it was known by its number only, which may have
+ * been used again; stopped, it keeps it. */
+static bool is_of(const struct sq_tracee *t, int pidfd)
+{
+    return syscall(SYS_tgkill, t->pid, t->tid, 0) == 0 && sq_pidfd_signal(pidfd, 0) == 0;
 }
 
 static int do_it(pid_t pid, uint64_t start, void *filter, size_t len, struct report *r)
@@ -142,7 +154,8 @@ static int do_it(pid_t pid, uint64_t start, void *filter, size_t len, struct rep
     if (rc < 0)
         return rc;
     int64_t began = sq_mono_ns();
-    rc = install(&t, pidfd, filter, len, &r->no_new_privs, &r->err);
+    rc = is_of(&t, pidfd) ? install(&t, pidfd, filter, len, &r->no_new_privs, &r->err)
+                          : sq_err_cls(&r->err, SQ_C_NOTFOUND, -ESRCH, "process %d has ended", (int)pid);
     sq_tracee_go(&t);
     r->stopped_ns = sq_mono_ns() - began;
     return rc;

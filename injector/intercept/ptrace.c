@@ -49,15 +49,20 @@ static int read_from(pid_t pid, uint64_t from, void *to, size_t len)
 /* The `syscall` instruction of the vdso, which every process has and never writes to. */
 static int find_gate(struct sq_tracee *t, struct sq_err *e)
 {
-    char path[64], line[512];
+    char path[64];
+    cleanup_free char *line = NULL;
+    size_t cap = 0;
     unsigned long long lo = 0, hi = 0;
     (void)snprintf(path, sizeof(path), "/proc/%d/maps", (int)t->pid);
     cleanup_fclose FILE *f = fopen(path, "re");
     if (!f)
         return sq_err_sys(e, -errno, "cannot look into process %d", (int)t->pid);
-    while (fgets(line, sizeof(line), f))
-        if (strstr(line, "[vdso]") && sscanf(line, "%llx-%llx", &lo, &hi) == 2)
-            break;
+    while (lo == hi && getline(&line, &cap, f) > 0) {
+        char name[8] = "";
+        /* Its whole name: a file that the process has mapped can have it in its path. */
+        if (sscanf(line, "%llx-%llx %*s %*s %*s %*s %7s", &lo, &hi, name) != 3 || strcmp(name, "[vdso]") != 0)
+            lo = hi = 0;
+    }
     char page[4096];
     for (unsigned long long at = lo; at < hi && hi - lo <= 64 * sizeof(page); at += sizeof(page)) {
         int rc = read_from(t->pid, at, page, sizeof(page));
