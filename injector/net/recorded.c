@@ -8,6 +8,7 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "squall/base64.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
 #include "squall/json.h"
@@ -111,37 +112,6 @@ static int bad_log(unsigned line, const char *why, struct sq_err *e)
     return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "line %u: %s", line, why);
 }
 
-static int digit_of(char c)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const char *p = c ? strchr(digits, c) : NULL;
-
-    return p ? (int)(p - digits) : -1;
-}
-
-/* Bytes of base64 at TEXT into OUT (room for 3/4 of it); 0: it is none. */
-static size_t base64(const char *text, size_t len, unsigned char *out)
-{
-    size_t n = 0;
-    unsigned bits = 0, have = 0;
-
-    while (len > 0 && text[len - 1] == '=')
-        len--;
-    for (size_t i = 0; i < len; i++) {
-        int d = digit_of(text[i]);
-
-        if (d < 0)
-            return 0;
-        bits = bits << 6 | (unsigned)d;
-        have += 6;
-        if (have >= 8) {
-            have -= 8;
-            out[n++] = (unsigned char)(bits >> have);
-        }
-    }
-    return n;
-}
-
 static uint32_t be32(const unsigned char *p)
 {
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
@@ -234,7 +204,7 @@ static int log_line(struct sq_values *v, const char *text, size_t len, int64_t u
 
     if (!bin)
         return sq_err(e, -ENOMEM, "out of memory");
-    return inflated(v, bin, base64(code, n, bin), unit, line, e);
+    return inflated(v, bin, sq_base64_decode(code, n, bin), unit, line, e);
 }
 
 int sq_values_hlog(struct sq_values *v, const char *text, size_t len, int64_t unit, struct sq_err *e)
