@@ -157,6 +157,8 @@ static int parse_rule(struct sq_names *names, const json_t *o, struct sq_rule *r
         r->match = json_deep_copy(json_object_get(o, "match"));
         r->http = json_deep_copy(json_object_get(o, "http"));
     }
+    if (r->kind == SQ_R_LATENCY)
+        return sq_jitter_parse(o, &r->table, e);
     if (r->kind == SQ_R_DNS)
         return sq_dns_rule_parse(o, &r->dns, e);
     return r->kind >= SQ_R_BYTES ? parse_bytes(o, r, e) : 0;
@@ -190,9 +192,11 @@ static void free_owned(struct sq_rules *r)
     for (unsigned i = 0; i < SQ_RULE_SLOTS; i++) {
         struct sq_rule *one = &r->slot[i];
         free(one->dns);
+        free(one->table);
         json_decref(one->match);
         json_decref(one->http);
         one->dns = NULL;
+        one->table = NULL;
         one->match = one->http = NULL;
     }
 }
@@ -284,6 +288,7 @@ static void http_json(const struct sq_rule *r, json_t *o)
 
 static json_t *rule_json(const struct sq_names *names, const struct sq_rule *r)
 {
+    char sum[SQ_JITTER_SUM];
     json_t *o = json_pack("{s:s,s:s,s:f,s:I,s:I,s:i,s:I}", "fault", sq_name_of(names, r->fault), "kind", KINDS[r->kind],
                           "percent", r->percent, "delay", (json_int_t)r->delay, "jitter", (json_int_t)r->jitter,
                           "errno", r->err, "seed", (json_int_t)r->seed);
@@ -295,6 +300,8 @@ static json_t *rule_json(const struct sq_names *names, const struct sq_rule *r)
         json_object_set_new(o, "stream", json_string(STREAMS[r->stream]));
     if (o && r->dns)
         sq_dns_rule_json(r->dns, o);
+    if (o && r->table)
+        json_object_set_new(o, "table_sum", json_string(sq_jitter_sum(r->table, sum)));
     if (o && sq_rule_is_http(r))
         http_json(r, o);
     if (!o || r->ncallers == 0)
@@ -400,6 +407,8 @@ uint16_t sq_rules_fault(const struct sq_rules *r, uint32_t hits)
 int64_t sq_rule_delay(struct sq_rule *r)
 {
     int64_t d = r->delay;
+    if (r->table)
+        return sq_jitter_draw(r->table, &r->rng, r->delay, r->jitter);
     if (r->jitter > 0)
         d += (int64_t)((sq_rng_double(&r->rng) * 2 - 1) * (double)r->jitter);
     return d;

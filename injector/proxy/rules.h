@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "proxy/count.h"
+#include "proxy/jitter.h"
 #include "proxy/wire.h"
 #include "squall/err.h"
 #include "squall/rng.h"
@@ -51,6 +52,7 @@ struct sq_rule {
     enum sq_rule_kind kind;
     double percent;        /* 0..100 */
     int64_t delay, jitter; /* ns */
+    struct sq_jitter *table; /* of a latency's jitter; owned; NULL: uniform */
     int err;               /* what a failed connect returns; an open connection can only be reset */
     uint8_t stream;        /* of bytes: 0 to the dependency, 1 to the caller; of datagrams also SQ_STREAM_BOTH */
     double rate;           /* bandwidth: bytes a second; 0: none passes */
@@ -123,7 +125,7 @@ uint32_t sq_rules_of(const struct sq_rules *r, uint32_t hits, enum sq_rule_kind 
 /* The fault that counts when these hit: an error before a black hole before an abort before a status of HTTP before a
  * latency before one on bytes; 0: none. */
 uint16_t sq_rules_fault(const struct sq_rules *r, uint32_t hits);
-/* Draw the delay of one rule; it may be negative when the jitter is larger. */
+/* Draw the delay of one rule; without a table it may be negative when the jitter is larger. */
 int64_t sq_rule_delay(struct sq_rule *r);
 /* Draw the delay that the latencies and HTTP delays among these hits add up to, >= 0. */
 int64_t sq_rules_delay(struct sq_rules *r, uint32_t hits);

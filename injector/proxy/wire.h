@@ -27,6 +27,8 @@
  * Kinds on requests of HTTP (head.h): http_status, http_delay, http_abort, http_header, http_body; those have
  * "match":{as in a target},"http":{as in SCENARIO.md: "status","grpc_status","body","headers";
  * "of","set","remove","replace", "truncate","patch"}, and in an ack "acts", "unjudged", "tls"
+ * Of a latency: "table":S (may be left out), base64 of 1 to 4,096 numbers of 16 bits (jitter.h) that its jitter is drawn
+ * from; an ack has "table_sum" instead, by which tables are told apart
  *   {"op":"ask","edge":N}                          answered by "ack": rules on bytes say "acts" and "acted" (bytes)
  *   {"op":"plain","id":N,"host":S,"port":N}        fds: [listener]: a proxy with one upstream, none of whose calls are
  *                                                  reported; "rules" and "ask" take its id. Answered by "ack"

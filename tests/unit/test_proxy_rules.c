@@ -5,10 +5,16 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "net/dist.h"
 #include "proxy/rules.h"
+#include "squall/base64.h"
+#include "squall/cleanup.h"
+#include "squall/json.h"
 
 static struct sq_names names;
 
@@ -247,6 +253,161 @@ static void readback(void **state)
     free(r);
 }
 
+static json_t *with_table(const int16_t *v, uint32_t n, int64_t delay, int64_t jitter)
+{
+    json_t *rule = json_pack("{s:s,s:s,s:I,s:I,s:i}", "fault", "f", "kind", "latency", "delay", (json_int_t)delay,
+                             "jitter", (json_int_t)jitter, "seed", 7);
+    assert_int_equal(sq_jitter_rule(v, n, rule, NULL), 0);
+    return json_pack("[o]", rule);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static int by_entry(const void *a, const void *b)
+{
+    return *(const int16_t *)a - *(const int16_t *)b;
+}
+
+#define DRAWN 20000
+#define MS INT64_C(1000000)
+
+/* 20,000 draws have the table's quantiles (within 4.5 sigma of a rank), the same ones for the same seed. */
+static void distributed(void **state)
+{
+    static const enum sq_dist all[] = {SQ_DIST_NORMAL, SQ_DIST_PARETO, SQ_DIST_PARETONORMAL};
+    (void)state;
+    for (size_t k = 0; k < sizeof(all) / sizeof(all[0]); k++) {
+        cleanup_free struct sq_dist_table *t = NULL;
+        cleanup_free int64_t *got = calloc(DRAWN, sizeof(*got));
+        struct sq_rules *r = make(), *again = make();
+        uint32_t gone, fresh;
+        assert_int_equal(sq_dist_named(all[k], &t, NULL), 0);
+        cleanup_json json_t *rules = with_table(t->v, t->n, 500 * MS, 20 * MS);
+        assert_int_equal(sq_rules_replace(r, 1, rules, &gone, &fresh, NULL), 0);
+        assert_int_equal(sq_rules_replace(again, 1, rules, &gone, &fresh, NULL), 0);
+        for (int i = 0; i < DRAWN; i++) {
+            got[i] = sq_rules_delay(r, r->mask);
+            assert_int_equal(got[i], sq_rules_delay(again, again->mask));
+        }
+        qsort(got, DRAWN, sizeof(*got), by_value);
+        qsort(t->v, t->n, sizeof(t->v[0]), by_entry);
+        for (int p = 1; p < 100; p++) {
+            /* sqrt(0.25 / 20,000) is 0.0035 */
+            int low = (int)((p / 100.0 - 0.016) * t->n), high = (int)((p / 100.0 + 0.016) * t->n);
+            int64_t at = got[p * DRAWN / 100];
+            assert_true(at >= 500 * MS + 20 * MS * t->v[low < 0 ? 0 : low] / 8192 - 1);
+            assert_true(at <= 500 * MS + 20 * MS * t->v[high >= (int)t->n ? (int)t->n - 1 : high] / 8192 + 1);
+        }
+        sq_rules_none(r);
+        sq_rules_none(again);
+        free(r);
+        free(again);
+    }
+}
+
+/* Never below 0, nor beyond 64 bits; two latencies add up, and one does not shorten the other. */
+static void extremes(void **state)
+{
+    static const int16_t low[] = {INT16_MIN}, high[] = {INT16_MAX};
+    const int64_t most = 100 * INT64_C(86400) * 1000000000;
+    (void)state;
+    struct sq_rules *r = make();
+    uint32_t gone, fresh;
+    cleanup_json json_t *a = with_table(low, 1, 10 * MS, 20 * MS);
+    assert_int_equal(sq_rules_replace(r, 1, a, &gone, &fresh, NULL), 0);
+    assert_int_equal(sq_rules_delay(r, r->mask), 0);
+    (void)json_array_append_new(a, json_loads("{\"fault\":\"g\",\"kind\":\"latency\",\"delay\":5}", 0, NULL));
+    assert_int_equal(sq_rules_replace(r, 1, a, &gone, &fresh, NULL), 0);
+    assert_int_equal(sq_rules_delay(r, r->mask), 5);
+    cleanup_json json_t *b = with_table(high, 1, most, most);
+    assert_int_equal(sq_rules_replace(r, 1, b, &gone, &fresh, NULL), 0);
+    assert_true(sq_rules_delay(r, r->mask) > 4 * most);
+    sq_rules_none(r);
+    free(r);
+}
+
+/* A change of parameters keeps the slot, whatever its table; what is in force is told by its sum. */
+static void table_readback(void **state)
+{
+    static const int16_t v[] = {-8192, 0, 8192}, w[] = {-8192, 1, 8192};
+    (void)state;
+    struct sq_rules *r = make();
+    uint32_t gone, fresh;
+    cleanup_json json_t *a = with_table(v, 3, 10, 5), *b = with_table(w, 3, 10, 5);
+    assert_int_equal(sq_rules_replace(r, 1, a, &gone, &fresh, NULL), 0);
+    cleanup_json json_t *first = sq_rules_json(r);
+    assert_int_equal(sq_rules_replace(r, 2, b, &gone, &fresh, NULL), 0);
+    assert_true(gone == 0 && fresh == 0);
+    cleanup_json json_t *second = sq_rules_json(r);
+    const char *x = json_string_value(json_object_get(json_array_get(first, 0), "table_sum"));
+    const char *y = json_string_value(json_object_get(json_array_get(second, 0), "table_sum"));
+    assert_true(strncmp(x, "3 numbers, ", 11) == 0 && strncmp(y, "3 numbers, ", 11) == 0);
+    assert_string_not_equal(x, y);
+    assert_null(json_object_get(json_array_get(first, 0), "table"));
+    assert_int_equal(set(r, "[{\"fault\":\"f\",\"kind\":\"latency\",\"delay\":10,\"seed\":7}]", &gone, &fresh), 0);
+    cleanup_json json_t *none = sq_rules_json(r);
+    assert_true(gone == 0 && fresh == 0 && !json_object_get(json_array_get(none, 0), "table_sum"));
+    sq_rules_none(r);
+    free(r);
+}
+
+/* A table that is none changes nothing. */
+static void bad_tables(void **state)
+{
+    static const char *const BAD[] = {"7",        "null",     "[1,2]",    "\"\"",         "\"AAA\"",
+                                      "\"AA==\"", "\"AAAA\"", "\"A?A=\"", "\"AAA=AAA=\"", "\"AAAAAA\"",
+                                      "\"====\"", "\"A===\"", "\"AAA \""};
+    static const int16_t good[] = {1, 2};
+    (void)state;
+    struct sq_rules *r = make();
+    uint32_t gone, fresh;
+    cleanup_json json_t *a = with_table(good, 2, 10, 5);
+    assert_int_equal(sq_rules_replace(r, 1, a, &gone, &fresh, NULL), 0);
+    for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++) {
+        char text[200];
+        (void)snprintf(text, sizeof(text), "[{\"fault\":\"f\",\"kind\":\"latency\",\"table\":%s}]", BAD[i]);
+        assert_int_equal(set(r, text, NULL, NULL), -EINVAL);
+        assert_true(r->n == 1 && r->slot[r->order[0]].table && r->slot[r->order[0]].table->n == 2);
+    }
+    /* One number too many: neither sent nor taken. */
+    cleanup_free int16_t *many = calloc(SQ_JITTER_MAX + 1, sizeof(*many));
+    cleanup_free char *text = malloc(SQ_BASE64_LEN((SQ_JITTER_MAX + 1) * sizeof(*many)) + 1);
+    cleanup_json json_t *o = json_object();
+    assert_int_equal(sq_jitter_rule(many, SQ_JITTER_MAX + 1, o, NULL), -E2BIG);
+    assert_int_equal(sq_jitter_rule(many, 0, o, NULL), -E2BIG);
+    sq_base64_encode((const unsigned char *)many, (SQ_JITTER_MAX + 1) * sizeof(*many), text);
+    cleanup_json json_t *b = json_pack("[{s:s,s:s,s:s}]", "fault", "f", "kind", "latency", "table", text);
+    assert_int_equal(sq_rules_replace(r, 3, b, &gone, &fresh, NULL), -EINVAL);
+    cleanup_json json_t *c = with_table(many, SQ_JITTER_MAX, 10, 5);
+    assert_int_equal(sq_rules_replace(r, 3, c, &gone, &fresh, NULL), 0);
+    assert_int_equal(r->slot[r->order[0]].table->n, SQ_JITTER_MAX);
+    sq_rules_none(r);
+    free(r);
+}
+
+static void base64(void **state)
+{
+    static const char *const pairs[][2] = {{"f", "Zg=="},
+                                           {"fo", "Zm8="},
+                                           {"foo", "Zm9v"},
+                                           {"foob", "Zm9vYg=="},
+                                           {"\xff\xef\xfe", "/+/+"}}; /* RFC 4648, section 10 */
+    (void)state;
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        size_t n = strlen(pairs[i][0]);
+        char text[16];
+        unsigned char back[16];
+        sq_base64_encode((const unsigned char *)pairs[i][0], n, text);
+        assert_string_equal(text, pairs[i][1]);
+        assert_int_equal(sq_base64_decode(text, strlen(text), back), n);
+        assert_memory_equal(back, pairs[i][0], n);
+    }
+}
+
 static int tidy(void **state)
 {
     (void)state;
@@ -257,8 +418,11 @@ static int tidy(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(slots),       cmocka_unit_test(full),     cmocka_unit_test(bad),     cmocka_unit_test(draws),
-        cmocka_unit_test(composition), cmocka_unit_test(readback), cmocka_unit_test(numbers), cmocka_unit_test(counted),
+        cmocka_unit_test(slots),    cmocka_unit_test(full),           cmocka_unit_test(bad),
+        cmocka_unit_test(draws),    cmocka_unit_test(composition),    cmocka_unit_test(readback),
+        cmocka_unit_test(numbers),  cmocka_unit_test(counted),        cmocka_unit_test(distributed),
+        cmocka_unit_test(extremes), cmocka_unit_test(table_readback), cmocka_unit_test(bad_tables),
+        cmocka_unit_test(base64),
     };
     return cmocka_run_group_tests(tests, NULL, tidy);
 }
