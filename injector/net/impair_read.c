@@ -109,9 +109,8 @@ static int read_recording(const char *what, bool run, struct sq_dist_table **tab
     return r;
 }
 
-/* Mean and jitter that are 0 are the recording's own, where there is one. */
-static int read_dist(const char *s, enum sq_dist *d, struct sq_dist_table **table, int64_t *mean, int64_t *jitter,
-                     struct sq_err *e)
+int sq_dist_read(const char *s, enum sq_dist *d, struct sq_dist_table **table, int64_t *mean, int64_t *jitter,
+                 struct sq_err *e)
 {
     const char *file = after(s, "file:"), *hlog = after(s, "hlog:"), *run = after(s, "run:");
     int r;
@@ -196,7 +195,7 @@ static int read_slot(const json_t *in, struct sq_impair *im, struct sq_err *e)
     im->slot_bytes = r < 0 ? 0 : (uint32_t)v;
     dist = sq_json_str_or(m, "distribution", NULL);
     if (r == 0 && dist)
-        r = read_dist(dist, &im->slot_dist, &im->slot_table, &im->slot_delay, &im->slot_jitter, e);
+        r = sq_dist_read(dist, &im->slot_dist, &im->slot_table, &im->slot_delay, &im->slot_jitter, e);
     return r < 0 ? sq_err_prefix(e, "\"slot\"") : 0;
 }
 
@@ -241,8 +240,8 @@ static int read_parts(const json_t *with, struct sq_impair *im, struct sq_err *e
     if (r == 0)
         r = read_rates(with, im, e);
     if (r == 0)
-        r = read_dist(sq_json_str_or(with, "distribution", "uniform"), &im->dist, &im->table, &im->delay, &im->jitter,
-                      e);
+        r = sq_dist_read(sq_json_str_or(with, "distribution", "uniform"), &im->dist, &im->table, &im->delay,
+                         &im->jitter, e);
     if (r == 0 && slot)
         r = read_slot(slot, im, e);
     im->gap = (uint32_t)(r < 0 ? 0 : gap);
