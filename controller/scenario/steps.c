@@ -151,10 +151,11 @@ static void edge_target(struct sq_norm *c, const char *label, const struct sq_no
         sq_diag_error(c->d, at_path(sq_node_get(n, "target"), key), e.hint, "%s: %s", label, e.msg);
 }
 
-/* call/bandwidth's and call/http_*'s */
-static void edge_with(struct sq_norm *c, const char *label, const struct sq_node *n, const json_t *o,
-                      const json_t *with)
+/* call/latency's, call/bandwidth's and call/http_*'s */
+static void edge_with(struct sq_norm *c, const char *label, const struct sq_node *n, const json_t *o, json_t *with)
 {
+    const struct sq_node *node = sq_node_get(n, "with");
+    const char *uses = sq_json_str_or(o, "uses", ""), *key = "";
     char where[64];
     const char *rate = sq_json_str_or(with, "rate", NULL);
     struct sq_err e = {0};
@@ -162,7 +163,11 @@ static void edge_with(struct sq_norm *c, const char *label, const struct sq_node
 
     if (rate && sq_parse_bandwidth(rate, &bytes, &e) < 0)
         sq_diag_error(c->d, at_path(sq_node_get(n, "with"), "rate"), e.hint, "%s: %s", label, e.msg);
-    if (sq_http_check(sq_json_str_or(o, "uses", ""), json_object_get(o, "target"), with, where, sizeof where, &e) < 0)
+    if (sq_call_with_check(uses, with, &key, &e) < 0)
+        sq_diag_error(c->d, node ? at_path(node, key) : n->pos, e.hint, "%s: %s", label, e.msg);
+    else if (strcmp(uses, "call/latency") == 0)
+        absolute_distribution(c, with);
+    if (sq_http_check(uses, json_object_get(o, "target"), with, where, sizeof where, &e) < 0)
         sq_diag_error(c->d, at_path(n, where), e.hint, "%s: %s", label, e.msg);
 }
 

@@ -7,6 +7,7 @@
 
 #include "squall/cleanup.h"
 #include "squall/json.h"
+#include "squall/netspec.h"
 
 #define COUNT_MAX 1000000000 /* injector/proxy/count.h */
 
@@ -23,6 +24,40 @@ int sq_call_target_check(const json_t *target, const char **key, struct sq_err *
             *key = counts[i];
         sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"%s\" must be %lld to %d", counts[i], (long long)least, COUNT_MAX);
         sq_err_hint(e, "of the calls of an instance: skip `after`, of the rest take each `every`-th, at most `first`");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* A recording has a mean and a deviation of its own. */
+static bool recorded(const char *dist)
+{
+    return sq_distribution_path(dist) > 0 && strncmp(dist, "file:", 5) != 0;
+}
+
+int sq_call_with_check(const char *uses, const json_t *with, const char **key, struct sq_err *e)
+{
+    const char *dist = sq_json_str_or(with, "distribution", "uniform"), *ignored;
+    int64_t delay = sq_json_int_or(with, "delay", 0), jitter = sq_json_int_or(with, "jitter", 0);
+
+    key = key ? key : &ignored;
+    if (strcmp(uses, "call/latency") != 0)
+        return 0;
+    *key = "distribution";
+    if (sq_distribution_check(dist, e) < 0)
+        return -EINVAL;
+    *key = "";
+    if (!json_object_get(with, "delay") && !recorded(dist)) {
+        sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"delay\" is missing");
+        sq_err_hint(e, "how long each call is held");
+        return -EINVAL;
+    }
+    *key = "jitter";
+    if (jitter > delay && strcmp(dist, "uniform") == 0)
+        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "the jitter can't be larger than the delay");
+    *key = "distribution";
+    if (jitter == 0 && strcmp(dist, "uniform") != 0 && !recorded(dist)) {
+        sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"distribution\" needs a \"jitter\": without one each call is held alike");
         return -EINVAL;
     }
     return 0;

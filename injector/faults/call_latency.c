@@ -2,8 +2,12 @@
 #include "faults/call_bytes.h"
 
 static const struct sq_param with[] = {
-    {"delay", SQ_P_DURATION, SQ_REQUIRED, NULL, NULL, "how long each call is held"},
-    {"jitter", SQ_P_DURATION, 0, "0", NULL, "the delay varies by so much up and down"},
+    {"delay", SQ_P_DURATION, 0, NULL, NULL, "how long each call is held; only a recording has one of its own"},
+    {"jitter", SQ_P_DURATION, 0, "0", NULL,
+     "the delay varies by so much up and down (of a distribution: its deviation)"},
+    {"distribution", SQ_P_STRING, 0, NULL, NULL,
+     "of the jitter: uniform (when left out), normal, pareto, paretonormal, file:PATH (tc's .dist), hlog:PATH (a "
+     "recorded HdrHistogram log) or run:DIR#ENDPOINT (what a run of Squall measured)"},
     SQ_PARAM_STREAM_DGRAM,
     SQ_PARAM_DOSE,
     SQ_PARAM_END,

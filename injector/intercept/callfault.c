@@ -74,11 +74,14 @@ static int instances_of(const struct sq_fault *f, const struct sq_edge *edge, js
     return -ESRCH;
 }
 
-static int check_with(const json_t *with, struct sq_err *e)
+/* What can't be read or makes no sense must be known before anything is touched. */
+static int check_with(const struct sq_fault *f, const json_t *with, struct sq_err *e)
 {
-    if (sq_json_int_or(with, "jitter", 0) > sq_json_int_or(with, "delay", 0))
-        return sq_err_cls(e, SQ_C_INPUT, -ERANGE, "call/latency: the jitter can't be larger than the delay");
-    return 0;
+    cleanup_json json_t *rule = json_object();
+
+    if (sq_call_with_check(f->spec->name, with, NULL, e) < 0)
+        return sq_err_prefix(e, "%s", f->spec->name);
+    return sq_latency_rule(f, with, rule, e);
 }
 
 int sq_call_resolve(struct sq_fault *f, struct sq_err *e)
@@ -91,7 +94,7 @@ int sq_call_resolve(struct sq_fault *f, struct sq_err *e)
 
     rc = rc ? rc : sq_call_target_check(f->target, NULL, e);
     rc = rc ? rc : sq_call_suits(f->spec->name, sq_edge_protocol(edge), f->with, NULL, e);
-    rc = rc ? rc : check_with(f->with, e);
+    rc = rc ? rc : check_with(f, f->with, e);
     rc = rc ? rc : sq_byte_check(f->spec->name, f->with, e);
     if (rc == 0 && (rc = sq_http_check(f->spec->name, f->target, f->with, where, sizeof(where), e)) < 0)
         return sq_err_prefix(e, "%s", f->spec->name);
@@ -156,6 +159,7 @@ static int set_rule(struct sq_fault *f, const json_t *with, struct sq_err *e)
     struct sq_edge *edge = NULL;
     int rc = find_edge(f, &edge, e);
 
+    rc = rc || !rule ? rc : sq_latency_rule(f, with, rule, e);
     rc = rc || !rule ? rc : sq_byte_rule(f->spec->name, with, rule, e);
     rc = rc || !rule ? rc : sq_http_rule(f->spec->name, f->target, with, rule, e);
     if (rc < 0)
@@ -175,7 +179,8 @@ int sq_call_change(struct sq_fault *f, json_t *with, struct sq_err *e)
     int rc = find_edge(f, &edge, e);
 
     rc = rc ? rc : sq_call_suits(f->spec->name, sq_edge_protocol(edge), with, NULL, e);
-    rc = rc ? rc : check_with(with, e);
+    if (rc == 0 && sq_call_with_check(f->spec->name, with, NULL, e) < 0)
+        rc = sq_err_prefix(e, "%s", f->spec->name);
     rc = rc ? rc : sq_byte_check(f->spec->name, with, e);
     rc = rc ? rc : sq_http_check(f->spec->name, f->target, with, where, sizeof(where), e);
     return rc < 0 ? rc : set_rule(f, with, e);
@@ -191,6 +196,7 @@ int sq_call_readback(struct sq_fault *f, json_t **out, struct sq_err *e)
     if (rc < 0)
         return rc;
     bool bytes = sq_is_byte_fault(f->spec->name), http = sq_is_http_fault(f->spec->name);
+    const json_t *asked = json_object_get(f->with, "distribution") ? sq_edge_rule_asked(edge, f->id) : NULL;
 
     if (bytes || http) {
         cleanup_json json_t *rule = rule_of(f, f->with);
@@ -202,12 +208,14 @@ int sq_call_readback(struct sq_fault *f, json_t **out, struct sq_err *e)
             return sq_err_prefix(e, "edge %s", edge->name);
     }
     for (size_t i = 0; i < SQ_COUNT(ints) && !bytes && !http; i++) {
-        int64_t want = sq_json_int_or(f->with, ints[i], 0), have = sq_json_int_or(*out, ints[i], -1);
+        int64_t want = sq_json_int_or(asked ? asked : f->with, ints[i], 0), have = sq_json_int_or(*out, ints[i], -1);
 
         if (have != want)
             return sq_err(e, -EBADE, "edge %s: asked for %s %lld, in force is %lld", edge->name, ints[i],
                           (long long)want, (long long)have);
     }
+    if (asked && sq_latency_same(f->with, asked, *out, e) < 0)
+        return sq_err_prefix(e, "edge %s", edge->name);
     for (size_t i = 0; i < SQ_COUNT(count_keys); i++)
         if (sq_json_int_or(*out, count_keys[i], 0) != sq_json_int_or(f->target, count_keys[i], 0))
             return sq_err(e, -EBADE, "edge %s: asked for another `%s` than is in force", edge->name, count_keys[i]);

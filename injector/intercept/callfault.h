@@ -17,6 +17,10 @@ int sq_call_revert(struct sq_engine *eng, const json_t *undo, struct sq_err *e);
 int sq_call_gone(struct sq_engine *eng, const json_t *undo, struct sq_err *e);
 
 json_t *sq_call_felt(struct sq_fault *f); /* {"seen","hits"} (calls); of those on bytes also {"acts","bytes"} */
+/* latency.c: what only call/latency has. Its delay, jitter and table (of a recording: read with the rights of whoever
+ * asked) go into RULE; HAVE, what is in force, is told by name and by value. */
+int sq_latency_rule(const struct sq_fault *f, const json_t *with, json_t *rule, struct sq_err *e);
+int sq_latency_same(const json_t *with, const json_t *asked, json_t *have, struct sq_err *e);
 /* bytefault.c: what only those on bytes have. WITH is checked, then said in RULE as the proxy reads it (wire.h). */
 bool sq_is_byte_fault(const char *name);
 int sq_byte_check(const char *name, const json_t *with, struct sq_err *e);

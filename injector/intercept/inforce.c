@@ -113,7 +113,7 @@ static void copy_rest(const json_t *from, json_t *to)
 {
     static const char *const keys[] = {"stream", "rate",  "size",   "variation", "share", "correlation", "first",
                                        "every",  "after", "answer", "address",   "names", "types",
-                                       "match", "http"};
+                                       "match", "http", "table", "table_sum"};
 
     for (size_t i = 0; to && i < SQ_COUNT(keys); i++)
         if (json_object_get(from, keys[i]))
@@ -277,6 +277,13 @@ int sq_edge_rule_set(struct sq_edge *edge, const json_t *rule, struct sq_err *e)
     edge->history[h].number = f->number;
     memcpy(edge->history[h].fault, f->id, sizeof(f->id));
     return 0;
+}
+
+const json_t *sq_edge_rule_asked(struct sq_edge *edge, const char *fault_id)
+{
+    const struct sq_edge_fault *f = find_fault(edge, fault_id);
+
+    return f ? f->rule : NULL;
 }
 
 static const json_t *acked(const struct sq_edge *edge, const char *id)

@@ -82,10 +82,12 @@ void sq_intercept_disarm(struct sq_intercept *ic, const char *run_id, const char
 
 /* Rules: call faults. `rule` is {"fault","kind":"latency|error|blackhole|<on bytes,
  * wire.h>","percent","delay","jitter", "errno","seed","instances":[...] or absent,"first","every","after" or absent; on
- * bytes: "stream","rate","size","variation","share","correlation"}, normalized. Returns when the proxy and the kernel
+ * bytes: "stream","rate","size","variation","share","correlation"; of a latency's jitter: "table" (wire.h)}, normalized. Returns when the proxy and the kernel
  * have it (bounded: 1 s, then -ETIMEDOUT). */
 int sq_edge_rule_set(struct sq_edge *edge, const json_t *rule, struct sq_err *e);
 int sq_edge_rule_clear(struct sq_edge *edge, const char *fault_id, struct sq_err *e);
+/* What was set last, as it was given; NULL: no such fault. */
+const json_t *sq_edge_rule_asked(struct sq_edge *edge, const char *fault_id);
 /* What is in force now, read from the BPF map and from the proxy, not from our own memory. New reference. */
 int sq_edge_rule_read(struct sq_edge *edge, const char *fault_id, json_t **out, struct sq_err *e);
 /* The same for one on bytes, with what it did until now, asked of the proxy: "acts", "acted" (bytes). */
