@@ -53,11 +53,11 @@ def alive(pid):
 class Injector:
     """A squalld in a directory of its own."""
 
-    def __init__(self, run_dir, name="p-1", private=True, env=None):
+    def __init__(self, run_dir, name="p-1", private=True, env=None, args=()):
         self.run_dir = run_dir
         self.dir = os.path.join(run_dir, name)
         self.socket = os.path.join(self.dir, "api.sock")
-        args = [SQUALLD, "--dir", self.dir] + (["--private"] if private else [])
+        args = [SQUALLD, "--dir", self.dir] + (["--private"] if private else []) + list(args)
         self.proc = subprocess.Popen(args, env=dict(os.environ, SQUALL_RUN_DIR=run_dir, **(env or {})))
         self.keeper = self.proc.pid
         until("the API answers", self.answers)
