@@ -25,6 +25,7 @@ struct tree {
     size_t n_others;
     struct stat self;
     bool grew;
+    size_t over; /* there was no room for so many */
 };
 
 static bool in(const pid_t *of, size_t n, pid_t pid)
@@ -40,10 +41,13 @@ static int adopt(pid_t pid, void *arg)
     struct tree *t = arg;
     struct sq_proc p;
 
-    if (t->n == TREE_MOST || in(t->pid, t->n, pid) || in(t->others, t->n_others, pid) ||
-        sq_proc_read(pid, &p, NULL) < 0 || p.state == 'Z' || p.state == 'X' || !in(t->pid, t->n, p.ppid) ||
-        sq_target_is_squall(&p, &t->self))
+    if (in(t->pid, t->n, pid) || in(t->others, t->n_others, pid) || sq_proc_read(pid, &p, NULL) < 0 || p.state == 'Z' ||
+        p.state == 'X' || !in(t->pid, t->n, p.ppid) || sq_target_is_squall(&p, &t->self))
         return 0;
+    if (t->n == TREE_MOST) {
+        t->over++;
+        return 0;
+    }
     t->pid[t->n] = pid;
     t->start[t->n++] = p.start;
     t->grew = true;
@@ -57,6 +61,7 @@ static bool collect(struct tree *t)
 
     do {
         t->grew = false;
+        t->over = 0;
         (void)sq_proc_each(adopt, t);
     } while (t->grew);
     return t->n > before;
@@ -135,6 +140,19 @@ static int take(struct sq_caller *c, pid_t pid, uint64_t start, size_t i, struct
     return rc;
 }
 
+/* A descendant: one that can't be taken is told of, and the others are. */
+static void take_below(struct sq_caller *c, const struct tree *t, size_t i, struct sq_attached *out)
+{
+    struct sq_err why = {0};
+
+    if (take(c, t->pid[i], t->start[i], i, out, &why) == 0) {
+        out->processes++;
+    } else if (why.cls != SQ_C_NOTFOUND) {
+        out->missed++;
+        (void)snprintf(out->why, sizeof(out->why), "%.250s", why.msg);
+    }
+}
+
 int sq_attach_tree(struct sq_caller *c, pid_t pid, uint64_t start, const pid_t *others, size_t n,
                    struct sq_attached *out, struct sq_err *e)
 {
@@ -156,21 +174,16 @@ int sq_attach_tree(struct sq_caller *c, pid_t pid, uint64_t start, const pid_t *
     if (rc < 0)
         return rc;
     out->processes = 1;
-    for (size_t i = 1; i < t->n; i++) {
-        struct sq_err why = {0};
-
-        if (take(c, t->pid[i], t->start[i], i, out, &why) == 0) {
-            out->processes++;
-        } else if (why.cls != SQ_C_NOTFOUND) {
-            out->missed++;
-            (void)snprintf(out->why, sizeof(out->why), "%.250s", why.msg);
-        }
-    }
+    for (size_t i = 1; i < t->n; i++)
+        take_below(c, t, i, out);
     /* Forked meanwhile, by one that had no filter yet. All others are born under it. */
     for (size_t from = t->n; collect(t); from = t->n)
         for (size_t i = from; i < t->n; i++)
-            if (sq_inject_check(t->pid[i], t->start[i], NULL) == 0 &&
-                take(c, t->pid[i], t->start[i], i, out, NULL) == 0)
-                out->processes++;
+            if (sq_inject_check(t->pid[i], t->start[i], NULL) == 0)
+                take_below(c, t, i, out);
+    if (t->over) {
+        out->missed += t->over;
+        (void)snprintf(out->why, sizeof(out->why), "there are more than %d processes", TREE_MOST);
+    }
     return 0;
 }

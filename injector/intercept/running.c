@@ -62,7 +62,7 @@ static bool covers(const struct sq_running *r, pid_t pid)
 
     if (r->seccomp) {
         for (size_t i = 0; i < r->n; i++)
-            if (r->one[i].pid == pid)
+            if (r->one[i].pid == pid && r->one[i].pidfd >= 0)
                 return true;
         return false;
     }

@@ -1,5 +1,6 @@
 /* Which processes running callers are now. */
 #include <errno.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -34,19 +35,31 @@ static int push_member(pid_t pid, void *arg)
     return push(arg, pid);
 }
 
+#define PASSES 8                /* over /proc, until one finds nobody new: who forks for ever is not waited for */
+#define PIDS (4u * 1024 * 1024) /* PID_MAX_LIMIT, include/linux/threads.h */
+
 /* The processes and all their descendants as they are now, without asking BPF. */
 struct family {
     struct sq_pids p;
+    uint64_t *in; /* the same, a bit for each number */
     struct stat self;
     size_t found;
 };
 
-static bool in(const struct sq_pids *p, pid_t pid)
+static bool in(const struct family *f, pid_t pid)
 {
-    for (size_t i = 0; i < p->n; i++)
-        if (p->pid[i] == pid)
-            return true;
-    return false;
+    uint32_t n = (uint32_t)pid % PIDS;
+
+    return f->in[n / 64] >> (n % 64) & 1;
+}
+
+static int enter(pid_t pid, void *arg)
+{
+    struct family *f = arg;
+    uint32_t n = (uint32_t)pid % PIDS;
+
+    f->in[n / 64] |= UINT64_C(1) << (n % 64);
+    return push(&f->p, pid);
 }
 
 static int adopt(pid_t pid, void *arg)
@@ -54,28 +67,35 @@ static int adopt(pid_t pid, void *arg)
     struct family *f = arg;
     struct sq_proc p;
 
-    if (in(&f->p, pid) || sq_proc_read(pid, &p, NULL) < 0 || p.state == 'Z' || p.state == 'X' || !in(&f->p, p.ppid) ||
+    if (in(f, pid) || sq_proc_read(pid, &p, NULL) < 0 || p.state == 'Z' || p.state == 'X' || !in(f, p.ppid) ||
         sq_target_is_squall(&p, &f->self))
         return 0;
     f->found++;
-    return push(&f->p, pid);
+    return enter(pid, f);
 }
 
 int sq_found_family(const struct sq_found *found, struct sq_pids *out, struct sq_err *e)
 {
-    struct family f = {0};
-    int rc = 0;
+    struct family f = {.in = calloc(PIDS / 64, sizeof *f.in)};
+    int rc = f.in ? 0 : -ENOMEM;
 
     if (stat("/proc/self/exe", &f.self) < 0)
         f.self.st_ino = 0;
     for (size_t i = 0; i < found->n && rc == 0; i++)
-        rc = push(&f.p, found->v[i].pid);
-    do {
+        rc = enter(found->v[i].pid, &f);
+    if (rc == 0 && found->cgroup[0])
+        rc = sq_cgroup_each(found->cgroup, enter, &f);
+    for (int i = 0; i < PASSES && rc == 0 && !found->cgroup[0] && (i == 0 || f.found); i++) {
         f.found = 0;
-        rc = rc ? rc : found->cgroup[0] ? sq_cgroup_each(found->cgroup, push_member, &f.p) : sq_proc_each(adopt, &f);
-    } while (rc == 0 && f.found);
+        rc = sq_proc_each(adopt, &f);
+    }
+    free(f.in);
+    if (rc < 0) {
+        free(f.p.pid);
+        return sq_err(e, rc, "out of memory");
+    }
     *out = f.p;
-    return rc < 0 ? sq_err(e, rc, "out of memory") : 0;
+    return 0;
 }
 
 int sq_running_processes(const struct sq_running *r, pid_t **out, size_t *n, struct sq_err *e)

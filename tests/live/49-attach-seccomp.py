@@ -111,6 +111,25 @@ def takes(run_dir):
         inj.wait()
 
 
+def many(run_dir):
+    """More processes than are taken: that is said."""
+    with Dependency() as dep:
+        prog = Program(run_dir)
+        prog.do("for _ in range(260):\n    if os.fork() == 0:\n        os.closerange(3, 256)\n        time.sleep(60)\n        os._exit(0)\nresult = 1")
+        try:
+            rig = Attached(run_dir, prog, [f"127.0.0.1:{dep.port}"])
+            assert rig.plan["processes"] == 261, rig.plan["processes"]
+            assert rig.taken["instances"][0]["processes"] == 256, rig.taken
+            told = [e["text"] for e in rig.events("warning")]
+            assert any("5 processes below app.0" in t and "more than 256" in t for t in told), told
+            rig.inj.delete(f"runs/{rig.id}")
+        finally:
+            with open(f"/proc/{prog.pid}/task/{prog.pid}/children") as f:
+                for child in f.read().split():
+                    os.kill(int(child), signal.SIGKILL)
+            prog.end()
+
+
 def taken_back(run_dir):
     """Whoever of squalld, keeper and proxy was killed, the next squalld finds those who are left and takes it from them."""
     with Dependency() as dep:
@@ -199,4 +218,4 @@ def refused(run_dir):
 if os.geteuid() != 0 or os.uname().machine != "x86_64":
     print("skipped: it needs root, on x86_64")
     sys.exit(0)
-main([takes, taken_back, unix_socket, refused])
+main([takes, many, taken_back, unix_socket, refused])
