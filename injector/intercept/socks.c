@@ -229,15 +229,24 @@ static int in_netns(pid_t pid, int (*fn)(void *arg, struct sq_err *e), void *arg
 static int of_netns(ino_t ino, const pid_t *pid, const ino_t *ns, size_t n, struct dump *d, struct list *out,
                     struct sq_err *e)
 {
+    const bool here = ino == netns_of(getpid());
     int rc = 0;
 
-    for (size_t i = 0; i < n; i++)
-        if (ns[i] == ino) {
-            rc = in_netns(pid[i], dump_here, d, e);
+    for (size_t i = 0; i < n; i++) {
+        struct sq_err why = {0};
+
+        if (ns[i] != ino)
+            continue;
+        rc = here ? dump_here(d, &why) : in_netns(pid[i], dump_here, d, &why);
+        if (rc == 0)
             break;
+        if (why.cls != SQ_C_NOTFOUND) {
+            if (e)
+                *e = why;
+            return rc;
         }
-    if (rc < 0)
-        return rc;
+        rc = 0; /* it has ended meanwhile: another one, if there is one */
+    }
     if (d->found.n == 0)
         return 0;
     qsort(d->found.s, d->found.n, sizeof *d->found.s, by_inode);
@@ -483,6 +492,7 @@ int sq_sock_reset(struct sq_seqs *seqs, const struct sq_sock *s, struct sq_err *
     cleanup_close int fd = pidfd < 0 ? -1 : sq_pidfd_getfd(pidfd, s->fd);
     struct job j = {.s = s, .seqs = seqs, .fd = fd};
     socklen_t len = sizeof j.cookie;
+    int rc;
 
     if (pidfd == -ESRCH || fd == -EBADF || fd == -ESRCH)
         return -ENOENT;
@@ -492,5 +502,8 @@ int sq_sock_reset(struct sq_seqs *seqs, const struct sq_sock *s, struct sq_err *
         return -ENOENT;
     if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &j.cookie, &len) < 0)
         return sq_err_sys(e, -errno, "cannot tell a connection of process %d from others", (int)s->pid);
-    return in_netns(s->pid, reset_here, &j, e);
+    rc = in_netns(s->pid, reset_here, &j, e);
+    if (rc < 0 && (sq_pidfd_signal(pidfd, 0) == -ESRCH || (e && e->cls == SQ_C_NOTFOUND)))
+        return -ENOENT; /* the process has ended meanwhile */
+    return rc;
 }
