@@ -250,6 +250,18 @@ static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *
     return edge->dgram ? sq_dgram_open(edge, e) : 0;
 }
 
+/* Nothing goes to it any more, and the proxy forgets it. */
+static void shut_edge(const struct sq_edge *edge)
+{
+    struct sq_intercept *ic = edge->ic;
+    cleanup_json json_t *msg = json_pack("{s:s,s:I}", "op", "unedge", "id", (json_int_t)edge->id);
+
+    __atomic_store_n(&ic->cfg[edge->slot].pass, 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&ic->cfg[edge->slot].dgram, 0, __ATOMIC_RELEASE);
+    memset(ic->cfg[edge->slot].slot, 0, sizeof(ic->cfg[edge->slot].slot));
+    (void)sq_link_send(ic, msg, NULL, 0, NULL);
+}
+
 static json_t *describe(const struct sq_edge *edge)
 {
     const struct sq_intercept *ic = edge->ic;
@@ -475,11 +487,11 @@ int sq_edge_declare(struct sq_intercept *ic, const char *run_id, uid_t uid, cons
     ic->next_edge = edge->id;
     edge->bpf = ic->bpf_ok && !sq_running_by_seccomp(ic, run_id, edge->from);
     rc = open_edge(edge, sq_json_str_or(def, "protocol", "auto"), e);
-    if (rc < 0)
+    rc = rc ? rc : stand_in(edge, e);
+    if (rc < 0) {
+        shut_edge(edge); /* what it has in the proxy already */
         return rc;
-    rc = stand_in(edge, e);
-    if (rc < 0)
-        return rc;
+    }
     *answer = describe(edge);
     slot = edge->slot;
     ic->edge[slot] = SQ_TAKE(edge);
@@ -509,12 +521,8 @@ static void keep_name(struct sq_intercept *ic, struct sq_edge *edge)
 void sq_edge_drop(struct sq_edge *edge)
 {
     struct sq_intercept *ic = edge->ic;
-    cleanup_json json_t *msg = json_pack("{s:s,s:I}", "op", "unedge", "id", (json_int_t)edge->id);
 
-    __atomic_store_n(&ic->cfg[edge->slot].pass, 0, __ATOMIC_RELEASE);
-    __atomic_store_n(&ic->cfg[edge->slot].dgram, 0, __ATOMIC_RELEASE);
-    memset(ic->cfg[edge->slot].slot, 0, sizeof(ic->cfg[edge->slot].slot));
-    (void)sq_link_send(ic, msg, NULL, 0, NULL);
+    shut_edge(edge);
     sq_hosts_free(edge);
     ic->edge[edge->slot] = NULL;
     sq_hole_close(&edge->hole);
