@@ -11,7 +11,8 @@
 #include "squall/cleanup.h"
 #include "squall/json.h"
 
-#define LOOK_MS 100 /* a cgroup that is made again is seen so much later */
+#define AGAIN_MS 1000 /* hooks that can't be attached are tried again so much later: loading them takes its time */
+#define LOOK_MS 100   /* a cgroup that is made again is seen so much later */
 
 static int hook_cgroup(struct sq_running *r, struct sq_caller *c, struct sq_err *e)
 {
@@ -59,8 +60,16 @@ static void on_look(uv_timer_t *t)
 
         (void)sq_link_send(ic, msg, NULL, 0, NULL);
         sq_bpf_detach(c);
-        if (hook_cgroup(r, c, &e) < 0)
-            return; /* being removed again, or next time */
+        if (hook_cgroup(r, c, &e) < 0) {
+            if (!r->unhooked && access(r->cgroup, F_OK) == 0) { /* else it is being removed again */
+                sq_ic_warn(ic, r->run, "the cgroup %s was made anew, and calls from it go past Squall: %s", r->cgroup,
+                           e.msg);
+                r->unhooked = true;
+            }
+            (void)uv_timer_start(t, on_look, AGAIN_MS, LOOK_MS);
+            return;
+        }
+        r->unhooked = false;
         r->empty = false;
         sq_running_tell(&r->one[0], "restarted");
         sq_ic_warn(ic, r->run, "the cgroup %s was made anew: calls of its first %d ms may have gone past Squall",

@@ -34,6 +34,7 @@ struct sq_running {
     struct sq_follow *follow;   /* of processes */
     uint64_t told_lost;
     bool empty;
+    bool unhooked; /* its cgroup was made anew, and can't be taken: told */
     bool seccomp;
     uv_timer_t *look;
     struct sq_running_one *one;
