@@ -1,6 +1,7 @@
 #include "report/svg.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "report/markup.h"
 
@@ -8,6 +9,7 @@
 #define RIGHT 12.0
 #define TOP 26.0
 #define BOTTOM 22.0
+#define GLYPH 6.5 /* the width of a letter of a span's label, about */
 
 double sq_round_up(double v)
 {
@@ -93,7 +95,10 @@ void sq_chart_span(struct sq_chart *c, double from, double to, const char *class
     sq_xml(c->out, label);
     (void)fprintf(c->out, " (%.1f s to %.1f s)</title></rect>", from, to);
     if (label[0]) {
-        (void)fprintf(c->out, "<text class=\"span\" x=\"%.1f\" y=\"%.1f\">", x + 4, TOP + 13);
+        bool below = x < c->label_end; /* the one before it reaches into it */
+
+        c->label_end = x + 8 + GLYPH * (double)strlen(label);
+        (void)fprintf(c->out, "<text class=\"span\" x=\"%.1f\" y=\"%.1f\">", x + 4, TOP + (below ? 25 : 13));
         sq_xml(c->out, label);
         (void)fputs("</text>", c->out);
     }

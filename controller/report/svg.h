@@ -16,6 +16,7 @@ struct sq_chart {
     double min;
     const char *unit; /* of the y axis: "ms" */
     double height;    /* of the plot area, pixels */
+    double label_end; /* of the last span's, pixels; 0 at first */
 };
 
 #define SQ_CHART_WIDTH 1080
