@@ -79,6 +79,27 @@ static void resolve_to(struct sq_norm *c, const struct sq_node *node, const json
     (void)json_object_set(edge, key, out);
 }
 
+/* What is named in both is excepted: does anything remain? */
+static void check_except(struct sq_norm *c, const char *name, const struct sq_node *node, const json_t *edge)
+{
+    const json_t *to, *but;
+    size_t i, k, left = 0;
+
+    json_array_foreach(json_object_get(edge, "to"), i, to)
+    {
+        bool excepted = false;
+
+        json_array_foreach(json_object_get(edge, "except"), k, but)
+        {
+            excepted |= json_equal(to, but);
+        }
+        left += !excepted;
+    }
+    if (left == 0 && json_array_size(json_object_get(edge, "to")) > 0)
+        sq_diag_error(c->d, at_value(node, "except"), NULL,
+                      "edge %s: all that is in \"to\" is excepted: it has no calls", name);
+}
+
 static bool by_seccomp(const json_t *edge)
 {
     return strcmp(sq_json_str_or(edge, "attach", "auto"), "seccomp") == 0;
@@ -145,6 +166,7 @@ static void check_edges(struct sq_norm *c, const struct sq_node *nodes, const js
         resolve_to(c, node, services, edge, "to");
         if (json_object_get(edge, "except"))
             resolve_to(c, node, services, edge, "except");
+        check_except(c, name, node, edge);
     }
 }
 

@@ -5,8 +5,8 @@
 #include <sys/un.h>
 
 #include "scenario/normalize.h"
-#include "squall/cleanup.h"
 #include "squall/callkind.h"
+#include "squall/cleanup.h"
 #include "squall/dest.h"
 #include "squall/json.h"
 
@@ -144,6 +144,8 @@ void sq_finish_service(struct sq_norm *c, const char *label, const struct sq_nod
 
 static void check_dests(struct sq_norm *c, const char *label, const struct sq_node *n, json_t *o, const char *key)
 {
+    static const char dests[] =
+        "service:NAME, 127.0.0.1:5432, 10.0.0.0/8:5432-5440, [::1]:80, db.staging:5432 or unix:/path";
     const struct sq_node *list = sq_node_get(n, key);
     json_t *item;
     size_t i;
@@ -166,9 +168,7 @@ static void check_dests(struct sq_norm *c, const char *label, const struct sq_no
         else if (d.kind == SQ_DEST_UNIX && sq_protocol_dgram(sq_json_str_or(o, "protocol", "")))
             why = "protocol udp and dns need addresses";
         if (why)
-            sq_diag_error(c->d, at,
-                          "service:NAME, 127.0.0.1:5432, 10.0.0.0/8:5432-5440, [::1]:80, db.staging:5432 or unix:/path",
-                          "%s: \"%.100s\": %s", label, s, why);
+            sq_diag_error(c->d, at, e.msg[0] || !*s ? dests : NULL, "%s: \"%.100s\": %s", label, s, why);
     }
 }
 
