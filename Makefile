@@ -148,8 +148,8 @@ check:
 	@$(MAKE) --no-print-directory run-check
 run-check: all $(UNIT) $(TOOLS)
 	@tests/layers.sh
-	@$(RUN) -t $(if $(SANITIZE),400,200) $(UNIT)
-	@$(if $(LIVE),$(RUN) -j 2 -t $(if $(SANITIZE),600,240) $(if $(SANITIZE),$(LIVE),$(filter-out $(SLOW),$(LIVE))))
+	@rc=0; $(RUN) -t $(if $(SANITIZE),400,200) $(UNIT) || rc=1; \
+	$(if $(LIVE),$(RUN) -j 2 -t $(if $(SANITIZE),600,240) $(if $(SANITIZE),$(LIVE),$(filter-out $(SLOW),$(LIVE))) || rc=1;) exit $$rc
 check-unit: $(UNIT)
 	@$(RUN) $(UNIT)
 # The long ones: the whole suite under the sanitizers, storms, the demo over and over, breakers that others wrote, the

@@ -187,6 +187,7 @@ static int teardown(void **state)
 
     json_decref(f->events);
     json_decref(f->edge.ack_rules);
+    sq_made_free(&f->edge);
     free(f);
     return 0;
 }
