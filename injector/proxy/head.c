@@ -120,10 +120,21 @@ static int read_first(struct sq_head *h, bool request)
     return 0;
 }
 
+/* A CR in a line: some take it for the line's end (llhttp does, behind a status), and would see other fields than we. */
+static bool ambiguous(const char *p, size_t n)
+{
+    const char *end = p + n;
+    while ((p = memchr(p, '\r', (size_t)(end - p)))) {
+        if (++p == end || *p != '\n')
+            return true;
+    }
+    return false;
+}
+
 int sq_head_parse(struct sq_head *h, const char *p, size_t n, bool request)
 {
     *h = (struct sq_head){.first = {p, line_len(p, n)}};
-    int rc = read_first(h, request);
+    int rc = ambiguous(p, n) ? -EBADMSG : read_first(h, request);
     p += h->first.n;
     n -= h->first.n;
     while (rc == 0 && !is_end(p, n)) {

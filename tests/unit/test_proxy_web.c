@@ -67,6 +67,9 @@ static const struct {
      "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb", "GET /b HTTP/1.1\r\n\r\n",
      "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb"
      "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"},
+    {"a CR that some take for the end of a line", RULE("http_body", ANSWER "\"replace\":\"r\"}"), GET,
+     "HTTP/1.1 200 OK\rTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", GET,
+     "HTTP/1.1 200 OK\rTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"},
     {"bare line ends", RULE("http_header", REQUEST "\"set\":{\"X\":\"1\"}}"), "GET / HTTP/1.1\nHost: x\n\n", "", NULL,
      ""},
 };
