@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -205,6 +206,8 @@ static void helper(int sock, pid_t pid, uint64_t start, void *filter, size_t len
 
 /* ---- in squalld ---- */
 
+#define HELPER_MOST_S 2 /* what a hostile target can make squalld wait */
+
 static bool has_rings(pid_t pid)
 {
     char path[320], link[64];
@@ -257,6 +260,8 @@ int sq_inject(pid_t pid, uint64_t start, const void *filter, size_t len, struct 
     memcpy(copy, filter, len);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
         return sq_err_sys(e, -errno, "cannot make a socket pair");
+    (void)setsockopt(sv[0], SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_sec = HELPER_MOST_S},
+                     sizeof(struct timeval));
     out->rings = has_rings(pid);
     out->helper = fork();
     if (out->helper == 0) {
@@ -270,6 +275,11 @@ int sq_inject(pid_t pid, uint64_t start, const void *filter, size_t len, struct 
         out->no_new_privs = r.no_new_privs;
         out->stopped_ns = r.stopped_ns;
         return 0;
+    }
+    if (rc == -EAGAIN && out->helper > 0) { /* it may come to that yet: then the helper stays and answers */
+        sq_inject_leave(out);
+        return sq_err(e, -ETIMEDOUT, "process %d could not be attached to within %d s: a thread of it does not stop",
+                      (int)pid, HELPER_MOST_S);
     }
     sq_inject_done(out);
     if (rc < 0)

@@ -28,7 +28,7 @@ struct sq_injected {
  * seccomp filters already, which might kill it for what it would be made to do. SQ_C_UNSUPPORTED: not this process
  * (32 bits, stopped, traced), or not on this machine. */
 int sq_inject_check(pid_t pid, uint64_t start, struct sq_err *e);
-/* FILTER: LEN bytes of struct sock_filter. Blocks for some milliseconds, at most a second. On success sq_inject_done
+/* FILTER: LEN bytes of struct sock_filter. Blocks for some milliseconds, at most two seconds. On success sq_inject_done
  * must follow as soon as others hold the listener. */
 int sq_inject(pid_t pid, uint64_t start, const void *filter, size_t len, struct sq_injected *out, struct sq_err *e);
 void sq_inject_done(struct sq_injected *in);
