@@ -22,10 +22,10 @@ from intercept_lib import NAME, Rig, main
 NOBODY = 65534
 LIMIT = 2.5  # of ks(); what is really so distributed passes 2.5 once in 130,000
 
-# What the caller runs: connects, and requests on one connection, a pair of each thread at a time.
-CALLER = r"""
+# What the caller runs, a few at a time: connects, and requests on one connection of each thread.
+TIMES = r"""
 import threading
-def times(n, once, threads=4):
+def times(n, once, threads=8):
     out, lock = [], threading.Lock()
     def work():
         for _ in range(n // threads):
@@ -35,6 +35,8 @@ def times(n, once, threads=4):
     for t in all: t.start()
     for t in all: t.join()
     return out
+"""
+CALLER = TIMES + r"""
 def connects(n):
     return [r["ms"] if r["err"] == 0 else None for r in times(n, lambda: attempt(PORT, ask=False))]
 def answers(n):
@@ -61,19 +63,21 @@ def ks(sample, cdf):
     return math.sqrt(n) * max(max(abs((i + 1) / n - cdf(x)), abs(i / n - cdf(x))) for i, x in enumerate(v))
 
 
-def like(got, want, what):
-    """GOT (ms) is distributed as WANT, but for what the machine adds to each alike."""
-    n = len(got)
-    assert None not in got, (what, got)
+def like(measure, want, what):
+    """What MEASURE felt (ms) is distributed as WANT, but for what the machine adds to each alike. A busy one may spoil it
+    once."""
     want = sorted(want)
-    late = sorted(got)[n // 2] - want[len(want) // 2]
-    assert -2 < late < 15, (what, late)
-
-    def cdf(x):
-        return bisect.bisect_right(want, x) / len(want)
-    found = ks([x - late for x in got], cdf)
-    print(f"{what}: KS {found:.2f}, {late:.2f} ms late")
-    assert found < LIMIT, (what, found)
+    seen = []
+    for _ in range(2):
+        got = measure()
+        assert None not in got, (what, got)
+        late = sorted(got)[len(got) // 2] - want[len(want) // 2]
+        found = ks([x - late for x in got], lambda x: bisect.bisect_right(want, x) / len(want))
+        print(f"{what}: KS {found:.2f}, {late:.2f} ms late")
+        seen.append((found, late))
+        if found < LIMIT and -5 < late < 25:
+            return
+    raise AssertionError((what, seen))
 
 
 def normal(mean, sigma):
@@ -84,7 +88,7 @@ def normal(mean, sigma):
 def two_humps(n):
     """A cache that is mostly hit: ms."""
     r = random.Random(2)
-    return [r.uniform(15, 25) if r.random() < 0.7 else r.uniform(50, 80) for _ in range(n)]
+    return [r.uniform(40, 90) if r.random() < 0.7 else r.uniform(150, 250) for _ in range(n)]
 
 
 def hlog(path, ms):
@@ -156,12 +160,12 @@ def shapes(run_dir):
     with Server() as dep:
         rig = rig_of(run_dir, dep)
         measure = "connects" if rig.answer["delays_connect"] else "answers"
-        f = rig.fault("call/latency", {"delay": "50ms", "jitter": "10ms", "distribution": "normal"})
+        f = rig.fault("call/latency", {"delay": "100ms", "jitter": "20ms", "distribution": "normal"})
         said = f["readback"]
         assert said["distribution"] == "normal" and said["table_sum"].startswith("4096 numbers, "), said
         assert "table" not in said, said
-        like(rig.ask(f"{measure}(300)"), normal(50, 10), f"{measure}, normal")
-        like(rig.ask("answers(300)"), normal(50, 10), "answers, normal")
+        like(lambda: rig.ask(f"{measure}(480)"), normal(100, 20), f"{measure}, normal")
+        like(lambda: rig.ask("answers(480)"), normal(100, 20), "answers, normal")
         path = os.path.join(run_dir, "cache.hlog")
         ms = two_humps(20000)
         hlog(path, ms)
@@ -170,10 +174,10 @@ def shapes(run_dir):
         sigma = math.sqrt(sum((x - mean) ** 2 for x in ms) / len(ms))
         assert said["distribution"] == "table", said
         assert abs(said["delay"] / 1e6 - mean) < 0.1 and abs(said["jitter"] / 1e6 - sigma) < 0.1, (said, mean, sigma)
-        like(rig.ask(f"{measure}(300)"), ms, f"{measure}, recorded")
+        like(lambda: rig.ask(f"{measure}(480)"), ms, f"{measure}, recorded")
         said = patch(rig, f, {"delay": "30ms", "jitter": "15ms", "distribution": "uniform"})["readback"]
         assert "table_sum" not in said and said["jitter"] == 15000000, said
-        like(rig.ask(f"{measure}(200)"), [15 + i * 0.003 for i in range(10000)], f"{measure}, uniform")
+        like(lambda: rig.ask(f"{measure}(480)"), [15 + i * 0.003 for i in range(10000)], f"{measure}, uniform")
         rig.clear(f)
         rig.end()
 
@@ -181,10 +185,15 @@ def shapes(run_dir):
 def datagrams(run_dir):
     echo = dgram_lib.Echo()
     rig = dgram_lib.rig(run_dir, echo)
-    said = rig.fault("call/latency", {"delay": "30ms", "jitter": "8ms", "distribution": "normal"})["readback"]
+    said = rig.fault("call/latency", {"delay": "80ms", "jitter": "20ms", "distribution": "normal"})["readback"]
     assert said["distribution"] == "normal" and said["table_sum"].startswith("4096 numbers, "), said
-    got = rig.run("s = dial()\nresult = [ask(s).get('ms') for _ in range(250)]\n")
-    like(got, normal(30, 8), "datagrams, normal")
+    like(lambda: rig.run(TIMES + """
+own = threading.local()
+def once():
+    if not hasattr(own, "s"): own.s = dial()
+    return ask(own.s).get("ms")
+result = times(480, once)
+"""), normal(80, 20), "datagrams, normal")
     rig.end()
 
 
