@@ -44,7 +44,7 @@ redis-server          cmd redis-server
 postgresql            file /usr/share/postgresql-common/pg_wrapper
 python3-grpcio        file /usr/lib/python3/dist-packages/grpc/__init__.py
 nodejs                cmd node
-musl-tools            cmd musl-gcc
+nghttp2-client        cmd h2load
 strace                cmd strace
 user-mode-linux       cmd linux.uml
 '
@@ -55,7 +55,7 @@ npm                   cmd npm
 prometheus            cmd prometheus
 prometheus-alertmanager cmd prometheus-alertmanager
 wrk                   cmd wrk
-nghttp2-client        cmd h2load
+musl-tools            cmd musl-gcc
 clang-format          cmd clang-format
 clang-tidy            cmd clang-tidy
 cppcheck              cmd cppcheck

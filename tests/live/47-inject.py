@@ -3,7 +3,6 @@
 if nothing had been, all of their threads are under it, and whatever dies, their calls are answered."""
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -153,7 +152,7 @@ def one(name, run_dir, prefix=()):
 
 def runtimes(run_dir):
     more = ("node", "java", "go") if os.environ.get("INJECT_ALL") else ("node",)
-    todo = ["python", "c"] + [n for n in more if shutil.which(n)]
+    todo = ["python", "c", *more]
     with open(os.path.join(run_dir, "App.java"), "w") as f:
         f.write(JAVA)
     with open(os.path.join(run_dir, "app.go"), "w") as f:
