@@ -45,6 +45,7 @@ postgresql            file /usr/share/postgresql-common/pg_wrapper
 python3-grpcio        file /usr/lib/python3/dist-packages/grpc/__init__.py
 nodejs                cmd node
 nghttp2-client        cmd h2load
+nghttp2-server        cmd nghttpd
 strace                cmd strace
 user-mode-linux       cmd linux.uml
 '
