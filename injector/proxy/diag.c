@@ -74,15 +74,16 @@ enum px_peer px_diag(int diag, const struct sockaddr_in *from, const struct sock
 static bool is_ours(const struct inet_diag_msg *m)
 {
     uint32_t host = ntohl(m->idiag_family == AF_INET ? m->id.idiag_dst[0] : m->id.idiag_dst[3]);
-    if (m->idiag_family == AF_INET6 && (m->id.idiag_dst[0] || m->id.idiag_dst[1] || m->id.idiag_dst[2] != htonl(0xffff)))
+    if (m->idiag_family == AF_INET6 &&
+        (m->id.idiag_dst[0] || m->id.idiag_dst[1] || m->id.idiag_dst[2] != htonl(0xffff)))
         return false;
     return (host & 0xffff0000u) == SQ_NET_DGRAM;
 }
 
 /* 1, 0, -1: it goes on, -2: it failed. */
-static int read_dump(const char *buf, ssize_t n)
+static int read_dump(char *buf, ssize_t n)
 {
-    for (const struct nlmsghdr *h = (const struct nlmsghdr *)(const void *)buf; NLMSG_OK(h, n); h = NLMSG_NEXT(h, n)) {
+    for (struct nlmsghdr *h = (struct nlmsghdr *)(void *)buf; NLMSG_OK(h, n); h = NLMSG_NEXT(h, n)) {
         struct inet_diag_msg m;
         if (h->nlmsg_type == NLMSG_DONE)
             return 0;
