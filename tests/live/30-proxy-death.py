@@ -133,7 +133,7 @@ def many_connections_are_cheap():
         s.recv(100)
     rig.wait("stats", lambda: rig.stats[-1]["open"] == n)
     each = (rig.stats[-1]["rss"] - before) / n
-    assert each < 4096, each
+    assert each < (8192 if "ASAN_OPTIONS" in os.environ else 4096), each  # a sanitizer keeps what was freed
     rig.take(n)
     rig.rules(1, [rule("error")])  # all of them at once
     rig.wait("stats", lambda: rig.stats[-1]["open"] == 0)

@@ -69,7 +69,7 @@ with Place() as p:
     with open(path, "w") as f:
         f.write(SCENARIO.format(checkout=p.port + 1, payments=p.port))
     rc, out, err = p.run("plan", path)
-    check(rc == 0 and f"pid {checkout.pid}" in out and "1 processes now" in out, f"plan: {rc}\n{out}{err}")
+    check(rc == 0 and f"pid {checkout.pid}" in out and "1 process now" in out, f"plan: {rc}\n{out}{err}")
     check("which would be reset" in out, f"plan does not tell of open connections:\n{out}")
     check(not p.records("run"), "plan made a run")
     rc, out, err = p.run("run", path)

@@ -53,7 +53,8 @@ def alive(pid):
 class Injector:
     """A squalld in a directory of its own."""
 
-    def __init__(self, run_dir, name="p-1", private=True, env=None, args=()):
+    # Its cgroups bear the name: one of its own, for other tests run at the same time.
+    def __init__(self, run_dir, name=f"p-{os.getpid():x}", private=True, env=None, args=()):
         self.run_dir = run_dir
         self.dir = os.path.join(run_dir, name)
         self.socket = os.path.join(self.dir, "api.sock")
