@@ -3,13 +3,14 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <microhttpd.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "httpd.h"
 #include "patience.h"
 #include "squall/cleanup.h"
 #include "squall/rng.h"
@@ -22,10 +23,7 @@
 struct sq_toxi_server {
     struct sq_toxi toxi;
     struct sq_toxi_link *link;
-    struct MHD_Daemon *mhd;
-    uv_poll_t poll;
-    uv_timer_t timer;
-    int handles;
+    struct sq_httpd http;
     struct sq_rng rng;
     struct sq_patience *patience; /* borrowed */
 };
@@ -35,34 +33,6 @@ struct body {
     size_t len, cap;
     bool too_big;
 };
-
-/* ---- the loop ---- */
-
-static void run_mhd(struct sq_toxi_server *s);
-
-static void on_timer(uv_timer_t *t)
-{
-    run_mhd(t->data);
-}
-
-static void on_poll(uv_poll_t *p, int status, int events)
-{
-    (void)status;
-    (void)events;
-    run_mhd(p->data);
-}
-
-static void run_mhd(struct sq_toxi_server *s)
-{
-    MHD_UNSIGNED_LONG_LONG ms;
-    if (!s->mhd)
-        return;
-    MHD_run(s->mhd);
-    if (MHD_get_timeout(s->mhd, &ms) == MHD_YES)
-        uv_timer_start(&s->timer, on_timer, ms, 0);
-    else
-        uv_timer_stop(&s->timer);
-}
 
 /* ---- one request ---- */
 
@@ -161,40 +131,13 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **con_cls,
 
 /* ---- beginning and end ---- */
 
-static int listen_at(const char *address, struct sq_err *e)
-{
-    struct sockaddr_storage sa;
-    socklen_t n;
-    int one = 1;
-    if (address[0] == ':' || sq_toxi_sockaddr(address, &sa, &n) != 0)
-        return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "--toxiproxy wants an address with a port, as in 127.0.0.1:8474");
-    cleanup_close int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return sq_err_sys(e, -errno, "cannot make a socket");
-    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-    if (bind(fd, (const struct sockaddr *)&sa, n) < 0 || listen(fd, 128) < 0)
-        return sq_err_sys(e, -errno, "cannot listen on %s for Toxiproxy's API", address);
-    return SQ_TAKE_FD(fd);
-}
-
 static int start_mhd(struct sq_toxi_server *s, uv_loop_t *loop, int fd, struct sq_err *e)
 {
-    s->mhd = MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, fd,
-                              MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS,
-                              MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S, MHD_OPTION_END);
-    const union MHD_DaemonInfo *di = s->mhd ? MHD_get_daemon_info(s->mhd, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
-    if (!di || di->listen_fd < 0) {
-        if (s->mhd)
-            MHD_stop_daemon(s->mhd);
-        else
-            (void)close(fd);
+    struct MHD_Daemon *mhd = MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, fd,
+                                              MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_CONNECTION_LIMIT,
+                                              CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S, MHD_OPTION_END);
+    if (sq_httpd_drive(&s->http, loop, mhd, fd) < 0)
         return sq_err(e, -EIO, "the HTTP server of Toxiproxy's API does not start");
-    }
-    uv_poll_init(loop, &s->poll, di->listen_fd); /* the union's name for an int */
-    uv_timer_init(loop, &s->timer);
-    s->poll.data = s->timer.data = s;
-    s->handles = 2;
-    uv_poll_start(&s->poll, UV_READABLE, on_poll);
     return 0;
 }
 
@@ -234,7 +177,7 @@ int sq_toxi_server_new(uv_loop_t *loop, const char *self, const struct sq_toxi_o
     struct sq_toxi_server *s = calloc(1, sizeof(*s));
     if (!s)
         return sq_err(e, -ENOMEM, "out of memory");
-    int fd = listen_at(o->listen, e);
+    int fd = sq_httpd_listen(o->listen, "--toxiproxy", "127.0.0.1:8474", "Toxiproxy's API", 128, e);
     int rc = fd < 0 ? fd : sq_toxi_link_new(loop, self, &s->toxi, &s->link, e);
     if (rc < 0) {
         if (fd >= 0)
@@ -259,11 +202,9 @@ int sq_toxi_server_new(uv_loop_t *loop, const char *self, const struct sq_toxi_o
     return rc;
 }
 
-static void on_closed(uv_handle_t *h)
+static void on_closed(struct sq_httpd *h)
 {
-    struct sq_toxi_server *s = h->data;
-    if (--s->handles == 0)
-        free(s);
+    free((char *)h - offsetof(struct sq_toxi_server, http));
 }
 
 void sq_toxi_server_free(struct sq_toxi_server *s)
@@ -271,8 +212,5 @@ void sq_toxi_server_free(struct sq_toxi_server *s)
     if (!s)
         return;
     sq_toxi_link_free(s->link);
-    struct MHD_Daemon *mhd = SQ_TAKE(s->mhd);
-    uv_close((uv_handle_t *)&s->poll, on_closed);
-    uv_close((uv_handle_t *)&s->timer, on_closed);
-    MHD_stop_daemon(mhd);
+    sq_httpd_close(&s->http, on_closed);
 }
