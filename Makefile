@@ -154,14 +154,12 @@ run-check: all $(UNIT) $(TOOLS)
 check-unit: $(UNIT)
 	@$(RUN) $(UNIT)
 # The long ones: the whole suite under the sanitizers, storms, the demo over and over, breakers that others wrote, the
-# kill matrix, a kernel with netem, the fuzzers for a while.
+# kill matrix, a kernel with netem, the fuzzers for a while. One that fails does not hide what the next would say.
 check-all:
 	@./deps.sh all
+	@$(MAKE) --no-print-directory -k -j1 FUZZ_SECONDS=20 run-sanitized run-long run-mutants run-vm fuzz
+run-sanitized:
 	@$(MAKE) --no-print-directory SANITIZE=address,undefined run-check
-	@$(MAKE) --no-print-directory run-long
-	@$(MAKE) --no-print-directory run-mutants
-	@$(MAKE) --no-print-directory check-vm
-	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=20
 run-long: all $(TOOLS)
 	@tests/run -t 1500 $(LONG)
 # MATRIX=MATRIX.md writes the table, too.
@@ -217,6 +215,6 @@ clean:
 	rm -rf build compile_commands.json
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all deps demo demo-network check run-check check-unit check-all run-long check-mutants run-mutants check-vm \
+.PHONY: all deps demo demo-network check run-check check-unit check-all run-sanitized run-long check-mutants run-mutants check-vm \
     run-vm bench fuzz run-fuzz lint format check-format install clean
 .DEFAULT_GOAL := all

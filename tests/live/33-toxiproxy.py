@@ -12,7 +12,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import injector_lib
-from injector_lib import SQUALLD, Injector, alive, until
+from injector_lib import SQUALLD, Injector, alive, child_named, until
 from proxy_rig import echo_server, reset_within
 
 
@@ -72,10 +72,7 @@ class Host(Injector):
         return self.ask("POST", f"/proxies/{proxy}/toxics", {"type": type, "attributes": attributes or {}, **more})
 
     def plain_pid(self):
-        for child in open(f"/proc/{self.pid}/task/{self.pid}/children").read().split():
-            if open(f"/proc/{child}/comm").read().strip() == "squall-plain":
-                return int(child)
-        raise AssertionError("no squall-plain")
+        return child_named(self.pid, "squall-plain")
 
     def done(self):
         self.proc.send_signal(signal.SIGTERM)

@@ -15,7 +15,7 @@ import threading
 import time
 
 import injector_lib
-from injector_lib import BUILD, SQUALLD, alive, until
+from injector_lib import BUILD, SQUALLD, alive, child_named, until
 from intercept_lib import Dependency, Without
 
 NO_BPF = ["unshare", "-m", "sh", "-c",
@@ -68,13 +68,6 @@ class Caller:
         self.proc.wait()
 
 
-def proxy_of(inj):
-    for child in open(f"/proc/{inj.pid}/task/{inj.pid}/children").read().split():
-        if open(f"/proc/{child}/comm").read().strip() == "squall-proxy":
-            return int(child)
-    raise AssertionError("no proxy")
-
-
 def one(victim, fault, rng):
     run_dir = tempfile.mkdtemp(prefix="squall-test-")
     inj = caller = None
@@ -90,7 +83,7 @@ def one(victim, fault, rng):
             t0 = time.monotonic()
             time.sleep(0.06)
             until("the fault is felt", lambda: caller.since(t0 + 0.06).get(felt, 0) > 2)
-            pids = {"squalld": inj.pid, "keeper": inj.keeper, "proxy": proxy_of(inj)}
+            pids = {"squalld": inj.pid, "keeper": inj.keeper, "proxy": child_named(inj.pid, "squall-proxy")}
             time.sleep(rng.random() * 0.2)
             killed = time.monotonic()
             for who in VICTIMS[victim]:

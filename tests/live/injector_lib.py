@@ -50,6 +50,21 @@ def alive(pid):
     return state(pid) not in ("", "Z")
 
 
+def child_named(pid, name):
+    """The child of this name, which it has a little after it was started: later still under sanitizers."""
+    found = []
+
+    def named():
+        with open(f"/proc/{pid}/task/{pid}/children") as children:
+            for child in children.read().split():
+                with open(f"/proc/{child}/comm") as comm:
+                    if comm.read().strip() == name:
+                        found.append(int(child))
+        return found
+    until(f"process {pid} has a child {name}", named)
+    return found[0]
+
+
 class Injector:
     """A squalld in a directory of its own."""
 

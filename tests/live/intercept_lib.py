@@ -223,10 +223,7 @@ class Rig:
         return [c for e in self.events("calls") for c in e["calls"]]
 
     def proxy_pid(self):
-        for child in open(f"/proc/{self.inj.pid}/task/{self.inj.pid}/children").read().split():
-            if open(f"/proc/{child}/comm").read().strip() == "squall-proxy":
-                return int(child)
-        raise AssertionError("no proxy")
+        return injector_lib.child_named(self.inj.pid, "squall-proxy")
 
     def end(self):
         try:

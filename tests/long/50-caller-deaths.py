@@ -7,7 +7,7 @@ import os, random, re, shutil, signal, sys, tempfile, threading, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "live"))
 import runtimes_lib
-from injector_lib import alive, until
+from injector_lib import alive, child_named, until
 from intercept_lib import Dependency
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
@@ -21,15 +21,6 @@ FAULTS = {
 }
 TIMEOUT = 1500  # ms of the caller's own
 SEEN = {"", "refused", "timeout", "reset"}
-
-
-def proxy_of(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as f:
-        for child in f.read().split():
-            with open(f"/proc/{child}/comm") as comm:
-                if comm.read().strip() == "squall-proxy":
-                    return int(child)
-    raise AssertionError("no proxy")
 
 
 def harmless(error, victims):
@@ -48,7 +39,7 @@ def one(dir, name, command, how, fault, victims, rng):
     with Dependency() as dep:
         c = runtimes_lib.Caller(run_dir, dep, name, command, how)
         app = c.inj.get(f"runs/{c.run}/services")["instances"][0]["pid"]
-        pids = {"squalld": c.inj.pid, "keeper": c.inj.keeper, "proxy": proxy_of(c.inj.pid)}
+        pids = {"squalld": c.inj.pid, "keeper": c.inj.keeper, "proxy": child_named(c.inj.pid, "squall-proxy")}
         try:
             uses, with_ = FAULTS[fault]
             c.fault(uses, with_)
