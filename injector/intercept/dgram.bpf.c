@@ -5,43 +5,7 @@
  * A datagram goes to 127.3.x.y, where x.y is a destination of a caller in the table of datagram flows: the same one
  * each time, so that it stays true however long a socket lives. A connect is no call: getaddrinfo(3) connects datagram
  * sockets to sort addresses, and never sends. */
-#include <linux/bpf.h>
-
-#include <bpf/bpf_helpers.h>
-
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_endian.h>
-
-#include "intercept/caller.bpf.h"
-#include "intercept/match.bpf.h"
-#include "intercept/rules.h"
-
-#define AF_INET 2
-#define AF_INET6 10
-#define SOCK_DGRAM 2
-#define LOOPBACK_IF 1
-
-struct sock_common {
-    unsigned char skc_ipv6only : 1;
-} __attribute__((preserve_access_index));
-
-const volatile __u64 netns_cookie = 0; /* of the proxy; 0: unknown */
-
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, SQ_EDGES);
-    __type(key, __u32);
-    __type(value, struct sq_edge_cfg);
-} edges SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, SQ_EDGES);
-    __type(key, __u32);
-    __type(value, struct sq_edge_counts);
-} counts SEC(".maps");
+#include "intercept/hooks.bpf.h"
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -74,26 +38,14 @@ static __always_inline struct sq_tally_cell *sq_cell(struct sq_tally *unused, __
     return 0;
 }
 
-static __always_inline int is_v4(const __u32 *a)
-{
-    return a[0] == 0 && a[1] == 0 && a[2] == bpf_htonl(0xffff);
-}
-
 static __always_inline void fill_flow(struct sq_flow *f, const struct call *k, const struct sq_edge_cfg *cfg)
 {
-    int v4 = is_v4(k->a);
-    __u32 *fa = (__u32 *)(void *)f->addr;
-
     f->t_ns = bpf_ktime_get_ns();
     f->caller = k->caller;
     f->edge = cfg->id;
     f->port = (__u16)k->port;
     f->via = cfg->dgram;
-    fa[0] = v4 ? k->a[3] : k->a[0];
-    fa[1] = v4 ? 0 : k->a[1];
-    fa[2] = v4 ? 0 : k->a[2];
-    fa[3] = v4 ? 0 : k->a[3];
-    f->family = v4 ? AF_INET : AF_INET6;
+    flow_addr(f, k);
 }
 
 /* Is the entry still this destination's? The table is a ring: after SQ_FLOWS others it is not. */
@@ -187,19 +139,12 @@ static __always_inline int redirect(struct bpf_sock_addr *ctx, struct call *k, i
     return 1;
 }
 
-static __always_inline int bound_to_device(struct bpf_sock *sk)
-{
-    return sk && sk->bound_dev_if && sk->bound_dev_if != LOOPBACK_IF;
-}
-
 static __always_inline int take4(struct bpf_sock_addr *ctx)
 {
     struct call k = {};
     __u32 to = 0, port = 0;
 
-    k.a[2] = bpf_htonl(0xffff);
-    k.a[3] = ctx->user_ip4;
-    k.port = ctx->user_port;
+    read4(ctx, &k);
     if (redirect(ctx, &k, bound_to_device(ctx->sk), &to, &port)) {
         ctx->user_ip4 = to;
         ctx->user_port = port;
@@ -219,35 +164,6 @@ int sq_dsend4(struct bpf_sock_addr *ctx)
     return take4(ctx);
 }
 
-/* An IPv6 socket is sent to ::ffff:127.3.x.y, which one that is IPv6 only, or bound to an IPv6 address, can't reach. */
-static __always_inline int cannot_map(struct bpf_sock *sk)
-{
-    struct sock_common *common;
-    __u32 s0, s1, s2, s3;
-
-    if (!sk)
-        return 1;
-    s0 = sk->src_ip6[0];
-    s1 = sk->src_ip6[1];
-    s2 = sk->src_ip6[2];
-    s3 = sk->src_ip6[3];
-    if ((s0 | s1 | s2 | s3) && !(s0 == 0 && s1 == 0 && s2 == bpf_htonl(0xffff)))
-        return 1;
-    common = (struct sock_common *)bpf_skc_to_udp6_sock(sk); /* the first member of every socket (net/sock.h) */
-    if (!common)
-        return 1;
-    return BPF_CORE_READ_BITFIELD_PROBED(common, skc_ipv6only) != 0;
-}
-
-static __always_inline void read6(struct bpf_sock_addr *ctx, struct call *k)
-{
-    k->a[0] = ctx->user_ip6[0];
-    k->a[1] = ctx->user_ip6[1];
-    k->a[2] = ctx->user_ip6[2];
-    k->a[3] = ctx->user_ip6[3];
-    k->port = ctx->user_port;
-}
-
 SEC("cgroup/connect6")
 int sq_dconnect6(struct bpf_sock_addr *ctx)
 {
@@ -257,13 +173,9 @@ int sq_dconnect6(struct bpf_sock_addr *ctx)
     if (ctx->type != SOCK_DGRAM)
         return 1;
     read6(ctx, &k);
-    if (!redirect(ctx, &k, bound_to_device(ctx->sk) || cannot_map(ctx->sk), &to, &port))
+    if (!redirect(ctx, &k, bound_to_device(ctx->sk) || cannot_map(ctx->sk, SOCK_DGRAM), &to, &port))
         return 1;
-    ctx->user_ip6[0] = 0;
-    ctx->user_ip6[1] = 0;
-    ctx->user_ip6[2] = bpf_htonl(0xffff);
-    ctx->user_ip6[3] = to;
-    ctx->user_port = port;
+    write_mapped(ctx, to, port);
     return 1;
 }
 
@@ -304,15 +216,10 @@ static __always_inline int give_back6(struct bpf_sock_addr *ctx)
     if (!f || !is_caller(&k) || f->caller != k.caller)
         return 1;
     fa = (__u32 *)(void *)f->addr;
-    if (f->family == AF_INET) {
-        ctx->user_ip6[3] = fa[0];
-    } else {
-        ctx->user_ip6[0] = fa[0];
-        ctx->user_ip6[1] = fa[1];
-        ctx->user_ip6[2] = fa[2];
-        ctx->user_ip6[3] = fa[3];
-    }
-    ctx->user_port = f->port;
+    if (f->family == AF_INET)
+        write_mapped(ctx, fa[0], f->port);
+    else
+        write6(ctx, fa, f->port);
     return 1;
 }
 

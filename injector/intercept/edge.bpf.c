@@ -1,35 +1,7 @@
 /* The connect and getpeername hooks of one caller (cgroup-BPF). One object is loaded per instance, or for all instances
  * of a service of processes that ran before (by_tgid); the maps are shared among all of them, the destinations (bss)
  * are its own. Loaded from user space only, never pinned. */
-#include <linux/bpf.h>
-
-#include <bpf/bpf_helpers.h>
-
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_endian.h>
-
-#include "intercept/caller.bpf.h"
-#include "intercept/match.bpf.h"
-#include "intercept/rules.h"
-
-#define AF_INET 2
-#define AF_INET6 10
-#define SOCK_STREAM 1
-#define LOOPBACK_IF 1
-
-struct sock_common {
-    unsigned char skc_ipv6only : 1;
-} __attribute__((preserve_access_index));
-
-const volatile __u64 netns_cookie = 0; /* of the proxy; 0: unknown */
-
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, SQ_EDGES);
-    __type(key, __u32);
-    __type(value, struct sq_edge_cfg);
-} edges SEC(".maps");
+#include "intercept/hooks.bpf.h"
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -45,14 +17,6 @@ struct {
     __type(key, __u32);
     __type(value, __u32);
 } next_flow SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, SQ_EDGES);
-    __type(key, __u32);
-    __type(value, struct sq_edge_counts);
-} counts SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -92,8 +56,7 @@ static __always_inline int is_taken(const struct call *k)
         return f && f->cookie == k->cookie && f->via == (__u16)k->port && k->a[0] == 0 && k->a[1] == 0 &&
                k->a[2] == 0 && k->a[3] == bpf_htonl(1);
     }
-    return k->a[0] == 0 && k->a[1] == 0 && k->a[2] == bpf_htonl(0xffff) &&
-           (bpf_ntohl(k->a[3]) & 0xffff0000) == SQ_NET_BPF && bpf_map_lookup_elem(&peers, &k->cookie);
+    return is_v4(k->a) && (bpf_ntohl(k->a[3]) & 0xffff0000) == SQ_NET_BPF && bpf_map_lookup_elem(&peers, &k->cookie);
 }
 
 static __always_inline void tell(__u64 now, __u32 caller, __u32 edge, const struct sq_decision *d,
@@ -120,9 +83,7 @@ static __always_inline int write_flow(const struct call *k, const struct sq_deci
 {
     struct sq_peer_addr peer = {};
     __u32 zero = 0, *next = bpf_map_lookup_elem(&next_flow, &zero);
-    int v4 = k->a[0] == 0 && k->a[1] == 0 && k->a[2] == bpf_htonl(0xffff);
     struct sq_flow *f;
-    __u32 *fa;
 
     if (!next)
         return 0;
@@ -130,7 +91,6 @@ static __always_inline int write_flow(const struct call *k, const struct sq_deci
     f = bpf_map_lookup_elem(&flows, idx);
     if (!f)
         return 0;
-    fa = (__u32 *)(void *)f->addr;
     f->t_ns = now;
     f->cookie = k->cookie;
     f->via = via;
@@ -140,11 +100,7 @@ static __always_inline int write_flow(const struct call *k, const struct sq_deci
     f->hits = (__u8)d->hits;
     for (int i = 0; i < SQ_FLOW_RULES; i++)
         f->rule[i] = d->drawn[i];
-    f->family = v4 ? AF_INET : AF_INET6;
-    fa[0] = v4 ? k->a[3] : k->a[0];
-    fa[1] = v4 ? 0 : k->a[1];
-    fa[2] = v4 ? 0 : k->a[2];
-    fa[3] = v4 ? 0 : k->a[3];
+    flow_addr(f, k);
     peer.family = k->family;
     peer.port = (__u16)k->port;
     peer.addr[0] = k->family == AF_INET ? k->a[3] : k->a[0];
@@ -204,11 +160,6 @@ static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct cal
     return 2;
 }
 
-static __always_inline __u32 bound_to_device(struct bpf_sock *sk)
-{
-    return sk && sk->bound_dev_if && sk->bound_dev_if != LOOPBACK_IF ? SQ_BY_DEVICE : 0;
-}
-
 SEC("cgroup/connect4")
 int sq_connect4(struct bpf_sock_addr *ctx)
 {
@@ -218,38 +169,14 @@ int sq_connect4(struct bpf_sock_addr *ctx)
 
     if (ctx->type != SOCK_STREAM || !is_caller(&k))
         return 1;
-    k.a[2] = bpf_htonl(0xffff);
-    k.a[3] = ctx->user_ip4;
-    k.port = ctx->user_port;
-    k.family = AF_INET;
+    read4(ctx, &k);
     k.cookie = bpf_get_socket_cookie(ctx);
-    rc = intercept(ctx, &k, bound_to_device(ctx->sk), &to, &port);
+    rc = intercept(ctx, &k, bound_to_device(ctx->sk) ? SQ_BY_DEVICE : 0, &to, &port);
     if (rc != 2)
         return rc;
     ctx->user_ip4 = to;
     ctx->user_port = port;
     return 1;
-}
-
-/* An IPv6 socket is sent to ::ffff:127.1.x.y, which one that is IPv6 only, or bound to an IPv6 address, can't reach: that
- * one goes to ::1. */
-static __always_inline int cannot_map(struct bpf_sock *sk)
-{
-    struct sock_common *common;
-    __u32 s0, s1, s2, s3;
-
-    if (!sk)
-        return 1;
-    s0 = sk->src_ip6[0];
-    s1 = sk->src_ip6[1];
-    s2 = sk->src_ip6[2];
-    s3 = sk->src_ip6[3];
-    if ((s0 | s1 | s2 | s3) && !(s0 == 0 && s1 == 0 && s2 == bpf_htonl(0xffff)))
-        return 1;
-    common = (struct sock_common *)bpf_skc_to_tcp6_sock(sk); /* the first member of every socket (net/sock.h) */
-    if (!common)
-        return 1;
-    return BPF_CORE_READ_BITFIELD_PROBED(common, skc_ipv6only) != 0;
 }
 
 SEC("cgroup/connect6")
@@ -261,22 +188,16 @@ int sq_connect6(struct bpf_sock_addr *ctx)
 
     if (ctx->type != SOCK_STREAM || !is_caller(&k))
         return 1;
-    k.a[0] = ctx->user_ip6[0];
-    k.a[1] = ctx->user_ip6[1];
-    k.a[2] = ctx->user_ip6[2];
-    k.a[3] = ctx->user_ip6[3];
-    k.port = ctx->user_port;
-    k.family = AF_INET6;
+    read6(ctx, &k);
     k.cookie = bpf_get_socket_cookie(ctx);
-    k.only6 = cannot_map(ctx->sk) != 0;
-    rc = intercept(ctx, &k, bound_to_device(ctx->sk), &to, &port);
+    k.only6 = cannot_map(ctx->sk, SOCK_STREAM);
+    rc = intercept(ctx, &k, bound_to_device(ctx->sk) ? SQ_BY_DEVICE : 0, &to, &port);
     if (rc != 2)
         return rc;
-    ctx->user_ip6[0] = 0;
-    ctx->user_ip6[1] = 0;
-    ctx->user_ip6[2] = k.only6 ? 0 : bpf_htonl(0xffff);
-    ctx->user_ip6[3] = k.only6 ? bpf_htonl(1) : to;
-    ctx->user_port = port;
+    if (k.only6)
+        write6(ctx, (__u32[4]){0, 0, 0, bpf_htonl(1)}, port);
+    else
+        write_mapped(ctx, to, port);
     return 1;
 }
 
@@ -299,13 +220,8 @@ int sq_getpeer6(struct bpf_sock_addr *ctx)
     __u64 cookie = bpf_get_socket_cookie(ctx);
     struct sq_peer_addr *p = bpf_map_lookup_elem(&peers, &cookie);
 
-    if (p && p->family == AF_INET6) {
-        ctx->user_ip6[0] = p->addr[0];
-        ctx->user_ip6[1] = p->addr[1];
-        ctx->user_ip6[2] = p->addr[2];
-        ctx->user_ip6[3] = p->addr[3];
-        ctx->user_port = p->port;
-    }
+    if (p && p->family == AF_INET6)
+        write6(ctx, p->addr, p->port);
     return 1;
 }
 
