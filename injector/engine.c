@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "keeper.h"
@@ -16,6 +15,7 @@
 #include "service.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
+#include "squall/fds.h"
 
 #define TICK_MS 100
 
@@ -129,23 +129,7 @@ static int listener_slot(const struct sq_engine *eng, uint64_t key)
 /* Not sent when the keeper does not read: then it hangs, and squalld is about to end it and itself. */
 static void send_keeper(int sock, const struct sq_keeper_msg *m, const int *fds, size_t n)
 {
-    union {
-        char buf[CMSG_SPACE(2 * sizeof(int))];
-        struct cmsghdr align;
-    } ctl = {0};
-    struct sq_keeper_msg copy = *m;
-    struct iovec iov = {&copy, sizeof(copy)};
-    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
-    if (n > 0) {
-        h.msg_control = ctl.buf;
-        h.msg_controllen = CMSG_SPACE(n * sizeof(int));
-        struct cmsghdr *c = CMSG_FIRSTHDR(&h);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(n * sizeof(int));
-        memcpy(CMSG_DATA(c), fds, n * sizeof(int));
-    }
-    (void)sendmsg(sock, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)sq_fds_send(sock, m, sizeof(*m), fds, n, MSG_DONTWAIT);
 }
 
 void sq_engine_listener(struct sq_engine *eng, uint64_t key, int fd, int door)

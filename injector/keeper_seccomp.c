@@ -9,12 +9,12 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "keeper.h"
 #include "squall/cleanup.h"
 #include "squall/door.h"
+#include "squall/fds.h"
 #include "squall/guard.h"
 
 #define AT_ONCE 64 /* notifications answered per wake-up of one listener */
@@ -91,23 +91,13 @@ int sq_listeners_receive(struct sq_listeners *l, int sock)
 {
     for (;;) {
         struct sq_keeper_msg m;
-        union {
-            char buf[CMSG_SPACE(2 * sizeof(int))];
-            struct cmsghdr align;
-        } ctl;
-        struct iovec iov = {&m, sizeof(m)};
-        struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = ctl.buf, .msg_controllen = sizeof(ctl.buf)};
-        ssize_t n = recvmsg(sock, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return errno == EAGAIN ? 0 : -EPIPE;
-        if (n == 0)
-            return -EPIPE;
         int fd[2] = {-1, -1};
-        struct cmsghdr *c = CMSG_FIRSTHDR(&h);
-        if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len <= CMSG_LEN(sizeof(fd)))
-            memcpy(fd, CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0));
+        size_t fds = 2;
+        ssize_t n = sq_fds_recv(sock, &m, sizeof(m), fd, &fds, MSG_DONTWAIT);
+        if (n == -EMSGSIZE)
+            continue;
+        if (n <= 0)
+            return n == -EAGAIN ? 0 : -EPIPE;
         if (n == (ssize_t)sizeof(m))
             take(l, &m, fd);
         else

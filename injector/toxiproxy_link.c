@@ -15,6 +15,7 @@
 #include "proxy/wire.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
+#include "squall/fds.h"
 #include "squall/json.h"
 #include "squall/proc.h"
 #include "squall/units.h"
@@ -40,32 +41,17 @@ struct sq_toxi_link {
 static int send_message(struct sq_toxi_link *l, const json_t *msg, int fd, struct sq_err *e)
 {
     cleanup_free char *text = msg ? json_dumps(msg, JSON_COMPACT) : NULL;
-    union {
-        char buf[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } u = {.buf = {0}};
-    struct iovec iov = {.iov_base = text, .iov_len = text ? strlen(text) : 0};
-    struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1};
     int64_t until = sq_mono_ns() + ANSWER_NS;
+    int rc;
     if (!text)
         return sq_err(e, -ENOMEM, "out of memory");
-    if (iov.iov_len > SQ_WIRE_MAX)
+    if (strlen(text) > SQ_WIRE_MAX)
         return sq_err(e, -EMSGSIZE, "a message to the proxy is too long");
-    if (fd >= 0) {
-        mh.msg_control = u.buf;
-        mh.msg_controllen = sizeof(u.buf);
-        struct cmsghdr *c = CMSG_FIRSTHDR(&mh);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-    }
-    while (sendmsg(l->fd, &mh, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+    while ((rc = sq_fds_send(l->fd, text, strlen(text), &fd, fd >= 0, MSG_DONTWAIT)) < 0) {
         struct pollfd p = {.fd = l->fd, .events = POLLOUT};
-        if (errno == EAGAIN && sq_mono_ns() < until)
-            (void)poll(&p, 1, 10);
-        else if (errno != EINTR)
-            return sq_err_sys(e, -errno, "cannot tell the proxy");
+        if (rc != -EAGAIN || sq_mono_ns() >= until)
+            return sq_err_sys(e, rc, "cannot tell the proxy");
+        (void)poll(&p, 1, 10);
     }
     return 0;
 }

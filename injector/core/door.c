@@ -6,13 +6,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "squall/cleanup.h"
 #include "squall/clock.h"
+#include "squall/fds.h"
 #include "squall/guard.h"
 #include "squall/units.h"
 
@@ -62,46 +62,26 @@ static bool entitled(uid_t who, uid_t owner)
 bool sq_door_give(int door, int listener)
 {
     cleanup_close int conn = accept4(door, NULL, NULL, SOCK_CLOEXEC);
-    union {
-        char buf[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } ctl = {0};
     char byte = 'L';
-    struct iovec iov = {&byte, 1};
-    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = ctl.buf, .msg_controllen = sizeof(ctl.buf)};
     if (conn < 0 || listener < 0 || !entitled(uid_of(conn), uid_of(door)))
         return false;
-    struct cmsghdr *c = CMSG_FIRSTHDR(&h);
-    if (!c)
-        return false;
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(c), &listener, sizeof(listener));
     struct pollfd p = {.fd = conn, .events = POLLIN};
-    return sendmsg(conn, &h, MSG_NOSIGNAL | MSG_DONTWAIT) == 1 && poll(&p, 1, THANKS_MS) == 1 &&
+    return sq_fds_send(conn, &byte, 1, &listener, 1, MSG_DONTWAIT) == 0 && poll(&p, 1, THANKS_MS) == 1 &&
            recv(conn, &byte, 1, MSG_DONTWAIT) == 1;
 }
 
 static int receive(int fd, int64_t until, int *listener)
 {
-    union {
-        char buf[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } ctl;
     char byte;
-    struct iovec iov = {&byte, 1};
-    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = ctl.buf, .msg_controllen = sizeof(ctl.buf)};
+    size_t n = 1;
     struct pollfd p = {.fd = fd, .events = POLLIN};
     int64_t left = until - sq_mono_ns();
     if (poll(&p, 1, left > 0 ? (int)(left / SQ_MS) : 0) <= 0)
         return -EBUSY;
-    if (recvmsg(fd, &h, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) != 1)
+    if (sq_fds_recv(fd, &byte, 1, listener, &n, MSG_DONTWAIT) != 1)
         return -EAGAIN; /* it closed its door, or sent us away */
-    const struct cmsghdr *c = CMSG_FIRSTHDR(&h);
-    if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int)))
+    if (n != 1)
         return -EPROTO;
-    memcpy(listener, CMSG_DATA(c), sizeof(*listener));
     if (sq_notif_is_listener(*listener)) {
         (void)send(fd, &byte, 1, MSG_NOSIGNAL);
         return 0;

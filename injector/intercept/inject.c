@@ -21,6 +21,7 @@
 #include "squall/cleanup.h"
 #include "squall/clock.h"
 #include "squall/door.h"
+#include "squall/fds.h"
 #include "squall/guard.h"
 #include "squall/proc.h"
 
@@ -164,23 +165,7 @@ static int do_it(pid_t pid, uint64_t start, void *filter, size_t len, struct rep
 
 static int send_report(int sock, const struct report *r, int fd)
 {
-    struct report copy = *r;
-    union {
-        char buf[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } ctl = {0};
-    struct iovec iov = {&copy, sizeof(copy)};
-    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
-    if (fd >= 0) {
-        h.msg_control = ctl.buf;
-        h.msg_controllen = sizeof(ctl.buf);
-        struct cmsghdr *c = CMSG_FIRSTHDR(&h);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-    }
-    return sendmsg(sock, &h, MSG_NOSIGNAL) < 0 ? -errno : 0;
+    return sq_fds_send(sock, r, sizeof(*r), &fd, fd >= 0, 0);
 }
 
 /* Nobody else has it. */
@@ -226,22 +211,9 @@ static bool has_rings(pid_t pid)
 
 static int receive_report(int sock, struct report *r, int *fd)
 {
-    union {
-        char buf[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } ctl;
-    struct iovec iov = {r, sizeof(*r)};
-    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = ctl.buf, .msg_controllen = sizeof(ctl.buf)};
-    ssize_t n;
-    do
-        n = recvmsg(sock, &h, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
-    if (n != (ssize_t)sizeof(*r))
-        return n < 0 ? -errno : -ECHILD;
-    const struct cmsghdr *c = CMSG_FIRSTHDR(&h);
-    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
-        memcpy(fd, CMSG_DATA(c), sizeof(*fd));
-    return 0;
+    size_t n = 1;
+    ssize_t len = sq_fds_recv(sock, r, sizeof(*r), fd, &n, 0);
+    return len == (ssize_t)sizeof(*r) ? 0 : len < 0 ? (int)len : -ECHILD;
 }
 
 int sq_inject(pid_t pid, uint64_t start, const void *filter, size_t len, struct sq_injected *out, struct sq_err *e)

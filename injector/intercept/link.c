@@ -21,6 +21,7 @@
 #include "proxy/wire.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
+#include "squall/fds.h"
 #include "squall/json.h"
 #include "squall/proc.h"
 #include "squall/units.h"
@@ -328,38 +329,21 @@ static int wait_fd(int fd, short events, int64_t until)
 int sq_link_send(struct sq_intercept *ic, const json_t *msg, const int *fds, size_t n, struct sq_err *e)
 {
     cleanup_free char *text = json_dumps(msg, JSON_COMPACT);
-    union {
-        char buf[CMSG_SPACE(SQ_WIRE_FDS * sizeof(int))];
-        struct cmsghdr align;
-    } u;
-    struct iovec iov = {.iov_base = text, .iov_len = text ? strlen(text) : 0};
-    struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1};
+    size_t len = text ? strlen(text) : 0;
     int64_t until = sq_mono_ns() + SEND_NS;
-    int rc = 0;
+    int rc;
 
     if (!text)
         return sq_err(e, -ENOMEM, "out of memory");
-    if (iov.iov_len > SQ_WIRE_MAX || n > SQ_WIRE_FDS)
+    if (len > SQ_WIRE_MAX || n > SQ_WIRE_FDS)
         return sq_err(e, -EMSGSIZE, "a message to the proxy is too long");
     if (ic->link.fd < 0 || ic->link.dead)
         return sq_err(e, -EPIPE, "the proxy is gone");
-    if (n > 0) {
-        struct cmsghdr *c;
-
-        memset(&u, 0, sizeof(u));
-        mh.msg_control = u.buf;
-        mh.msg_controllen = CMSG_SPACE(n * sizeof(int));
-        c = CMSG_FIRSTHDR(&mh);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(n * sizeof(int));
-        memcpy(CMSG_DATA(c), fds, n * sizeof(int));
-    }
-    while (sendmsg(ic->link.fd, &mh, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
-        rc = errno == EAGAIN ? wait_fd(ic->link.fd, POLLOUT, until) : errno == EINTR ? 0 : -errno;
-        if (rc < 0)
-            return sq_err_sys(e, rc, "cannot tell the proxy");
-    }
+    do
+        rc = sq_fds_send(ic->link.fd, text, len, fds, n, MSG_DONTWAIT);
+    while (rc == -EAGAIN && (rc = wait_fd(ic->link.fd, POLLOUT, until)) == 0);
+    if (rc < 0)
+        return sq_err_sys(e, rc, "cannot tell the proxy");
     return 0;
 }
 

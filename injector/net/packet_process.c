@@ -15,6 +15,7 @@
 #include "packet/control.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
+#include "squall/fds.h"
 #include "squall/proc.h"
 #include "squall/units.h"
 
@@ -82,32 +83,14 @@ int sq_packet_process_start(struct sq_packet_process *p, const char *self, const
 
 static int tell(struct sq_packet_process *p, const void *data, size_t len, const int *fds, size_t n, struct sq_err *e)
 {
-    union {
-        char buf[CMSG_SPACE(FDS_MAX * sizeof(int))];
-        struct cmsghdr align;
-    } u;
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};
-    struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1};
-
     if (p->sock < 0)
         return sq_err(e, -EPIPE, "the packet process is dead");
     if (n > FDS_MAX)
         return sq_err(e, -E2BIG, "too many descriptors for the packet process");
-    if (n > 0) {
-        struct cmsghdr *c;
-
-        memset(&u, 0, sizeof(u));
-        mh.msg_control = u.buf;
-        mh.msg_controllen = CMSG_SPACE(n * sizeof(int));
-        c = CMSG_FIRSTHDR(&mh);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(n * sizeof(int));
-        memcpy(CMSG_DATA(c), fds, n * sizeof(int));
-    }
     /* Its queue has room for one message of each kind: nothing else is on its way. */
-    if (sendmsg(p->sock, &mh, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-        return sq_err_sys(e, -errno, "cannot tell the packet process");
+    int rc = sq_fds_send(p->sock, data, len, fds, n, MSG_DONTWAIT);
+    if (rc < 0)
+        return sq_err_sys(e, rc, "cannot tell the packet process");
     return 0;
 }
 

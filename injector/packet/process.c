@@ -24,6 +24,7 @@
 #include "packet/device.h"
 #include "packet/wire.h"
 #include "squall/clock.h"
+#include "squall/fds.h"
 
 #define WIRE_FD 3
 #define NOBODY 65534
@@ -258,20 +259,13 @@ static void on_message(struct process *p, size_t len, int *fds, size_t n_fds)
 /* All that wait; at the end of the socket squalld is gone. */
 static void look(struct process *p)
 {
-    union {
-        char buf[CMSG_SPACE(sizeof(int) * FDS_MAX)];
-        struct cmsghdr align;
-    } control;
     while (p->wire >= 0) {
-        int fds[FDS_MAX + 1]; /* CMSG_SPACE rounds up */
-        size_t n_fds = 0;
-        struct iovec iov = {.iov_base = p->message, .iov_len = sizeof p->message};
-        struct msghdr m = {
-            .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof control.buf};
-        ssize_t n = recvmsg(p->wire, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-        if (n < 0 && errno == EINTR)
+        int fds[FDS_MAX];
+        size_t n_fds = FDS_MAX;
+        ssize_t n = sq_fds_recv(p->wire, p->message, sizeof p->message, fds, &n_fds, MSG_DONTWAIT);
+        if (n == -EMSGSIZE)
             continue;
-        if (n < 0 && errno == EAGAIN)
+        if (n == -EAGAIN)
             return;
         if (n <= 0) {
             (void)close(p->wire);
@@ -279,13 +273,7 @@ static void look(struct process *p)
             let_go(p);
             return;
         }
-        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-        if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
-            n_fds = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-            memcpy(fds, CMSG_DATA(c), n_fds * sizeof(int));
-        }
-        if (!(m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
-            on_message(p, (size_t)n, fds, n_fds);
+        on_message(p, (size_t)n, fds, n_fds);
         for (size_t i = 0; i < n_fds; i++)
             if (fds[i] >= 0)
                 (void)close(fds[i]);

@@ -10,6 +10,7 @@
 
 #include "proxy/px.h"
 #include "squall/clock.h"
+#include "squall/fds.h"
 
 #define CALL_MAX 320 /* the longest call as text */
 static const char HEAD[] = "{\"op\":\"calls\",\"calls\":[";
@@ -22,39 +23,6 @@ static void close_fds(int *fds, size_t n)
             (void)close(fds[i]);
 }
 
-/* Returns the length, 0 at the end of the socket, -EAGAIN, or -EBADMSG for a packet that is no use. */
-static ssize_t receive(struct wire *w, char *buf, size_t size, int *fds, size_t *nfds)
-{
-    union {
-        char buf[CMSG_SPACE(SQ_WIRE_FDS * sizeof(int))];
-        struct cmsghdr align;
-    } ctl;
-    struct iovec iov = {.iov_base = buf, .iov_len = size};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = ctl.buf, .msg_controllen = sizeof(ctl.buf)};
-    *nfds = 0;
-    ssize_t n = recvmsg(w->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n < 0)
-        return errno == EINTR || errno == EWOULDBLOCK ? -EAGAIN : -errno;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
-        size_t k = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < k; i++) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-            if (*nfds < SQ_WIRE_FDS)
-                fds[(*nfds)++] = fd;
-            else
-                (void)close(fd);
-        }
-    }
-    if (n > 0 && (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
-        close_fds(fds, *nfds);
-        return -EBADMSG;
-    }
-    return n;
-}
-
 static void on_wire(uv_poll_t *h, int status, int events)
 {
     struct px *px = h->data;
@@ -62,11 +30,11 @@ static void on_wire(uv_poll_t *h, int status, int events)
         px_wire_flush(px);
     for (int i = 0; i < 64 && px->wire.fd >= 0; i++) {
         int fds[SQ_WIRE_FDS];
-        size_t nfds;
+        size_t nfds = SQ_WIRE_FDS;
         char *text = malloc(SQ_WIRE_MAX); /* not px->buf: what a message sets off may read connections */
         if (!text)
             return;
-        ssize_t n = receive(&px->wire, text, SQ_WIRE_MAX, fds, &nfds);
+        ssize_t n = sq_fds_recv(px->wire.fd, text, SQ_WIRE_MAX, fds, &nfds, MSG_DONTWAIT);
         if (n > 0) {
             px_control(px, text, (size_t)n, fds, nfds);
             close_fds(fds, nfds);
@@ -74,7 +42,7 @@ static void on_wire(uv_poll_t *h, int status, int events)
         free(text);
         if (n == -EAGAIN)
             return;
-        if (n == 0 || (n < 0 && n != -EBADMSG)) {
+        if (n == 0 || (n < 0 && n != -EMSGSIZE)) {
             px_orphaned(px);
             return;
         }
@@ -188,8 +156,8 @@ void px_send_json(struct px *px, json_t *o)
 void px_send_upstream(struct px *px, const struct conn *c)
 {
     char text[128];
-    int n = snprintf(text, sizeof(text), "{\"op\":\"upstream\",\"req\":%u,\"edge\":%u,\"caller\":%u,\"dest\":%u}", c->req,
-                     c->edge->id, c->caller, c->dest);
+    int n = snprintf(text, sizeof(text), "{\"op\":\"upstream\",\"req\":%u,\"edge\":%u,\"caller\":%u,\"dest\":%u}",
+                     c->req, c->edge->id, c->caller, c->dest);
     (void)post(px, text, (size_t)n, true);
 }
 
@@ -209,8 +177,7 @@ void px_send_stats(struct px *px)
     char text[320];
     int n = snprintf(text, sizeof(text),
                      "{\"op\":\"stats\",\"open\":%" PRIu64 ",\"bytes_up\":%" PRIu64 ",\"bytes_down\":%" PRIu64
-                     ",\"rss\":%" PRIu64 ",\"lost\":%" PRIu64 ",\"stray\":%" PRIu64
-                     ",\"dropped\":%" PRIu64 "}",
+                     ",\"rss\":%" PRIu64 ",\"lost\":%" PRIu64 ",\"stray\":%" PRIu64 ",\"dropped\":%" PRIu64 "}",
                      px->open, px->bytes[UP], px->bytes[DOWN], resident(), px->lost, px->stray, px->dropped);
     if (STAILQ_EMPTY(&px->wire.out)) /* old figures are no use to one who does not even read the calls */
         (void)post(px, text, (size_t)n, false);
