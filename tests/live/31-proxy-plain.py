@@ -10,7 +10,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from proxy_rig import Rig, Server, echo_server, main, reset_within, rule
+from proxy_rig import Rig, echo_server, main, reset_within, rule
 
 
 class Plain(Rig):

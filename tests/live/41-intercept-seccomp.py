@@ -5,16 +5,12 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 
-from injector_lib import alive, until
-from intercept_lib import Dependency, Rig, Without, main
+from injector_lib import until
+from intercept_lib import NO_BPF, Dependency, Rig, Without, main
 
-# Root without a cgroup2 to attach to; it keeps CAP_NET_RAW.
-NO_BPF = ["unshare", "-m", "sh", "-c", 
-          "for m in $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts); do umount -l $m; done; exec \"$@\"", "sh"]
 USER = ["setpriv", "--reuid", "65533", "--regid", "65533", "--clear-groups"]
 
 

@@ -10,10 +10,8 @@ import subprocess
 import sys
 
 from injector_lib import BUILD, until
-from intercept_lib import Dependency, Rig, Without, main
+from intercept_lib import NO_BPF, Dependency, Rig, Without, main
 
-NO_BPF = ["unshare", "-m", "sh", "-c",
-          "for m in $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts); do umount -l $m; done; exec \"$@\"", "sh"]
 USER = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 ODD = os.path.join(BUILD, "tests/live/odd")

@@ -8,39 +8,27 @@ import sys
 import time
 
 from injector_lib import SQUALLD, until
-from intercept_lib import Dependency, Rig, Without, main
+from intercept_lib import ASK_CHILD, CHILD, NEW_CHILD, NO_BPF, Dependency, Rig, Without, main
 
-NO_BPF = ["unshare", "-m", "sh", "-c",
-          "for m in $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts); do umount -l $m; done; exec \"$@\"", "sh"]
 ENOSYS = 38
-# Threads and a child that were there before, each of which calls when it is told so.
+# Threads that were there before, each of which calls when it is told so.
 HELPERS = """
 import threading, queue
 sys.modules['ask'] = [queue.Queue() for _ in range(3)]; sys.modules['told'] = queue.Queue()
 def worker(q):
     while True: sys.modules['told'].put(attempt(q.get())['err'])
 for q in sys.modules['ask']: threading.Thread(target=worker, args=(q,), daemon=True).start()
-a, b = socket.socketpair(); sys.modules['child'] = a
-if os.fork() == 0:
-    n = b.fileno(); os.closerange(3, n); os.closerange(n + 1, 256)
-    while True:
-        p = b.recv(16)
-        if not p: os._exit(0)
-        b.send(str(attempt(int(p))['err']).encode())
-b.close(); result = 1
+result = 1
 """
 THREADS = """
 for q in sys.modules['ask']: q.put(%d)
 result = [sys.modules['told'].get(timeout=5) for _ in sys.modules['ask']]
 """
-CHILD = "c = sys.modules['child']; c.settimeout(5); c.send(b'%d'); result = int(c.recv(16))"
-NEW = ("p = subprocess.run([sys.executable, '-c', 'import socket, sys; c = socket.socket();'"
-       " 'sys.exit(c.connect_ex((\"127.0.0.1\", %d)))']); result = p.returncode")
 
 
 def orphan(run_dir, dep):
     rig = Rig(run_dir, [f"127.0.0.1:{dep.port}"], mode="seccomp", injector=Without(run_dir, NO_BPF))
-    assert rig.do(HELPERS) == 1
+    assert rig.do(HELPERS) == 1 and rig.do(CHILD) == 1
     proxy = rig.proxy_pid()
     for sig in (signal.SIGSTOP, signal.SIGKILL):  # at once: none of them sees another one die
         for pid in (rig.inj.keeper, rig.inj.pid, proxy):
@@ -58,14 +46,14 @@ def rescues(run_dir):
     with Dependency() as dep:
         rig = orphan(run_dir, dep)
         try:
-            assert rig.do(CHILD % dep.port) == ENOSYS
+            assert rig.do(ASK_CHILD % dep.port) == ENOSYS
             r = subprocess.Popen([SQUALLD, "rescue", str(rig.pid)], stdout=subprocess.PIPE, text=True)
             line = r.stdout.readline()
             assert f"process {rig.pid} is rescued (5 threads)" in line, line
             assert rig.do(f"result = attempt({dep.port})")["body"] == "real"
             assert rig.do(THREADS % dep.port) == [0, 0, 0]
-            assert rig.do(CHILD % dep.port) == 0
-            assert rig.do(NEW % dep.port) == 0  # and children that come later
+            assert rig.do(ASK_CHILD % dep.port) == 0
+            assert rig.do(NEW_CHILD % dep.port) == 0  # and children that come later
             # Signals and job control are the program's own.
             assert rig.do("import signal; n = []; signal.signal(signal.SIGUSR1, lambda *a: n.append(1));"
                           " os.kill(os.getpid(), signal.SIGUSR1); result = len(n)") == 1

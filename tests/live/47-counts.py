@@ -9,11 +9,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from injector_lib import until
-from intercept_lib import Dependency, Rig, Without, main
+from intercept_lib import NO_BPF, Dependency, Rig, Without, main
 
-# Root without a cgroup2 to attach to.
-NO_BPF = ["unshare", "-m", "sh", "-c",
-          "for m in $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts); do umount -l $m; done; exec \"$@\"", "sh"]
 
 # What the caller runs beside the agent's own attempt().
 CALLER = r"""

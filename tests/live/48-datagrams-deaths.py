@@ -2,7 +2,6 @@
 """Datagrams when squalld or the proxy dies, and of a program that ran before."""
 import os
 import signal
-import socket
 import sys
 import time
 

@@ -10,7 +10,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from dgram_lib import ANSWERED, NONE, REFUSED, Echo, rig
 from injector_lib import until
-from intercept_lib import NAME, Rig, Without, main
+from intercept_lib import Rig, Without, main
 
 
 def close_to(share, hits, n, what):

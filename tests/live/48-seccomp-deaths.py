@@ -14,12 +14,9 @@ import tempfile
 import threading
 import time
 
-import injector_lib
 from injector_lib import BUILD, SQUALLD, alive, child_named, until
-from intercept_lib import Dependency, Without
+from intercept_lib import NO_BPF, Dependency, Without
 
-NO_BPF = ["unshare", "-m", "sh", "-c",
-          "for m in $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts); do umount -l $m; done; exec \"$@\"", "sh"]
 ROUNDS = int(os.environ.get("SQUALL_ROUNDS", "5"))
 AT_ONCE = int(os.environ.get("SQUALL_AT_ONCE", "4"))
 FAULTS = {

@@ -5,30 +5,12 @@ proxy, and the next squalld takes it back from them."""
 import os
 import signal
 import socket
-import subprocess
 import sys
-import time
 
 from attach_lib import Program
 from injector_lib import Injector, alive, until
-from intercept_lib import NAME, Dependency, Rig, Without, main
+from intercept_lib import ASK_CHILD, CHILD, NAME, NEW_CHILD, NO_BPF, Dependency, Rig, Without, main
 
-NO_BPF = ["unshare", "-m", "sh", "-c",
-          "for m in $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts); do umount -l $m; done; exec \"$@\"", "sh"]
-# A child that was there before, and does what its parent asks.
-CHILD = """
-a, b = socket.socketpair(); sys.modules['child'] = a
-if os.fork() == 0:
-    n = b.fileno(); os.closerange(3, n); os.closerange(n + 1, 256)
-    while True:
-        p = b.recv(16)
-        if not p: os._exit(0)
-        b.send(str(attempt(int(p))['err']).encode())
-b.close(); result = 1
-"""
-ASK_CHILD = "c = sys.modules['child']; c.settimeout(5); c.send(b'%d'); result = int(c.recv(16))"
-NEW_CHILD = ("p = subprocess.run([sys.executable, '-c', 'import socket, sys; c = socket.socket();'"
-             " 'sys.exit(c.connect_ex((\"127.0.0.1\", %d)))']); result = p.returncode")
 ASK_UNIX = """
 c = socket.socket(socket.AF_UNIX); c.settimeout(2)
 try:

@@ -3,12 +3,11 @@
 import http.server
 import os
 import signal
-import socket
 import sys
 import threading
 import time
 
-from run_lib import SQUALL, Place, check
+from run_lib import Place, check
 
 
 class Hello(http.server.BaseHTTPRequestHandler):

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """What can't go well is refused before anything is touched, or ends the run with its reason: and always an end record."""
 import json
-import os
 import socket
 
 from run_lib import Place, check

@@ -1,14 +1,12 @@
 """What the live tests of callers that run already share: a program that was there before, and an injector that takes it."""
-import atexit
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 
 from injector_lib import Injector, until
-from intercept_lib import AGENT, NAME, Rig
+from intercept_lib import AGENT, NAME, Rig, told
 
 KEEP = "keep = []\n"  # what a program was told to keep open
 
@@ -28,20 +26,7 @@ class Own:
             return False
 
     def do(self, code, timeout=30):
-        c = socket.socket(socket.AF_UNIX)
-        c.settimeout(timeout)
-        c.connect(self.control)
-        c.sendall(code.encode() + b"\0")
-        out = b""
-        while True:
-            b = c.recv(1 << 20)
-            if not b:
-                break
-            out += b
-        c.close()
-        got = json.loads(out)
-        assert "ok" in got, got["error"]
-        return got["ok"]
+        return told(self.control, code, timeout)
 
     def end(self):
         try:

@@ -2,18 +2,17 @@
 import os
 import socket
 
-from intercept_lib import Rig, Without
+from intercept_lib import NO_CGROUP2, Rig, Without
 
-# /etc/hosts of its own, so that names mean what the test says; without BPF also no cgroup2 to attach to.
+# /etc/hosts of its own, so that names mean what the test says.
 HOSTS = "mount --bind {hosts} /etc/hosts && "
-NO_BPF = "for m in $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts); do umount -l $m; done; "
 
 
 def rig_for(run_dir, mode, to, hosts="", **kw):
     path = os.path.join(run_dir, "hosts")
     with open(path, "w") as f:
         f.write("127.0.0.1 localhost\n" + hosts)
-    script = HOSTS.format(hosts=path) + (NO_BPF if mode == "seccomp" else "") + 'exec "$@"'
+    script = HOSTS.format(hosts=path) + (NO_CGROUP2 if mode == "seccomp" else "") + 'exec "$@"'
     return Rig(run_dir, to, mode=mode, injector=Without(run_dir, ["unshare", "-m", "sh", "-c", script, "sh"]), **kw)
 
 

@@ -141,6 +141,36 @@ class Dependency:
         self.server.server_close()
 
 
+def told(control, code, timeout=30):
+    """What the AGENT that serves CONTROL gets from CODE."""
+    with socket.socket(socket.AF_UNIX) as c:
+        c.settimeout(timeout)
+        c.connect(control)
+        c.sendall(code.encode() + b"\0")
+        got = json.loads(b"".join(iter(lambda: c.recv(1 << 20), b"")))
+    assert "ok" in got, got["error"]
+    return got["ok"]
+
+
+# Runs a command as root where no cgroup2 is mounted to attach cgroup-BPF to.
+NO_CGROUP2 = "for m in $(awk '$3 == \"cgroup2\" {print $2}' /proc/mounts); do umount -l $m; done; "
+NO_BPF = ["unshare", "-m", "sh", "-c", NO_CGROUP2 + 'exec "$@"', "sh"]
+# For an agent: a child that was there before, and calls the port it is told.
+CHILD = """
+a, b = socket.socketpair(); sys.modules['child'] = a
+if os.fork() == 0:
+    n = b.fileno(); os.closerange(3, n); os.closerange(n + 1, 256)
+    while True:
+        p = b.recv(16)
+        if not p: os._exit(0)
+        b.send(str(attempt(int(p))['err']).encode())
+b.close(); result = 1
+"""
+ASK_CHILD = "c = sys.modules['child']; c.settimeout(5); c.send(b'%d'); result = int(c.recv(16))"
+NEW_CHILD = ("p = subprocess.run([sys.executable, '-c', 'import socket, sys; c = socket.socket();'"
+             " 'sys.exit(c.connect_ex((\"127.0.0.1\", %d)))']); result = p.returncode")
+
+
 class Without(Injector):
     """A squalld that is started through another command: without some capabilities, or as another user."""
 
@@ -184,20 +214,7 @@ class Rig:
             time.sleep(0.05)
 
     def do(self, code, timeout=30):
-        c = socket.socket(socket.AF_UNIX)
-        c.settimeout(timeout)
-        c.connect(self.control)
-        c.sendall(code.encode() + b"\0")
-        out = b""
-        while True:
-            b = c.recv(1 << 20)
-            if not b:
-                break
-            out += b
-        c.close()
-        got = json.loads(out)
-        assert "ok" in got, got["error"]
-        return got["ok"]
+        return told(self.control, code, timeout)
 
     def fault(self, uses, with_=None, percent="100%", want=(200, 201), **target):
         return self.inj.post(f"runs/{self.id}/faults",
