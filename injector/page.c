@@ -1,6 +1,7 @@
 #include "page.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -8,10 +9,10 @@
 
 int sq_page_new(size_t len, void **map, int *fd, struct sq_err *e)
 {
-    cleanup_close int mem = memfd_create("squall-page", MFD_CLOEXEC);
+    cleanup_close int mem = memfd_create("squall-page", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (mem < 0)
         return sq_err_sys(e, -errno, "cannot make shared memory");
-    if (ftruncate(mem, (off_t)len) < 0)
+    if (ftruncate(mem, (off_t)len) < 0 || fcntl(mem, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
         return sq_err_sys(e, -errno, "cannot size shared memory");
     void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, mem, 0);
     if (p == MAP_FAILED)

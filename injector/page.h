@@ -38,7 +38,7 @@ struct sq_beat_page {
     volatile uint64_t held[SQ_MAX_HELD];      /* ids of those to be answered later; 0: none */
 };
 
-/* Make and map LEN zeroed bytes, close-on-exec. Unmap with munmap(2), close *fd. */
+/* Make and map LEN zeroed bytes of a fixed size, close-on-exec. Unmap with munmap(2), close *fd. */
 int sq_page_new(size_t len, void **map, int *fd, struct sq_err *e);
 
 /* How long a heartbeat has not moved, in time that the watcher itself was running: a host that stood still as a whole

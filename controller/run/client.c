@@ -1,24 +1,22 @@
 #include "run/client.h"
 
-#include <curl/curl.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
 
+#include "run/multi.h"
 #include "squall/json.h"
 #include "squall/units.h"
 
 #define CONNECT_TIMEOUT_MS 5000L
 
 struct sq_client {
-    uv_loop_t *loop;
-    CURLM *multi;
-    uv_timer_t timer;
+    struct sq_multi *multi;
+    uv_timer_t late;          /* tells of what could not be started */
     struct request *requests; /* under way, doubly linked */
     unsigned busy;
-    unsigned stillborn; /* requests that could not be started, to be reported from the timer */
-    unsigned handles;   /* uv handles that are not closed yet */
+    unsigned open; /* multi and late, as long as they are not closed */
     bool closing;
     void (*closed)(void *arg);
     void *closed_arg;
@@ -33,31 +31,23 @@ struct request {
     sq_client_done *done;
     void *arg;
     char *body; /* sent; malloc'd */
-    char *answer;
-    size_t len, cap;
-    bool too_big;
+    struct sq_answer answer;
     struct sq_err failed; /* why it could not even be started */
     char method[8];
     char path[160];
     char text[CURL_ERROR_SIZE];
 };
 
-/* One socket that curl wants watched. */
-struct watch {
-    struct sq_client *client;
-    curl_socket_t fd;
-    uv_poll_t poll;
-};
-
-static void client_gone(struct sq_client *c)
+static void part_closed(void *arg)
 {
-    if (!c->closing || c->handles)
+    struct sq_client *c = arg;
+    if (--c->open > 0)
         return;
     void (*closed)(void *) = c->closed;
-    void *arg = c->closed_arg;
+    void *closed_arg = c->closed_arg;
     free(c);
     if (closed)
-        closed(arg);
+        closed(closed_arg);
 }
 
 static void request_free(struct request *r)
@@ -73,7 +63,7 @@ static void request_free(struct request *r)
         curl_easy_cleanup(r->easy);
     curl_slist_free_all(r->headers);
     free(r->body);
-    free(r->answer);
+    free(r->answer.data);
     free(r);
 }
 
@@ -147,15 +137,16 @@ static void finish(struct request *r, int status, json_t *body, const struct sq_
     done(arg, status, body, e);
 }
 
-static void complete(struct request *r, CURLcode code)
+static void complete(void *request, CURLcode code)
 {
+    struct request *r = request;
     struct sq_err err = {0};
     cleanup_json json_t *body = NULL;
     long status = 0;
 
     if (r->failed.code) {
         err = r->failed;
-    } else if (r->too_big) {
+    } else if (r->answer.too_big) {
         sq_err(&err, -EMSGSIZE, "the injector's answer to %s %s is larger than %d MiB", r->method, r->path,
                SQ_CLIENT_MAX_BODY >> 20);
     } else if (code != CURLE_OK) {
@@ -168,7 +159,7 @@ static void complete(struct request *r, CURLcode code)
     } else {
         curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
         struct sq_err bad = {0};
-        if (r->len && sq_json_parse(r->answer, r->len, &body, &bad) && status >= 200 && status < 300)
+        if (r->answer.len && sq_json_parse(r->answer.data, r->answer.len, &body, &bad) && status >= 200 && status < 300)
             sq_err(&err, -EPROTO, "the injector's answer to %s %s is not JSON: %s", r->method, r->path, bad.msg);
         else if (status < 200 || status >= 300)
             refusal(r, (int)status, body, &err);
@@ -176,134 +167,17 @@ static void complete(struct request *r, CURLcode code)
     finish(r, err.code && code != CURLE_OK ? 0 : (int)status, body, err.code ? &err : NULL);
 }
 
-static void reap(struct sq_client *c)
-{
-    int left;
-    CURLMsg *m;
-    while (!c->closing && (m = curl_multi_info_read(c->multi, &left))) {
-        if (m->msg != CURLMSG_DONE)
-            continue;
-        struct request *r = NULL;
-        CURLcode code = m->data.result; /* m dies with the handle */
-        curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&r);
-        curl_multi_remove_handle(c->multi, r->easy);
-        complete(r, code);
-    }
-}
-
-/* complete() may have closed the client, which then only waits for its handles: multi is gone. */
-static void drive(struct sq_client *c, curl_socket_t fd, int bits)
-{
-    int running;
-    curl_multi_socket_action(c->multi, fd, bits, &running);
-    reap(c);
-}
-
-static void on_timer(uv_timer_t *t)
+/* Requests that never got as far as curl. */
+static void on_late(uv_timer_t *t)
 {
     struct sq_client *c = t->data;
-    /* Requests that never got as far as curl. */
-    for (struct request *r = c->requests, *next; r; r = next) {
+    for (struct request *r = c->requests, *next; r && !c->closing; r = next) {
         next = r->next;
         if (!r->failed.code)
             continue;
-        c->stillborn--;
         complete(r, CURLE_FAILED_INIT);
-        if (c->closing)
-            return;
-        next = c->requests; /* the callback may have changed the list */
+        next = c->closing ? NULL : c->requests; /* the callback may have changed the list */
     }
-    drive(c, CURL_SOCKET_TIMEOUT, 0);
-}
-
-static void on_poll(uv_poll_t *p, int status, int events)
-{
-    struct watch *w = p->data;
-    int bits = 0;
-    if (status < 0)
-        bits |= CURL_CSELECT_ERR;
-    if (events & UV_READABLE)
-        bits |= CURL_CSELECT_IN;
-    if (events & UV_WRITABLE)
-        bits |= CURL_CSELECT_OUT;
-    drive(w->client, w->fd, bits);
-}
-
-static int want_timer(CURLM *multi, long ms, void *arg)
-{
-    (void)multi;
-    struct sq_client *c = arg;
-    if (c->closing)
-        return 0;
-    if (c->stillborn)
-        ms = 0;
-    if (ms < 0)
-        uv_timer_stop(&c->timer);
-    else
-        uv_timer_start(&c->timer, on_timer, (uint64_t)ms, 0);
-    return 0;
-}
-
-static void watch_closed(uv_handle_t *h)
-{
-    struct watch *w = h->data;
-    struct sq_client *c = w->client;
-    free(w);
-    c->handles--;
-    client_gone(c);
-}
-
-static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *sockp)
-{
-    (void)easy;
-    struct sq_client *c = arg;
-    struct watch *w = sockp;
-
-    if (what == CURL_POLL_REMOVE) {
-        if (w) {
-            uv_poll_stop(&w->poll);
-            uv_close((uv_handle_t *)&w->poll, watch_closed);
-            curl_multi_assign(c->multi, fd, NULL);
-        }
-        return 0;
-    }
-    if (!w) {
-        w = calloc(1, sizeof(*w));
-        if (!w || uv_poll_init(c->loop, &w->poll, fd)) {
-            free(w);
-            return -1;
-        }
-        w->client = c;
-        w->fd = fd;
-        w->poll.data = w;
-        c->handles++;
-        curl_multi_assign(c->multi, fd, w);
-    }
-    int events = (what != CURL_POLL_OUT ? UV_READABLE : 0) | (what != CURL_POLL_IN ? UV_WRITABLE : 0);
-    return uv_poll_start(&w->poll, events, on_poll) ? -1 : 0;
-}
-
-static size_t on_data(char *data, size_t size, size_t n, void *arg)
-{
-    struct request *r = arg;
-    size_t add = size * n;
-    if (add > SQ_CLIENT_MAX_BODY - r->len) {
-        r->too_big = true;
-        return 0;
-    }
-    if (r->len + add > r->cap) {
-        size_t cap = r->cap ? r->cap : 4096;
-        while (cap < r->len + add)
-            cap *= 2;
-        char *p = realloc(r->answer, cap);
-        if (!p)
-            return 0;
-        r->answer = p;
-        r->cap = cap;
-    }
-    memcpy(r->answer + r->len, data, add);
-    r->len += add;
-    return add;
 }
 
 int sq_client_new(uv_loop_t *loop, const char *socket, struct sq_client **out, struct sq_err *e)
@@ -314,25 +188,15 @@ int sq_client_new(uv_loop_t *loop, const char *socket, struct sq_client **out, s
     struct sq_client *c = calloc(1, sizeof(*c));
     if (!c)
         return sq_err(e, -ENOMEM, "no memory");
-    if (curl_global_init(CURL_GLOBAL_NOTHING)) {
+    int rc = sq_multi_new(loop, complete, &c->multi, e);
+    if (rc < 0) {
         free(c);
-        return sq_err(e, -ENOMEM, "libcurl does not start");
+        return rc;
     }
-    c->multi = curl_multi_init();
-    if (!c->multi) {
-        curl_global_cleanup();
-        free(c);
-        return sq_err(e, -ENOMEM, "no memory");
-    }
-    c->loop = loop;
     memcpy(c->socket, socket, strlen(socket) + 1);
-    uv_timer_init(loop, &c->timer);
-    c->timer.data = c;
-    c->handles = 1;
-    curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, want_socket);
-    curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c);
-    curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, want_timer);
-    curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c);
+    uv_timer_init(loop, &c->late);
+    c->late.data = c;
+    c->open = 2;
     *out = c;
     return 0;
 }
@@ -356,15 +220,13 @@ static int request_start(struct request *r, json_t *body, int64_t timeout_ns)
     if (!r->easy)
         return sq_err(&r->failed, -ENOMEM, "no memory");
     CURL *h = r->easy;
-    curl_easy_setopt(h, CURLOPT_PRIVATE, r);
     curl_easy_setopt(h, CURLOPT_URL, url);
     curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, r->client->socket);
     curl_easy_setopt(h, CURLOPT_PROXY, ""); /* http_proxy must not send us elsewhere */
     curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http");
     curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, r->method);
-    curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, on_data);
-    curl_easy_setopt(h, CURLOPT_WRITEDATA, r);
+    sq_multi_read_into(h, &r->answer);
     curl_easy_setopt(h, CURLOPT_ERRORBUFFER, r->text);
     curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_TIMEOUT_MS);
     curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)(timeout_ns / SQ_MS > 0 ? timeout_ns / SQ_MS : 1));
@@ -381,10 +243,7 @@ static int request_start(struct request *r, json_t *body, int64_t timeout_ns)
         curl_easy_setopt(h, CURLOPT_POSTFIELDS, "");
         curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE, 0L);
     }
-    CURLMcode m = curl_multi_add_handle(r->client->multi, h);
-    if (m != CURLM_OK)
-        return sq_err(&r->failed, -EPROTO, "libcurl: %s", curl_multi_strerror(m));
-    return 0;
+    return sq_multi_add(r->client->multi, h, r, &r->failed);
 }
 
 void sq_client_call(struct sq_client *c, const char *method, const char *path, json_t *body, int64_t timeout_ns,
@@ -401,6 +260,7 @@ void sq_client_call(struct sq_client *c, const char *method, const char *path, j
     r->client = c;
     r->done = done;
     r->arg = arg;
+    r->answer.most = SQ_CLIENT_MAX_BODY;
     r->next = c->requests;
     if (r->next)
         r->next->prev = r;
@@ -411,17 +271,13 @@ void sq_client_call(struct sq_client *c, const char *method, const char *path, j
         sq_err(&r->failed, -ENAMETOOLONG, "request path too long");
     else
         request_start(r, owned, timeout_ns);
-    if (r->failed.code) {
-        c->stillborn++;
-        uv_timer_start(&c->timer, on_timer, 0, 0);
-    }
+    if (r->failed.code)
+        uv_timer_start(&c->late, on_late, 0, 0);
 }
 
-static void timer_closed(uv_handle_t *h)
+static void late_closed(uv_handle_t *h)
 {
-    struct sq_client *c = h->data;
-    c->handles--;
-    client_gone(c);
+    part_closed(h->data);
 }
 
 void sq_client_close(struct sq_client *c, void (*closed)(void *arg), void *arg)
@@ -439,12 +295,11 @@ void sq_client_close(struct sq_client *c, void (*closed)(void *arg), void *arg)
     while (c->requests) {
         struct request *r = c->requests;
         if (r->easy)
-            curl_multi_remove_handle(c->multi, r->easy);
+            sq_multi_remove(c->multi, r->easy);
         finish(r, 0, NULL, &e);
     }
-    curl_multi_cleanup(c->multi); /* closes kept connections: want_socket(REMOVE) for each that is watched */
-    curl_global_cleanup();
-    uv_close((uv_handle_t *)&c->timer, timer_closed);
+    sq_multi_close(c->multi, part_closed, c);
+    uv_close((uv_handle_t *)&c->late, late_closed);
 }
 
 /* The blocking form. */

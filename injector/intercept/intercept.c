@@ -2,7 +2,6 @@
 #include "intercept/intercept.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +15,7 @@
 #include "intercept/priv.h"
 #include "intercept/running.h"
 #include "intercept/supervise.h"
+#include "page.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/proc.h"
@@ -167,18 +167,12 @@ static void on_tick(uv_timer_t *t)
 
 static int make_flows(struct sq_intercept *ic, struct sq_err *e)
 {
-    const size_t len = 2 * SQ_FLOWS * sizeof(struct sq_flow);
     void *p;
+    int rc = sq_page_new(2 * SQ_FLOWS * sizeof(struct sq_flow), &p, &ic->flows_fd, e);
 
-    ic->flows_fd = memfd_create("squall-flows", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (ic->flows_fd < 0 || ftruncate(ic->flows_fd, (off_t)len) < 0 ||
-        fcntl(ic->flows_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-        return sq_err_sys(e, -errno, "cannot make the table of flows");
-    p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, ic->flows_fd, 0);
-    if (p == MAP_FAILED)
-        return sq_err_sys(e, -errno, "cannot map the table of flows");
-    ic->flows = p;
-    return 0;
+    if (rc == 0)
+        ic->flows = p;
+    return rc;
 }
 
 static void learn_netns(struct sq_intercept *ic)

@@ -1,25 +1,21 @@
 /* The memory in which rules count their calls (proxy/count.h): a BPF map when there is BPF, else a memfd. */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "intercept/priv.h"
+#include "page.h"
 
 #define LEN (SQ_TALLIES * sizeof(struct sq_tally))
 
 int sq_tally_open(struct sq_intercept *ic, struct sq_err *e)
 {
     void *p;
+    int rc = sq_page_new(LEN, &p, &ic->tallies_fd, e);
 
-    ic->tallies_fd = memfd_create("squall-tallies", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (ic->tallies_fd < 0 || ftruncate(ic->tallies_fd, (off_t)LEN) < 0 ||
-        fcntl(ic->tallies_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-        return sq_err_sys(e, -errno, "cannot make the counters of rules");
-    p = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_SHARED, ic->tallies_fd, 0);
-    if (p == MAP_FAILED)
-        return sq_err_sys(e, -errno, "cannot map the counters of rules");
+    if (rc < 0)
+        return rc;
     ic->tallies = p;
     ic->tallies_len = LEN;
     return 0;
