@@ -4,13 +4,13 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "squall/cleanup.h"
 #include "squall/json.h"
+#include "squall/point.h"
 
 #define GROUPS_MOST 256 /* of `match` or `except` */
 
@@ -143,21 +143,7 @@ const char *sq_protocol_name(int protocol)
 
 /* ---- the whole target ---- */
 
-struct at {
-    char *where;
-    size_t len;
-};
-
-static void SQ_PRINTF(2, 3) point(const struct at *at, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    (void)vsnprintf(at->where, at->len, fmt, ap);
-    va_end(ap);
-}
-
-static int check_hosts(const json_t *group, const char *which, size_t i, const struct at *at, struct sq_err *e)
+static int check_hosts(const json_t *group, const char *which, size_t i, const struct sq_point *at, struct sq_err *e)
 {
     const json_t *list = json_object_get(group, "host"), *host;
     struct in6_addr addr;
@@ -171,7 +157,7 @@ static int check_hosts(const json_t *group, const char *which, size_t i, const s
 
         if (sq_parse_network(s, &addr, &bits, &why) == 0 || (!strpbrk(s, ":/") && sq_is_hostname(s)))
             continue;
-        point(at, "%s/%zu/host/%zu", which, i, k);
+        sq_point(at, "%s/%zu/host/%zu", which, i, k);
         sq_err_cls(e, SQ_C_INPUT, -EINVAL, "%s", why.msg);
         if (why.hint[0])
             sq_err_hint(e, "%s", why.hint);
@@ -180,7 +166,7 @@ static int check_hosts(const json_t *group, const char *which, size_t i, const s
     return 0;
 }
 
-static int check_ports(const json_t *group, const char *key, const char *which, size_t i, const struct at *at,
+static int check_ports(const json_t *group, const char *key, const char *which, size_t i, const struct sq_point *at,
                        struct sq_err *e)
 {
     const json_t *list = json_object_get(group, key), *port;
@@ -188,13 +174,13 @@ static int check_ports(const json_t *group, const char *key, const char *which, 
     size_t k;
 
     if (list && sq_protocol_number(sq_json_str_or(group, "protocol", "any")) == IPPROTO_ICMP) {
-        point(at, "%s/%zu/%s", which, i, key);
+        sq_point(at, "%s/%zu/%s", which, i, key);
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "icmp has no ports");
     }
     json_array_foreach(list, k, port)
     {
         if (sq_parse_ports(json_string_value(port), &from, &to, e) < 0) {
-            point(at, "%s/%zu/%s/%zu", which, i, key, k);
+            sq_point(at, "%s/%zu/%s/%zu", which, i, key, k);
             return -EINVAL;
         }
     }
@@ -202,18 +188,18 @@ static int check_ports(const json_t *group, const char *key, const char *which, 
 }
 
 static int check_number(const json_t *o, const char *key, int64_t least, int64_t most, const char *prefix,
-                        const struct at *at, struct sq_err *e)
+                        const struct sq_point *at, struct sq_err *e)
 {
     int64_t v = sq_json_int_or(o, key, least);
 
     if (v >= least && v <= most)
         return 0;
-    point(at, "%s/%s", prefix, key);
+    sq_point(at, "%s/%s", prefix, key);
     return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"%s\" must be between %lld and %lld", key, (long long)least,
                       (long long)most);
 }
 
-static int check_group(const json_t *group, const char *which, size_t i, const struct at *at, struct sq_err *e)
+static int check_group(const json_t *group, const char *which, size_t i, const struct sq_point *at, struct sq_err *e)
 {
     static const char *const lists[] = {"host", "port", "local_port"};
     char prefix[64];
@@ -221,7 +207,7 @@ static int check_group(const json_t *group, const char *which, size_t i, const s
     size_t conditions = json_object_size(group);
 
     (void)snprintf(prefix, sizeof prefix, "%s/%zu", which, i);
-    point(at, "%s", prefix);
+    sq_point(at, "%s", prefix);
     if (strcmp(sq_json_str_or(group, "protocol", ""), "any") == 0)
         conditions--;
     if (conditions == 0) {
@@ -236,7 +222,7 @@ static int check_group(const json_t *group, const char *which, size_t i, const s
 
         if (!list || json_array_size(list) > 0)
             continue;
-        point(at, "%s/%s", prefix, lists[k]);
+        sq_point(at, "%s/%s", prefix, lists[k]);
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"%s\" is an empty list: nothing could match", lists[k]);
     }
     r = check_hosts(group, which, i, at, e);
@@ -246,12 +232,12 @@ static int check_group(const json_t *group, const char *which, size_t i, const s
     return r ? r : check_number(group, "vlan", 1, 4094, prefix, at, e);
 }
 
-static int check_groups(const json_t *target, const char *which, const struct at *at, struct sq_err *e)
+static int check_groups(const json_t *target, const char *which, const struct sq_point *at, struct sq_err *e)
 {
     const json_t *list = json_object_get(target, which), *group;
     size_t i;
 
-    point(at, "%s", which);
+    sq_point(at, "%s", which);
     if (list && json_array_size(list) == 0)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"%s\" is an empty list: leave it out", which);
     if (json_array_size(list) > GROUPS_MOST)
@@ -266,7 +252,7 @@ static int check_groups(const json_t *target, const char *which, const struct at
     return 0;
 }
 
-static int check_of(const json_t *target, const struct at *at, struct sq_err *e)
+static int check_of(const json_t *target, const struct sq_point *at, struct sq_err *e)
 {
     static const char *const ways[] = {"service", "pid", "pattern", "port", "unit", "cgroup", "container"};
     const json_t *of = json_object_get(target, "of");
@@ -274,7 +260,7 @@ static int check_of(const json_t *target, const struct at *at, struct sq_err *e)
 
     if (!of)
         return 0;
-    point(at, "of");
+    sq_point(at, "of");
     for (size_t i = 0; i < SQ_COUNT(ways); i++)
         given += json_object_get(of, ways[i]) != NULL;
     if (given != 1)
@@ -289,14 +275,14 @@ static int check_of(const json_t *target, const struct at *at, struct sq_err *e)
 }
 
 /* `auto` is the interface of the route to the destination: there must be one in every group. */
-static int check_interface(const json_t *target, const struct at *at, struct sq_err *e)
+static int check_interface(const json_t *target, const struct sq_point *at, struct sq_err *e)
 {
     const char *name = sq_json_str_or(target, "interface", "auto");
     const json_t *match = json_object_get(target, "match"), *group;
     bool all = json_array_size(match) > 0;
     size_t i;
 
-    point(at, "interface");
+    sq_point(at, "interface");
     if (!*name || strlen(name) > 15 || strpbrk(name, "/ :")) {
         sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"%.60s\" can't be the name of a network interface", name);
         sq_err_hint(e, "ip link shows them");
@@ -316,11 +302,11 @@ static int check_interface(const json_t *target, const struct at *at, struct sq_
     return -EINVAL;
 }
 
-static int check_namespace(const json_t *target, const struct at *at, struct sq_err *e)
+static int check_namespace(const json_t *target, const struct sq_point *at, struct sq_err *e)
 {
     const char *ns = sq_json_str_or(target, "namespace", NULL);
 
-    point(at, "namespace");
+    sq_point(at, "namespace");
     if (!ns || (*ns && strlen(ns) < 200 && !strpbrk(ns, " \n") && strcmp(ns, "pid:") != 0 &&
                 strcmp(ns, "container:") != 0 && (*ns == '/' || !strchr(ns, '/')) &&
                 (strncmp(ns, "pid:", 4) != 0 || strspn(ns + 4, "0123456789") == strlen(ns + 4)) &&
@@ -333,7 +319,7 @@ static int check_namespace(const json_t *target, const struct at *at, struct sq_
 
 int sq_network_check(const json_t *target, char *where, size_t len, struct sq_err *e)
 {
-    const struct at at = {where, len};
+    const struct sq_point at = {where, len};
     int r = check_groups(target, "match", &at, e);
 
     r = r ? r : check_groups(target, "except", &at, e);
@@ -341,18 +327,18 @@ int sq_network_check(const json_t *target, char *where, size_t len, struct sq_er
     r = r ? r : check_interface(target, &at, e);
     r = r ? r : check_namespace(target, &at, e);
     if (r == 0)
-        point(&at, "%s", "");
+        sq_point(&at, "%s", "");
     return r;
 }
 
-static int check_side(const json_t *target, const char *side, bool self, const struct at *at, struct sq_err *e)
+static int check_side(const json_t *target, const char *side, bool self, const struct sq_point *at, struct sq_err *e)
 {
     const json_t *host, *list = json_object_get(target, side);
     struct in6_addr addr;
     uint8_t bits;
     size_t i;
 
-    point(at, "%s", side);
+    sq_point(at, "%s", side);
     if (json_array_size(list) == 0)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"%s\" has no hosts", side);
     json_array_foreach(list, i, host)
@@ -365,7 +351,7 @@ static int check_side(const json_t *target, const char *side, bool self, const s
         if (strcmp(s, "self") != 0 &&
             (sq_parse_network(s, &addr, &bits, &why) == 0 || (!strpbrk(s, ":/") && sq_is_hostname(s))))
             continue;
-        point(at, "%s/%zu", side, i);
+        sq_point(at, "%s/%zu", side, i);
         sq_err_cls(e, SQ_C_INPUT, -EINVAL, "%s", why.msg[0] ? why.msg : "\"self\" goes into \"between\"");
         sq_err_hint(e, "%s", why.hint[0] ? why.hint : "for example {between: self, and: [10.0.0.0/8, db.example]}");
         return -EINVAL;
@@ -375,12 +361,12 @@ static int check_side(const json_t *target, const char *side, bool self, const s
 
 int sq_partition_check(const json_t *target, char *where, size_t len, struct sq_err *e)
 {
-    const struct at at = {where, len};
+    const struct sq_point at = {where, len};
     int r = check_side(target, "between", true, &at, e);
 
     r = r ? r : check_side(target, "and", false, &at, e);
     r = r ? r : check_namespace(target, &at, e);
     if (r == 0)
-        point(&at, "%s", "");
+        sq_point(&at, "%s", "");
     return r;
 }

@@ -2,7 +2,6 @@
  */
 #include <errno.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/netspec.h"
+#include "squall/point.h"
 #include "squall/preset.h"
 #include "squall/spec.h"
 
@@ -105,21 +105,7 @@ int sq_preset_check(const char *name, struct sq_err *e)
     return -EINVAL;
 }
 
-struct at {
-    char *where;
-    size_t len;
-};
-
-static void SQ_PRINTF(2, 3) point(const struct at *at, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    (void)vsnprintf(at->where, at->len, fmt, ap);
-    va_end(ap);
-}
-
-static int check_needs(const json_t *with, const struct at *at, struct sq_err *e)
+static int check_needs(const json_t *with, const struct sq_point *at, struct sq_err *e)
 {
     static const char *const correlations[] = {"loss", "duplicate", "corrupt", "reorder"};
     char key[40];
@@ -128,20 +114,20 @@ static int check_needs(const json_t *with, const struct at *at, struct sq_err *e
     if (json_object_get(with, "preset") || sq_distribution_path(sq_json_str_or(with, "distribution", "")))
         return 0;
     if (sq_json_num_or(with, "reorder", 0) > 0 && sq_json_int_or(with, "delay", 0) == 0) {
-        point(at, "reorder");
+        sq_point(at, "reorder");
         sq_err_cls(e, SQ_C_INPUT, -EINVAL,
                    "\"reorder\" needs a \"delay\": packets that are not held can't be overtaken");
         return -EINVAL;
     }
     if (sq_json_int_or(with, "gap", 0) > 0 && sq_json_num_or(with, "reorder", 0) <= 0) {
-        point(at, "gap");
+        sq_point(at, "gap");
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"gap\" needs a \"reorder\"");
     }
     for (size_t i = 0; i < SQ_COUNT(correlations); i++) {
         (void)snprintf(key, sizeof key, "%s_correlation", correlations[i]);
         if (sq_json_num_or(with, key, 0) <= 0 || sq_json_num_or(with, correlations[i], 0) > 0)
             continue;
-        point(at, "%s", key);
+        sq_point(at, "%s", key);
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "\"%s\" needs a \"%s\"", key, correlations[i]);
     }
     return 0;
@@ -149,7 +135,7 @@ static int check_needs(const json_t *with, const struct at *at, struct sq_err *e
 
 int sq_network_with_check(const json_t *with, char *where, size_t len, struct sq_err *e)
 {
-    const struct at at = {where, len};
+    const struct sq_point at = {where, len};
     const char *preset = sq_json_str_or(with, "preset", NULL), *rate = sq_json_str_or(with, "rate", NULL);
     const char *dist = sq_json_str_or(with, "distribution", NULL);
     const char *slot = sq_json_str_or(json_object_get(with, "slot"), "distribution", NULL);
@@ -157,42 +143,42 @@ int sq_network_with_check(const json_t *with, char *where, size_t len, struct sq
     int r = 0;
 
     if (preset) {
-        point(&at, "preset");
+        sq_point(&at, "preset");
         r = sq_preset_check(preset, e);
     }
     if (r == 0 && rate) {
-        point(&at, "rate");
+        sq_point(&at, "rate");
         r = sq_parse_bandwidth(rate, &bytes, e);
     }
     if (r == 0 && dist) {
-        point(&at, "distribution");
+        sq_point(&at, "distribution");
         r = sq_distribution_check(dist, e);
     }
     if (r == 0 && slot) {
-        point(&at, "slot/distribution");
+        sq_point(&at, "slot/distribution");
         r = sq_distribution_check(slot, e);
     }
     if (r == 0) {
-        point(&at, "%s", "");
+        sq_point(&at, "%s", "");
         r = check_needs(with, &at, e);
     }
     return r;
 }
 
-static int check_ports(const json_t *with, const char *key, const struct at *at, struct sq_err *e)
+static int check_ports(const json_t *with, const char *key, const struct sq_point *at, struct sq_err *e)
 {
     const json_t *list = json_object_get(with, key), *port;
     uint16_t from, to;
     size_t i;
 
-    point(at, "%s", key);
+    sq_point(at, "%s", key);
     if (list && strcmp(sq_json_str_or(with, "protocol", ""), "icmp") == 0)
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "ICMP has no ports");
     json_array_foreach(list, i, port)
     {
         const char *text = json_string_value(port);
 
-        point(at, "%s/%zu", key, i);
+        sq_point(at, "%s/%zu", key, i);
         if (sq_parse_ports(text ? text : "", &from, &to, e) < 0)
             return -EINVAL;
     }
@@ -201,21 +187,21 @@ static int check_ports(const json_t *with, const char *key, const struct at *at,
 
 int sq_partition_with_check(const json_t *with, char *where, size_t len, struct sq_err *e)
 {
-    const struct at at = {where, len};
+    const struct sq_point at = {where, len};
     const char *protocol = sq_json_str_or(with, "protocol", "any");
     int r = check_ports(with, "port", &at, e);
 
     r = r ? r : check_ports(with, "local_port", &at, e);
     if (r < 0)
         return r;
-    point(&at, "how");
+    sq_point(&at, "how");
     if (strcmp(sq_json_str_or(with, "how", ""), "reject-rst") == 0 && strcmp(protocol, "any") != 0 &&
         strcmp(protocol, "tcp") != 0) {
         sq_err_cls(e, SQ_C_INPUT, -EINVAL, "only TCP can be reset");
         sq_err_hint(e, "how: reject-icmp");
         return -EINVAL;
     }
-    point(&at, "%s", "");
+    sq_point(&at, "%s", "");
     return 0;
 }
 

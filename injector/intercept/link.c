@@ -25,6 +25,7 @@
 #include "squall/json.h"
 #include "squall/proc.h"
 #include "squall/units.h"
+#include "unprivileged.h"
 
 #define NOBODY 65534
 #define PROXY_FILES 65536
@@ -58,22 +59,10 @@ static void plain_signals(void)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static void write_oom(void)
-{
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    ssize_t ignored;
-
-    if (fd < 0)
-        return;
-    ignored = write(fd, "0", 1);
-    (void)ignored;
-    (void)close(fd);
-}
-
 static void child(int exe, int sock, bool drop, char *const *argv)
 {
     plain_signals();
-    write_oom();
+    sq_plain_oom();
     (void)setsid();
     /* Descriptors 0 and 1 go nowhere, 2 stays, 3 is the socket; all others are close-on-exec, but nobody else's mistake
      * may give the proxy more than that. exe is moved out of the way first. */

@@ -1,9 +1,7 @@
 /* The packet process: privileges dropped, messages of squalld, the loop, and the end: it stops to vouch for itself, so
  * that packets go their direct way at once, and leaves when the last one it holds is sent on. */
-#include <cap-ng.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <sched.h>
@@ -25,9 +23,9 @@
 #include "packet/wire.h"
 #include "squall/clock.h"
 #include "squall/fds.h"
+#include "unprivileged.h"
 
 #define WIRE_FD 3
-#define NOBODY 65534
 #define NICE (-10)
 #define PRIORITY 1 /* real-time, round robin: a fault's exactness is how soon it runs */
 #define SHARE_EVERY (50 * MS)
@@ -47,12 +45,6 @@
 #define QUIET (20 * MS)          /* packets that were on their way to a TAP when the programs let go */
 #define FDS_MAX (1 + SQ_DIRECTIONS + SQ_PACKET_LINKS_MAX)
 #define HELD_MAX ((size_t)4 << 30)
-
-#if defined(__SANITIZE_ADDRESS__)
-#define DUMPABLE 1 /* LeakSanitizer looks at the process with ptrace(2) */
-#else
-#define DUMPABLE 0
-#endif
 
 struct process {
     struct sq_pdev *dev;
@@ -74,15 +66,6 @@ struct process {
 
 /* ---- privileges ---- */
 
-static void plain_oom(void)
-{
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    (void)!write(fd, "0", 1);
-    (void)close(fd);
-}
-
 /* Real time, while there are rights to ask for it. Best effort: what is refused is not used. */
 static void enter_real_time(struct process *p)
 {
@@ -93,25 +76,6 @@ static void enter_real_time(struct process *p)
     (void)setpriority(PRIO_PROCESS, 0, NICE);
     (void)prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
     p->real_time = sched_setscheduler(0, SCHED_RR, &sp) == 0;
-}
-
-static int drop_privileges(void)
-{
-    bool root = geteuid() == 0 || getuid() == 0;
-    plain_oom();
-    capng_clear(CAPNG_SELECT_BOTH);
-    if (root)
-        (void)capng_apply(CAPNG_SELECT_BOUNDS);
-    if (root &&
-        (setgroups(0, NULL) != 0 || setresgid(NOBODY, NOBODY, NOBODY) != 0 || setresuid(NOBODY, NOBODY, NOBODY) != 0))
-        return -errno;
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-        return -errno;
-    if (capng_apply(CAPNG_SELECT_CAPS) != 0)
-        return -EPERM;
-    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    (void)prctl(PR_SET_DUMPABLE, DUMPABLE, 0, 0, 0);
-    return root && (setuid(0) == 0 || geteuid() == 0) ? -EPERM : 0;
 }
 
 /* ---- messages ---- */
@@ -399,7 +363,7 @@ int sq_packet_main(void)
     struct process *p = calloc(1, sizeof *p);
     if (p)
         enter_real_time(p);
-    int rc = p ? drop_privileges() : -ENOMEM;
+    int rc = p ? sq_unprivileged() : -ENOMEM;
     if (rc == 0)
         p->dev = sq_pdev_new(sq_mono_ns(), memory());
     if (!p || !p->dev) {

@@ -3,10 +3,8 @@
  * connections belong to applications that know nothing of the experiment, and ending it must not reset them. */
 #include "proxy/proxy.h"
 
-#include <cap-ng.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,20 +17,14 @@
 
 #include "proxy/px.h"
 #include "squall/clock.h"
+#include "unprivileged.h"
 
 #define WIRE_FD 3
-#define NOBODY 65534
 #define BEAT_MS 250
 #define CALLS_MS 50
 #define STATS_MS 1000
 #define REDIRECTED (1 * INT64_C(1000000000)) /* connects that were on their way here when squalld died */
 #define FILES_MAX 1048576
-
-#if defined(__SANITIZE_ADDRESS__)
-#define DUMPABLE 1 /* LeakSanitizer looks at the process with ptrace(2) */
-#else
-#define DUMPABLE 0
-#endif
 
 static void raise_files(void)
 {
@@ -47,36 +39,6 @@ static void raise_files(void)
     }
     r.rlim_cur = hard < FILES_MAX ? hard : FILES_MAX;
     (void)setrlimit(RLIMIT_NOFILE, &r);
-}
-
-/* An orphan of the OOM killer's exception would be the wrong one to survive. */
-static void plain_oom(void)
-{
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    (void)!write(fd, "0", 1);
-    (void)close(fd);
-}
-
-/* What is left is a process that can do nothing but use the descriptors it was given. */
-static int drop_privileges(void)
-{
-    bool root = geteuid() == 0 || getuid() == 0;
-    plain_oom();
-    capng_clear(CAPNG_SELECT_BOTH);
-    if (root)
-        (void)capng_apply(CAPNG_SELECT_BOUNDS); /* while we still may; nothing can be gained by exec in any case */
-    if (root &&
-        (setgroups(0, NULL) != 0 || setresgid(NOBODY, NOBODY, NOBODY) != 0 || setresuid(NOBODY, NOBODY, NOBODY) != 0))
-        return -errno;
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-        return -errno;
-    if (capng_apply(CAPNG_SELECT_CAPS) != 0)
-        return -EPERM;
-    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    (void)prctl(PR_SET_DUMPABLE, DUMPABLE, 0, 0, 0);
-    return root && (setuid(0) == 0 || geteuid() == 0) ? -EPERM : 0;
 }
 
 static void on_beat(uv_timer_t *t)
@@ -259,7 +221,7 @@ int sq_proxy_main(int argc, char **argv)
     (void)fcntl(WIRE_FD, F_SETFD, FD_CLOEXEC);
     (void)signal(SIGPIPE, SIG_IGN);
     raise_files();
-    int rc = drop_privileges();
+    int rc = sq_unprivileged();
     struct px *px = rc == 0 ? calloc(1, sizeof(*px)) : NULL;
     if (px)
         rc = start(px);

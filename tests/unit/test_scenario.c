@@ -1,6 +1,5 @@
 /* Scenarios: the normalized JSON, variables, thresholds, instances; and every file of tests/golden/scenario against the
  * messages it must produce (SQUALL_GOLDEN_UPDATE=1 writes them anew). Runs in the project's root. */
-#include <dirent.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,6 +15,7 @@
 #include "scenario/normalize.h"
 #include "scenario/scenario.h"
 #include "squall/json.h"
+#include "unit/golden.h"
 
 #define GOLDEN "tests/golden/scenario"
 
@@ -337,57 +337,10 @@ static void recordings_are_beside_the_file(void **state)
     }
 }
 
-static char *slurp(const char *path)
-{
-    FILE *f = fopen(path, "r");
-    char *s = calloc(1, 65536);
-
-    assert_non_null(s);
-    if (f) {
-        (void)!fread(s, 1, 65535, f);
-        (void)fclose(f);
-    }
-    return s;
-}
-
 static void golden(void **state)
 {
-    DIR *dir = opendir(GOLDEN);
-    struct dirent *entry;
-    unsigned n = 0, wrong = 0;
-
     (void)state;
-    if (!dir)
-        fail_msg("%s is not here: run in the project's root", GOLDEN);
-    while (dir && (entry = readdir(dir))) {
-        char path[512], expected_path[512], *dot = strstr(entry->d_name, ".yaml");
-        char *got, *want;
-
-        if (!dot || dot[5])
-            continue;
-        (void)snprintf(path, sizeof path, GOLDEN "/%s", entry->d_name);
-        (void)snprintf(expected_path, sizeof expected_path, GOLDEN "/%.*s.expect", (int)(dot - entry->d_name),
-                       entry->d_name);
-        got = messages(path);
-        if (getenv("SQUALL_GOLDEN_UPDATE")) {
-            FILE *f = fopen(expected_path, "w");
-
-            assert_non_null(f);
-            (void)fputs(got, f);
-            (void)fclose(f);
-        }
-        want = slurp(expected_path);
-        if (strcmp(got, want) != 0) {
-            print_message("%s\n--- expected\n%s--- got\n%s", path, want, got);
-            wrong++;
-        }
-        n++;
-        free(got);
-        free(want);
-    }
-    (void)closedir(dir);
-    assert_true(n > 100);
-    assert_int_equal(wrong, 0);
+    golden_all(GOLDEN, messages, 101);
 }
 
 int main(void)

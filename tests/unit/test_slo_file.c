@@ -4,13 +4,13 @@
 #include <stddef.h>
 
 #include <cmocka.h>
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "scenario/slo.h"
 #include "squall/json.h"
+#include "unit/golden.h"
 
 #define GOLDEN "tests/golden/slo"
 
@@ -44,55 +44,10 @@ static char *outcome(const char *path)
     return text;
 }
 
-static char *slurp(const char *path)
-{
-    FILE *f = fopen(path, "r");
-    char *s = calloc(1, 65536);
-
-    assert_non_null(s);
-    if (f) {
-        (void)!fread(s, 1, 65535, f);
-        (void)fclose(f);
-    }
-    return s;
-}
-
 static void golden(void **state)
 {
-    DIR *dir = opendir(GOLDEN);
-    struct dirent *entry;
-    unsigned n = 0, wrong = 0;
-
     (void)state;
-    if (!dir)
-        fail_msg("%s is not here: run in the project's root", GOLDEN);
-    while (dir && (entry = readdir(dir))) {
-        char path[512], expected[512], *dot = strstr(entry->d_name, ".yaml");
-
-        if (!dot || dot[5])
-            continue;
-        (void)snprintf(path, sizeof path, GOLDEN "/%s", entry->d_name);
-        (void)snprintf(expected, sizeof expected, GOLDEN "/%.*s.expect", (int)(dot - entry->d_name), entry->d_name);
-        char *got = outcome(path);
-        if (getenv("SQUALL_GOLDEN_UPDATE")) {
-            FILE *f = fopen(expected, "w");
-
-            assert_non_null(f);
-            (void)fputs(got, f);
-            (void)fclose(f);
-        }
-        char *want = slurp(expected);
-        if (strcmp(got, want) != 0) {
-            print_message("%s\n--- expected\n%s--- got\n%s", path, want, got);
-            wrong++;
-        }
-        n++;
-        free(got);
-        free(want);
-    }
-    (void)closedir(dir);
-    assert_true(n >= 6);
-    assert_int_equal(wrong, 0);
+    golden_all(GOLDEN, outcome, 6);
 }
 
 /* What `squall check` takes for a file of SLOs, and what for a scenario. */
