@@ -1,7 +1,6 @@
-/* The collection of proxies, and the answer to each request. */
+/* The answer to each request. */
 #include "toxiproxy.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,6 +10,7 @@
 
 #include "squall/cleanup.h"
 #include "squall/json.h"
+#include "toxiproxy_proxies.h"
 
 #define JSON_TYPE "application/json"
 
@@ -82,11 +82,6 @@ static int wrong(struct sq_toxi_answer *a, const char *key, const char *want)
     return 400;
 }
 
-struct wanted {
-    const char *name, *listen, *upstream;
-    bool enabled;
-};
-
 static int text(const json_t *o, const char *key, const char **out, struct sq_toxi_answer *a)
 {
     const json_t *v = sq_toxi_field(o, key);
@@ -98,7 +93,7 @@ static int text(const json_t *o, const char *key, const char **out, struct sq_to
 }
 
 /* Into W, which holds what is not said. */
-static int read_proxy(const json_t *o, struct wanted *w, struct sq_toxi_answer *a)
+static int read_proxy(const json_t *o, struct sq_toxi_wanted *w, struct sq_toxi_answer *a)
 {
     const json_t *enabled = sq_toxi_field(o, "enabled");
     int rc = json_is_object(o) ? 0 : wrong(a, "a proxy", "an object");
@@ -112,228 +107,6 @@ static int read_proxy(const json_t *o, struct wanted *w, struct sq_toxi_answer *
     if (enabled)
         w->enabled = json_is_true(enabled);
     return 0;
-}
-
-/* ---- addresses ---- */
-
-int sq_toxi_split(const char *address, char *host, uint16_t *port)
-{
-    const char *colon = strrchr(address, ':');
-    char *end;
-    size_t n = colon ? (size_t)(colon - address) : 0;
-    if (!colon || n >= SQ_TOXI_TEXT || colon[1] < '0' || colon[1] > '9')
-        return -EINVAL;
-    unsigned long v = strtoul(colon + 1, &end, 10);
-    if (*end || v > UINT16_MAX)
-        return -EINVAL;
-    bool brackets = n >= 2 && address[0] == '[' && address[n - 1] == ']';
-    if (brackets) {
-        address++;
-        n -= 2;
-    } else if (memchr(address, ':', n)) {
-        return -EINVAL;
-    }
-    memcpy(host, address, n);
-    host[n] = '\0';
-    *port = (uint16_t)v;
-    return 0;
-}
-
-int sq_toxi_sockaddr(const char *address, struct sockaddr_storage *sa, socklen_t *len)
-{
-    struct sockaddr_in *v4 = (struct sockaddr_in *)sa;
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)sa;
-    char host[SQ_TOXI_TEXT];
-    uint16_t port;
-    if (sq_toxi_split(*address ? address : ":0", host, &port) != 0)
-        return -EINVAL;
-    memset(sa, 0, sizeof(*sa));
-    if (inet_pton(AF_INET, strcasecmp(host, "localhost") == 0 ? "127.0.0.1" : host, &v4->sin_addr) == 1) {
-        v4->sin_family = AF_INET;
-        v4->sin_port = htons(port);
-        *len = sizeof(*v4);
-        return 0;
-    }
-    if (inet_pton(AF_INET6, *host ? host : "::", &v6->sin6_addr) != 1)
-        return -EINVAL;
-    v6->sin6_family = AF_INET6;
-    v6->sin6_port = htons(port);
-    *len = sizeof(*v6);
-    return 0;
-}
-
-static bool same_address(const char *a, const char *b)
-{
-    struct sockaddr_storage x, y;
-    socklen_t n, m;
-    if (strcmp(a, b) == 0)
-        return true;
-    return sq_toxi_sockaddr(a, &x, &n) == 0 && sq_toxi_sockaddr(b, &y, &m) == 0 && n == m && memcmp(&x, &y, n) == 0;
-}
-
-/* ---- proxies ---- */
-
-void sq_toxi_init(struct sq_toxi *t, const struct sq_toxi_ops *ops, void *arg)
-{
-    *t = (struct sq_toxi){.ops = ops, .arg = arg};
-    TAILQ_INIT(&t->proxies);
-}
-
-static struct sq_toxi_proxy *find(const struct sq_toxi *t, const char *name)
-{
-    struct sq_toxi_proxy *p;
-    TAILQ_FOREACH(p, &t->proxies, link)
-    {
-        if (strcmp(p->name, name) == 0)
-            return p;
-    }
-    return NULL;
-}
-
-static struct sq_toxic *find_toxic(const struct sq_toxi_proxy *p, const char *name)
-{
-    struct sq_toxic *x;
-    TAILQ_FOREACH(x, &p->toxics, link)
-    {
-        if (strcmp(x->name, name) == 0)
-            return x;
-    }
-    return NULL;
-}
-
-static json_t *toxics_json(const struct sq_toxi_proxy *p)
-{
-    json_t *all = json_array();
-    for (int down = 0; down < 2; down++) { /* those on the way up come first */
-        const struct sq_toxic *x;
-        TAILQ_FOREACH(x, &p->toxics, link)
-        {
-            if (x->upstream == !down)
-                (void)json_array_append_new(all, sq_toxic_json(x));
-        }
-    }
-    return all;
-}
-
-static json_t *proxy_json(const struct sq_toxi_proxy *p)
-{
-    return json_pack("{s:s,s:s,s:s,s:b,s:o}", "name", p->name, "listen", p->listen, "upstream", p->upstream, "enabled",
-                     p->enabled, "toxics", toxics_json(p));
-}
-
-static void stop(struct sq_toxi *t, struct sq_toxi_proxy *p)
-{
-    if (p->enabled)
-        t->ops->stop(t->arg, p);
-    p->enabled = false;
-}
-
-static int start(struct sq_toxi *t, struct sq_toxi_proxy *p, struct sq_err *e)
-{
-    if (p->enabled)
-        return 0;
-    int rc = t->ops->start(t->arg, p, e);
-    p->enabled = rc == 0;
-    return rc;
-}
-
-static void drop_toxics(struct sq_toxi_proxy *p)
-{
-    while (!TAILQ_EMPTY(&p->toxics)) {
-        struct sq_toxic *x = TAILQ_FIRST(&p->toxics);
-        TAILQ_REMOVE(&p->toxics, x, link);
-        sq_toxic_free(x);
-    }
-}
-
-static void free_proxy(struct sq_toxi_proxy *p)
-{
-    if (!p)
-        return;
-    drop_toxics(p);
-    free(p->name);
-    free(p->listen);
-    free(p->upstream);
-    free(p);
-}
-
-static void remove_proxy(struct sq_toxi *t, struct sq_toxi_proxy *p)
-{
-    stop(t, p);
-    TAILQ_REMOVE(&t->proxies, p, link);
-    t->n--;
-    free_proxy(p);
-}
-
-void sq_toxi_clear(struct sq_toxi *t)
-{
-    while (!TAILQ_EMPTY(&t->proxies))
-        remove_proxy(t, TAILQ_FIRST(&t->proxies));
-}
-
-static struct sq_toxi_proxy *new_proxy(const struct wanted *w)
-{
-    struct sq_toxi_proxy *p = calloc(1, sizeof(*p));
-    if (!p)
-        return NULL;
-    TAILQ_INIT(&p->toxics);
-    p->fd = -1;
-    p->name = strdup(w->name);
-    p->listen = strdup(w->listen ? w->listen : "");
-    p->upstream = strdup(w->upstream);
-    if (p->name && p->listen && p->upstream)
-        return p;
-    free_proxy(p);
-    return NULL;
-}
-
-/* Other addresses; on error the old ones stay. */
-static int readdress(struct sq_toxi_proxy *p, const char *listen, const char *upstream, struct sq_err *e)
-{
-    char *l = strdup(listen), *u = strdup(upstream);
-    if (!l || !u) {
-        free(l);
-        free(u);
-        return sq_err(e, -ENOMEM, "out of memory");
-    }
-    free(p->listen);
-    free(p->upstream);
-    p->listen = l;
-    p->upstream = u;
-    return 0;
-}
-
-static int add(struct sq_toxi *t, const struct wanted *w, struct sq_toxi_proxy **out, struct sq_err *e)
-{
-    if (t->n >= SQ_TOXI_PROXIES)
-        return sq_err(e, -ENOSPC, "there are %d proxies already, which is the most", SQ_TOXI_PROXIES);
-    struct sq_toxi_proxy *p = new_proxy(w);
-    if (!p)
-        return sq_err(e, -ENOMEM, "out of memory");
-    p->id = ++t->last_id;
-    int rc = w->enabled ? start(t, p, e) : 0;
-    if (rc < 0) {
-        free_proxy(p);
-        return rc;
-    }
-    TAILQ_INSERT_TAIL(&t->proxies, p, link);
-    t->n++;
-    *out = p;
-    return 0;
-}
-
-static int update(struct sq_toxi *t, struct sq_toxi_proxy *p, const struct wanted *w, struct sq_err *e)
-{
-    int rc = 0;
-    if (!same_address(p->listen, w->listen) || strcmp(p->upstream, w->upstream) != 0) {
-        stop(t, p);
-        rc = readdress(p, w->listen, w->upstream, e);
-    }
-    if (rc == 0 && w->enabled)
-        rc = start(t, p, e);
-    else
-        stop(t, p);
-    return rc;
 }
 
 /* ---- requests on proxies ---- */
@@ -353,7 +126,7 @@ static void index_proxies(struct request *r)
     const struct sq_toxi_proxy *p;
     TAILQ_FOREACH(p, &r->t->proxies, link)
     {
-        (void)json_object_set_new(all, p->name, proxy_json(p));
+        (void)json_object_set_new(all, p->name, sq_toxi_proxy_json(p));
     }
     answer(r->a, 200, all);
 }
@@ -368,7 +141,7 @@ static bool missing(struct request *r, const char *value, const char *what)
 
 static void create_proxy(struct request *r)
 {
-    struct wanted w = {.enabled = true};
+    struct sq_toxi_wanted w = {.enabled = true};
     struct sq_toxi_proxy *p = NULL;
     struct sq_err e = {0};
     cleanup_json json_t *o = NULL;
@@ -376,12 +149,12 @@ static void create_proxy(struct request *r)
         return;
     if (missing(r, w.name, "name") || missing(r, w.upstream, "upstream"))
         return;
-    if (find(r->t, w.name))
+    if (sq_toxi_find(r->t, w.name))
         sq_toxi_fail(r->a, 409, "proxy already exists");
-    else if (add(r->t, &w, &p, &e) < 0)
+    else if (sq_toxi_add(r->t, &w, &p, &e) < 0)
         fail_err(r->a, &e);
     else
-        answer(r->a, 201, proxy_json(p));
+        answer(r->a, 201, sq_toxi_proxy_json(p));
 }
 
 /* Is each of them whole, and are they not too many? */
@@ -393,7 +166,7 @@ static bool check_all(struct request *r, const json_t *all)
         return wrong(r->a, "the body", what) == 0;
     }
     for (size_t i = 0; i < json_array_size(all); i++) {
-        struct wanted w = {.enabled = true};
+        struct sq_toxi_wanted w = {.enabled = true};
         if (read_proxy(json_array_get(all, i), &w, r->a))
             return false;
         (void)snprintf(what, sizeof(what), "name at proxy %zu", i + 1);
@@ -406,16 +179,17 @@ static bool check_all(struct request *r, const json_t *all)
     return true;
 }
 
-static int add_or_replace(struct sq_toxi *t, const struct wanted *w, struct sq_toxi_proxy **out, struct sq_err *e)
+static int add_or_replace(struct sq_toxi *t, const struct sq_toxi_wanted *w, struct sq_toxi_proxy **out,
+                          struct sq_err *e)
 {
-    struct sq_toxi_proxy *old = find(t, w->name);
-    if (old && same_address(old->listen, w->listen ? w->listen : "") && strcmp(old->upstream, w->upstream) == 0) {
+    struct sq_toxi_proxy *old = sq_toxi_find(t, w->name);
+    if (old && sq_toxi_same_address(old->listen, w->listen ? w->listen : "") && strcmp(old->upstream, w->upstream) == 0) {
         *out = old;
         return 0;
     }
     if (old)
-        remove_proxy(t, old);
-    return add(t, w, out, e);
+        sq_toxi_remove(t, old);
+    return sq_toxi_add(t, w, out, e);
 }
 
 /* Put "proxies" into the error that *A is already. */
@@ -436,7 +210,7 @@ static void populate(struct request *r)
         ok = wrong(r->a, "the body", "an array of proxies") == 0;
     ok = ok && check_all(r, all);
     for (size_t i = 0; ok && i < json_array_size(all); i++) {
-        struct wanted w = {.enabled = true};
+        struct sq_toxi_wanted w = {.enabled = true};
         struct sq_toxi_proxy *p = NULL;
         struct sq_err e = {0};
         ok = read_proxy(json_array_get(all, i), &w, r->a) == 0;
@@ -445,7 +219,7 @@ static void populate(struct request *r)
             ok = false;
         }
         if (ok)
-            (void)json_array_append_new(done, proxy_json(p));
+            (void)json_array_append_new(done, sq_toxi_proxy_json(p));
     }
     if (ok)
         answer(r->a, 201, json_pack("{s:O}", "proxies", json_array_size(done) ? done : json_null()));
@@ -455,17 +229,17 @@ static void populate(struct request *r)
 
 static void show_proxy(struct request *r)
 {
-    answer(r->a, 200, proxy_json(r->p));
+    answer(r->a, 200, sq_toxi_proxy_json(r->p));
 }
 
 static void update_proxy(struct request *r)
 {
-    struct wanted w = {.listen = r->p->listen, .upstream = r->p->upstream, .enabled = r->p->enabled};
+    struct sq_toxi_wanted w = {.listen = r->p->listen, .upstream = r->p->upstream, .enabled = r->p->enabled};
     struct sq_err e = {0};
     cleanup_json json_t *o = NULL;
     if (parse(r->body, r->len, &o, r->a) || read_proxy(o, &w, r->a))
         return;
-    if (update(r->t, r->p, &w, &e) < 0)
+    if (sq_toxi_update(r->t, r->p, &w, &e) < 0)
         fail_err(r->a, &e);
     else
         show_proxy(r);
@@ -478,7 +252,7 @@ static void nothing(struct request *r)
 
 static void delete_proxy(struct request *r)
 {
-    remove_proxy(r->t, r->p);
+    sq_toxi_remove(r->t, r->p);
     nothing(r);
 }
 
@@ -496,13 +270,13 @@ static void reset(struct request *r)
     struct sq_err e = {0};
     TAILQ_FOREACH(r->p, &r->t->proxies, link)
     {
-        if (start(r->t, r->p, &e) < 0) {
+        if (sq_toxi_start(r->t, r->p, &e) < 0) {
             fail_err(r->a, &e);
             return;
         }
         if (TAILQ_EMPTY(&r->p->toxics))
             continue;
-        drop_toxics(r->p);
+        sq_toxi_drop_toxics(r->p);
         if (tell(r) < 0)
             return;
     }
@@ -513,7 +287,7 @@ static void reset(struct request *r)
 
 static void index_toxics(struct request *r)
 {
-    answer(r->a, 200, toxics_json(r->p));
+    answer(r->a, 200, sq_toxi_toxics_json(r->p));
 }
 
 /* The lowest that is free; SQ_TOXI_TOXICS: none. */
@@ -549,7 +323,7 @@ static void create_toxic(struct request *r)
     if (sq_toxic_new(o, &x, r->a))
         return;
     x->slot = free_slot(r->p);
-    if (find_toxic(r->p, x->name) || x->slot == SQ_TOXI_TOXICS) {
+    if (sq_toxi_find_toxic(r->p, x->name) || x->slot == SQ_TOXI_TOXICS) {
         if (x->slot < SQ_TOXI_TOXICS)
             sq_toxi_fail(r->a, 409, "toxic already exists");
         else
@@ -702,12 +476,12 @@ static bool allowed(const char *methods, const char *method)
 
 static bool resolve(struct request *r, const char *proxy, const char *toxic)
 {
-    r->p = *proxy ? find(r->t, proxy) : NULL;
+    r->p = *proxy ? sq_toxi_find(r->t, proxy) : NULL;
     if (*proxy && !r->p) {
         sq_toxi_fail(r->a, 404, "proxy not found");
         return false;
     }
-    r->x = *toxic ? find_toxic(r->p, toxic) : NULL;
+    r->x = *toxic ? sq_toxi_find_toxic(r->p, toxic) : NULL;
     if (*toxic && !r->x) {
         sq_toxi_fail(r->a, 404, "toxic not found");
         return false;

@@ -3,8 +3,8 @@
  * they were added in. The connections are carried by a process of its own (squall-plain), which ends with squalld; when
  * it dies it is started again, with all proxies and toxics.
  *
- * toxiproxy.c answers requests and knows neither HTTP nor processes; toxiproxy_toxic.c is what a toxic can be;
- * toxiproxy_link.c is the process; toxiproxy_http.c is the server. */
+ * toxiproxy.c answers requests and knows neither HTTP nor processes; toxiproxy_proxies.c is the collection of proxies;
+ * toxiproxy_toxic.c is what a toxic can be; toxiproxy_link.c is the process; toxiproxy_http.c is the server. */
 #ifndef SQUALL_TOXIPROXY_H
 #define SQUALL_TOXIPROXY_H
 
@@ -70,14 +70,16 @@ struct sq_toxi_answer {
 };
 
 /* toxiproxy.c */
-void sq_toxi_init(struct sq_toxi *t, const struct sq_toxi_ops *ops, void *arg);
-void sq_toxi_clear(struct sq_toxi *t); /* stops and forgets all proxies */
 /* PATH is decoded, without a query. */
 void sq_toxi_handle(struct sq_toxi *t, const char *method, const char *path, const char *body, size_t len,
                     struct sq_toxi_answer *a);
 void sq_toxi_fail(struct sq_toxi_answer *a, int status, const char *fmt, ...) SQ_PRINTF(3, 4);
 /* A member, by its name in any case, as Go's decoder finds it; NULL: absent or null. */
 const json_t *sq_toxi_field(const json_t *o, const char *key);
+
+/* toxiproxy_proxies.c */
+void sq_toxi_init(struct sq_toxi *t, const struct sq_toxi_ops *ops, void *arg);
+void sq_toxi_clear(struct sq_toxi *t); /* stops and forgets all proxies */
 /* "host:port", "[v6]:port", ":port": 0 or -EINVAL. HOST has SQ_TOXI_TEXT bytes. */
 int sq_toxi_split(const char *address, char *host, uint16_t *port);
 /* What can be listened on: addresses, localhost, or nothing (all addresses). -EINVAL: no such. */
