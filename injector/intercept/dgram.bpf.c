@@ -3,8 +3,9 @@
  * instance that has an edge of datagrams; the maps are shared among all of them.
  *
  * A datagram goes to 127.3.x.y, where x.y is a destination of a caller in the table of datagram flows: the same one
- * each time, so that it stays true however long a socket lives. A connect is no call: getaddrinfo(3) connects datagram
- * sockets to sort addresses, and never sends. */
+ * each time, so that it stays true however long a socket lives. One of an unconnected socket to an IPv6 address goes to
+ * ::1, from an address that says x.y: the kernel refuses a v4-mapped one there (udpv6_sendmsg). A connect is no call:
+ * getaddrinfo(3) connects datagram sockets to sort addresses, and never sends. */
 #include "intercept/hooks.bpf.h"
 
 struct {
@@ -38,22 +39,38 @@ static __always_inline struct sq_tally_cell *sq_cell(struct sq_tally *unused, __
     return 0;
 }
 
-static __always_inline void fill_flow(struct sq_flow *f, const struct call *k, const struct sq_edge_cfg *cfg)
+/* Which of the proxy's sockets a datagram goes to, and the IPv6 address that its own socket is bound to. */
+struct way {
+    __u16 via;
+    __u32 src[4];
+};
+
+static __always_inline void fill_flow(struct sq_flow *f, const struct call *k, const struct sq_edge_cfg *cfg,
+                                      const struct way *w)
 {
+    __u32 *src = (__u32 *)(void *)f->src;
+
     f->t_ns = bpf_ktime_get_ns();
     f->caller = k->caller;
     f->edge = cfg->id;
     f->port = (__u16)k->port;
-    f->via = cfg->dgram;
+    f->via = w->via;
+    src[0] = w->src[0];
+    src[1] = w->src[1];
+    src[2] = w->src[2];
+    src[3] = w->src[3];
     flow_addr(f, k);
 }
 
 /* Is the entry still this destination's? The table is a ring: after SQ_FLOWS others it is not. */
-static __always_inline int still(const struct sq_flow *f, const struct call *k, const struct sq_edge_cfg *cfg)
+static __always_inline int still(const struct sq_flow *f, const struct call *k, const struct sq_edge_cfg *cfg,
+                                 const struct way *w)
 {
-    const __u32 *fa = (const __u32 *)(const void *)f->addr;
+    const __u32 *fa = (const __u32 *)(const void *)f->addr, *src = (const __u32 *)(const void *)f->src;
 
-    if (f->caller != k->caller || f->edge != cfg->id || f->port != (__u16)k->port || f->via != cfg->dgram)
+    if (f->caller != k->caller || f->edge != cfg->id || f->port != (__u16)k->port || f->via != w->via)
+        return 0;
+    if (src[0] != w->src[0] || src[1] != w->src[1] || src[2] != w->src[2] || src[3] != w->src[3])
         return 0;
     if (is_v4(k->a))
         return f->family == AF_INET && fa[0] == k->a[3];
@@ -61,21 +78,20 @@ static __always_inline int still(const struct sq_flow *f, const struct call *k, 
 }
 
 /* The number of this destination. 0: it has none. */
-static __always_inline int number_of(const struct call *k, const struct sq_edge_cfg *cfg, __u32 *idx)
+static __always_inline int number_of(const struct call *k, const struct sq_edge_cfg *cfg, const struct way *w,
+                                     __u32 *idx)
 {
-    struct sq_dgram_dest key = {.caller = k->caller, .port = k->port};
+    struct sq_dgram_dest key = {.caller = k->caller, .port = (__u16)k->port, .via = w->via};
     __u32 zero = 0, *known, *next;
     struct sq_flow *f;
 
-    key.addr[0] = k->a[0];
-    key.addr[1] = k->a[1];
-    key.addr[2] = k->a[2];
-    key.addr[3] = k->a[3];
+    __builtin_memcpy(key.addr, k->a, sizeof(key.addr));
+    __builtin_memcpy(key.src, w->src, sizeof(key.src));
     known = bpf_map_lookup_elem(&ddests, &key);
     if (known) {
         *idx = *known & (SQ_FLOWS - 1);
         f = bpf_map_lookup_elem(&dflows, idx);
-        if (f && still(f, k, cfg))
+        if (f && still(f, k, cfg, w))
             return 1;
     }
     next = bpf_map_lookup_elem(&next_dflow, &zero);
@@ -85,7 +101,7 @@ static __always_inline int number_of(const struct call *k, const struct sq_edge_
     f = bpf_map_lookup_elem(&dflows, idx);
     if (!f)
         return 0;
-    fill_flow(f, k, cfg);
+    fill_flow(f, k, cfg, w);
     return bpf_map_update_elem(&ddests, &key, idx, BPF_ANY) == 0;
 }
 
@@ -109,33 +125,50 @@ static __always_inline struct sq_flow *stands_for(__u32 ip4, __u32 port)
     return f && f->family && f->via == (__u16)port ? f : 0;
 }
 
-/* On its way to the proxy already: the hook of another caller, further down in the tree of cgroups, has it. */
-static __always_inline int is_taken(const struct call *k)
+/* The same of an IPv6 address: ::ffff:127.3.x.y, or where datagrams to ::1 come from. */
+static __always_inline struct sq_flow *stands_for6(const __u32 *a, __u32 port)
 {
-    return is_v4(k->a) && stands_for(k->a[3], k->port);
+    if (!is_v4(a) &&
+        (a[0] != bpf_htonl(SQ_DGRAM6_0) || a[1] != bpf_htonl(SQ_DGRAM6_1) || a[2] != bpf_htonl(SQ_DGRAM6_2)))
+        return 0;
+    return stands_for(a[3], port);
 }
 
-/* 1: *to and *port are where to go instead. */
-static __always_inline int redirect(struct bpf_sock_addr *ctx, struct call *k, int bypass, __u32 *to, __u32 *port)
+/* Its scope is no part of the address, and unknown to the proxy. */
+static __always_inline int link_local(const __u32 *a)
+{
+    return (bpf_ntohl(a[0]) & 0xffc00000) == 0xfe800000;
+}
+
+/* 1: *to and *port are where to go instead. SRC: the address that an unconnected IPv6 socket is bound to, which sends
+ * to an IPv6 address; NULL: of any other. */
+static __always_inline int redirect(struct bpf_sock_addr *ctx, struct call *k, int bypass, const __u32 *src, __u32 *to,
+                                    __u32 *port)
 {
     struct sq_edge_counts *c;
     struct sq_edge_cfg *cfg;
+    struct way w = {};
     __u32 slot = 0, idx;
 
-    if (!is_caller(k) || !match(k, &slot) || !unicast(k->a) || is_taken(k))
+    if (!is_caller(k) || !match(k, &slot) || !unicast(k->a) || stands_for6(k->a, k->port)) /* one further down has it */
         return 0;
     cfg = bpf_map_lookup_elem(&edges, &slot);
     c = bpf_map_lookup_elem(&counts, &slot);
     if (!cfg || !c || !cfg->dgram)
         return 0;
+    w.via = src ? cfg->dgram6 : cfg->dgram;
+    if (src)
+        __builtin_memcpy(w.src, src, sizeof(w.src));
+    if (!w.via || link_local(k->a))
+        bypass = 1;
     if (netns_cookie && bpf_get_netns_cookie(ctx) != netns_cookie)
         bypass = 1;
-    if (bypass || !number_of(k, cfg, &idx)) {
+    if (bypass || !number_of(k, cfg, &w, &idx)) {
         __sync_fetch_and_add(&c->bypassed, 1);
         return 0;
     }
     *to = bpf_htonl(SQ_NET_DGRAM | idx);
-    *port = cfg->dgram;
+    *port = w.via;
     return 1;
 }
 
@@ -145,7 +178,7 @@ static __always_inline int take4(struct bpf_sock_addr *ctx)
     __u32 to = 0, port = 0;
 
     read4(ctx, &k);
-    if (redirect(ctx, &k, bound_to_device(ctx->sk), &to, &port)) {
+    if (redirect(ctx, &k, bound_to_device(ctx->sk), 0, &to, &port)) {
         ctx->user_ip4 = to;
         ctx->user_port = port;
     }
@@ -173,22 +206,38 @@ int sq_dconnect6(struct bpf_sock_addr *ctx)
     if (ctx->type != SOCK_DGRAM)
         return 1;
     read6(ctx, &k);
-    if (!redirect(ctx, &k, bound_to_device(ctx->sk) || cannot_map(ctx->sk, SOCK_DGRAM), &to, &port))
+    if (!redirect(ctx, &k, bound_to_device(ctx->sk) || cannot_map(ctx->sk, SOCK_DGRAM), 0, &to, &port))
         return 1;
     write_mapped(ctx, to, port);
     return 1;
 }
 
-/* The kernel refuses a v4-mapped address from this hook (udpv6_sendmsg): what an unconnected socket sends to an IPv6
- * address goes past the proxy, and is counted. v4-mapped ones come to sendmsg4. */
+/* Of an unconnected socket to an IPv6 address; v4-mapped ones come to sendmsg4. One that chooses its source itself
+ * (IPV6_PKTINFO) keeps it, and goes past the proxy. */
 SEC("cgroup/sendmsg6")
 int sq_dsend6(struct bpf_sock_addr *ctx)
 {
+    __u32 from[4] = {ctx->msg_src_ip6[0], ctx->msg_src_ip6[1], ctx->msg_src_ip6[2], ctx->msg_src_ip6[3]};
+    struct bpf_sock *sk = ctx->sk;
+    __u32 to = 0, port = 0, src[4];
     struct call k = {};
-    __u32 to = 0, port = 0;
+    int other;
 
     read6(ctx, &k);
-    (void)redirect(ctx, &k, 1, &to, &port);
+    if (!sk || stands_for6(from, k.port)) /* the hook of another caller, further down in the tree of cgroups, has it */
+        return 1;
+    src[0] = sk->src_ip6[0];
+    src[1] = sk->src_ip6[1];
+    src[2] = sk->src_ip6[2];
+    src[3] = sk->src_ip6[3];
+    other = from[0] != src[0] || from[1] != src[1] || from[2] != src[2] || from[3] != src[3];
+    if (!redirect(ctx, &k, other || bound_to_device(sk), src, &to, &port))
+        return 1;
+    write6(ctx, (__u32[4]){0, 0, 0, bpf_htonl(1)}, port);
+    ctx->msg_src_ip6[0] = bpf_htonl(SQ_DGRAM6_0);
+    ctx->msg_src_ip6[1] = bpf_htonl(SQ_DGRAM6_1);
+    ctx->msg_src_ip6[2] = bpf_htonl(SQ_DGRAM6_2);
+    ctx->msg_src_ip6[3] = to;
     return 1;
 }
 
@@ -206,13 +255,12 @@ static __always_inline int give_back4(struct bpf_sock_addr *ctx)
 
 static __always_inline int give_back6(struct bpf_sock_addr *ctx)
 {
-    __u32 to = ctx->user_ip6[3], port = ctx->user_port, *fa;
     struct call k = {};
     struct sq_flow *f;
+    __u32 *fa;
 
-    if (ctx->user_ip6[0] || ctx->user_ip6[1] || ctx->user_ip6[2] != bpf_htonl(0xffff))
-        return 1;
-    f = stands_for(to, port);
+    read6(ctx, &k);
+    f = stands_for6(k.a, k.port);
     if (!f || !is_caller(&k) || f->caller != k.caller)
         return 1;
     fa = (__u32 *)(void *)f->addr;

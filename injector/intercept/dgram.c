@@ -4,6 +4,7 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include "dgram.skel.h"
 
 #define N_PROGS 8
+#define ARRIVES_MS 200
 #define ROOM (4 * 1024 * 1024) /* of the socket: a burst may come while the proxy does something else */
 
 static int refuse(struct sq_err *e, int rc, const char *what)
@@ -133,6 +135,43 @@ static int bind_lo(int *out, uint16_t *port, struct sq_err *e)
     return 0;
 }
 
+static int bind_lo6(uint16_t *port)
+{
+    cleanup_close int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    socklen_t len = sizeof(a);
+    int one = 1, room = ROOM;
+
+    if (fd < 0 || setsockopt(fd, IPPROTO_IPV6, IPV6_FREEBIND, &one, sizeof(one)) < 0)
+        return -errno;
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)) < 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+    if (bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || getsockname(fd, (struct sockaddr *)&a, &len) < 0)
+        return -errno;
+    *port = a.sin6_port;
+    return SQ_TAKE_FD(fd);
+}
+
+/* Does a datagram from an address like those of struct sq_flow's numbers arrive? A firewall's reverse path filter may
+ * be against it, and then it must not be tried with the caller's. */
+static bool arrives(int fd, uint16_t port)
+{
+    cleanup_close int from = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct sockaddr_in6 a = {.sin6_family = AF_INET6}, to = {.sin6_family = AF_INET6, .sin6_port = port};
+    uint32_t words[4] = {htonl(SQ_DGRAM6_0), htonl(SQ_DGRAM6_1), htonl(SQ_DGRAM6_2), htonl(SQ_NET_DGRAM)};
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    int one = 1;
+    char c;
+
+    memcpy(&a.sin6_addr, words, sizeof(words));
+    to.sin6_addr = in6addr_loopback;
+    if (from < 0 || setsockopt(from, IPPROTO_IPV6, IPV6_FREEBIND, &one, sizeof(one)) < 0 ||
+        bind(from, (struct sockaddr *)&a, sizeof(a)) < 0 ||
+        sendto(from, "", 1, 0, (struct sockaddr *)&to, sizeof(to)) != 1)
+        return false;
+    return poll(&p, 1, ARRIVES_MS) == 1 && recv(fd, &c, 1, 0) == 1;
+}
+
 /* glibc asks those first, where they are: names that they know are never asked for on port 53. */
 static void warn_of_caches(const struct sq_edge *edge)
 {
@@ -148,14 +187,20 @@ static void warn_of_caches(const struct sq_edge *edge)
 int sq_dgram_open(struct sq_edge *edge, struct sq_err *e)
 {
     cleanup_json json_t *msg = json_pack("{s:s,s:I}", "op", "dgram", "edge", (json_int_t)edge->id);
-    cleanup_close int fd = -1;
-    uint16_t port = 0;
+    cleanup_close int fd = -1, fd6 = -1;
+    struct sq_edge_cfg *cfg = &edge->ic->cfg[edge->slot];
+    uint16_t port = 0, port6 = 0;
     int rc = bind_lo(&fd, &port, e);
 
-    rc = rc ? rc : sq_link_send(edge->ic, msg, &fd, 1, e);
+    fd6 = rc ? -1 : bind_lo6(&port6);
+    if (fd6 < 0 || !arrives(fd6, port6))
+        port6 = 0;
+    rc = rc ? rc : sq_link_send(edge->ic, msg, (int[]){fd, fd6}, port6 ? 2 : 1, e);
     warn_of_caches(edge);
-    if (rc == 0)
-        __atomic_store_n(&edge->ic->cfg[edge->slot].dgram, port, __ATOMIC_RELEASE);
+    if (rc == 0) {
+        cfg->dgram6 = port6;
+        __atomic_store_n(&cfg->dgram, port, __ATOMIC_RELEASE);
+    }
     return rc;
 }
 

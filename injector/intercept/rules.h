@@ -44,8 +44,10 @@ struct sq_edge_cfg {
     uint32_t id;   /* the edge's number for the proxy */
     uint16_t pass; /* ports of the proxy's listeners, network byte order; 0: not there */
     uint16_t gate;
-    uint16_t dgram; /* of its socket for datagrams */
-    uint16_t pass6; /* on ::1, for sockets that can only speak IPv6 */
+    uint16_t dgram;  /* of its socket for datagrams */
+    uint16_t pass6;  /* on ::1, for sockets that can only speak IPv6 */
+    uint16_t dgram6; /* on ::1, for what unconnected sockets send to IPv6 addresses */
+    uint16_t pad[3];
     struct sq_rules slot[2];
 };
 
@@ -79,9 +81,9 @@ struct sq_peer_addr {
 
 /* A destination of datagrams: what its number (SQ_NET_DGRAM) is kept by. */
 struct sq_dgram_dest {
-    uint32_t caller; /* id */
-    uint32_t port;   /* network byte order */
-    uint32_t addr[4];
+    uint32_t caller;    /* id */
+    uint16_t port, via; /* network byte order; via: as in struct sq_flow */
+    uint32_t addr[4], src[4];
 };
 
 enum { SQ_GO_PASS = 0, SQ_GO_GATE = 1, SQ_GO_FAIL = 2 };

@@ -104,8 +104,9 @@ static void on_dgrams(struct px *px, struct packet *p)
 static void on_dgram(struct px *px, struct packet *p)
 {
     struct edge *e = px_edge_find(px, number(p->o, "edge"));
-    if (e && !px->draining && p->nfds >= 1 && px_udp_add(e, p->fds[0]) == 0)
-        p->fds[0] = -1;
+    for (size_t i = 0; e && !px->draining && i < p->nfds && i < 2; i++)
+        if (px_udp_add(e, p->fds[i]) == 0)
+            p->fds[i] = -1;
 }
 
 static void on_unix(struct px *px, struct packet *p)

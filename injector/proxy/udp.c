@@ -1,6 +1,7 @@
-/* Datagrams of an edge. What callers send to 127.3.x.y comes to one socket of the edge; each socket of a caller gets
- * one of ours to the dependency (a flow), so that the answers find back. A flow is a NAT's mapping: it ends when it has
- * been idle for a time, and the next datagram makes a new one.
+/* Datagrams of an edge. What callers send to 127.3.x.y comes to one socket of the edge (from unconnected sockets to
+ * IPv6 addresses: to another one on ::1, from an address that says x.y); each socket of a caller gets one of ours to
+ * the dependency (a flow), so that the answers find back. A flow is a NAT's mapping: it ends when it has been idle for
+ * a time, and the next datagram makes a new one.
  *
  * A connected socket is connected to us until its owner closes it: when its edge is dropped, or squalld is gone, the
  * port stays open, passing everything on, for as long as the kernel knows of a socket that is connected to it. */
@@ -15,6 +16,7 @@
 #include "proxy/dgram.h"
 #include "proxy/diag.h"
 #include "proxy/px.h"
+#include "proxy/udpaddr.h"
 #include "squall/clock.h"
 
 #define BUCKETS 8192u
@@ -33,6 +35,7 @@ struct dport {
     uv_poll_t poll;
     struct edge *edge;
     int fd;
+    bool six;        /* on ::1 */
     uint16_t port;   /* network byte order */
     int64_t dropped; /* its edge is: since then; 0: no */
     unsigned flows;
@@ -43,10 +46,10 @@ struct flow {
     TAILQ_ENTRY(flow) used; /* least recently used first */
     struct px *px;
     struct dport *port;
-    struct sockaddr_in peer; /* the caller's socket */
-    struct in_addr local;    /* 127.3.x.y */
-    struct sq_flow to;       /* what that stood for when the flow began */
-    int fd;                  /* to the dependency */
+    union px_addr peer;   /* the caller's socket */
+    struct in_addr local; /* 127.3.x.y */
+    struct sq_flow to;    /* what that stood for when the flow began */
+    int fd;               /* to the dependency */
     uv_poll_t poll;
     int64_t moved;
     LIST_HEAD(, held) held;
@@ -78,21 +81,22 @@ struct dgrams {
 
 static void on_answer(uv_poll_t *h, int status, int events);
 
-static unsigned bucket_of(const struct sockaddr_in *peer, struct in_addr local, const struct dport *port)
+static unsigned bucket_of(const union px_addr *peer, struct in_addr local, const struct dport *port)
 {
-    uint32_t h = peer->sin_addr.s_addr * 2654435761u ^ local.s_addr * 2246822519u;
-    h ^= (uint32_t)peer->sin_port * 3266489917u + port->port;
+    uint32_t h = local.s_addr * 2246822519u;
+    if (!port->six) /* else the number is of one address of the caller's already */
+        h ^= peer->in.sin_addr.s_addr * 2654435761u;
+    h ^= (uint32_t)peer->in.sin_port * 3266489917u + port->port;
     return (h ^ h >> 15) % BUCKETS;
 }
 
-static struct flow *find(const struct dgrams *d, const struct sockaddr_in *peer, struct in_addr local,
+static struct flow *find(const struct dgrams *d, const union px_addr *peer, struct in_addr local,
                          const struct dport *port)
 {
     struct flow *f;
     LIST_FOREACH(f, &d->bucket[bucket_of(peer, local, port)], link)
     {
-        if (f->port == port && f->local.s_addr == local.s_addr && f->peer.sin_port == peer->sin_port &&
-            f->peer.sin_addr.s_addr == peer->sin_addr.s_addr)
+        if (f->port == port && f->local.s_addr == local.s_addr && px_addr_same(&f->peer, peer))
             return f;
     }
     return NULL;
@@ -174,7 +178,8 @@ static int dial(const struct sq_flow *to)
 static void refused(struct flow *f)
 {
     px_dgram_end(&f->calls, SQ_OUT_REFUSED, sq_mono_ns());
-    px_udp_refuse(f->px, &f->peer, f->local, f->port->port);
+    if (!f->port->six) /* an unconnected socket is not told */
+        px_udp_refuse(f->px, &f->peer.in, f->local, f->port->port);
 }
 
 static void touch(struct flow *f, int64_t now)
@@ -187,7 +192,7 @@ static void touch(struct flow *f, int64_t now)
 
 static void on_sweep(struct sq_timer *t);
 
-static struct flow *flow_new(struct dport *port, const struct sockaddr_in *peer, struct in_addr local)
+static struct flow *flow_new(struct dport *port, const union px_addr *peer, struct in_addr local)
 {
     struct px *px = port->edge->px;
     struct dgrams *d = px->dgrams;
@@ -208,7 +213,8 @@ static struct flow *flow_new(struct dport *port, const struct sockaddr_in *peer,
         struct px_flow_calls nobody = {.edge = port->edge, .caller = to.caller};
         struct px_asked call = {.start = sq_mono_ns()};
         px_dgram_report(&nobody, &call, SQ_OUT_REFUSED, 0, 0, call.start);
-        px_udp_refuse(px, peer, local, port->port);
+        if (!port->six)
+            px_udp_refuse(px, &peer->in, local, port->port);
         free(f);
         if (fd >= 0)
             (void)close(fd);
@@ -247,26 +253,8 @@ static void send_up(struct flow *f, const uint8_t *p, size_t len, bool twice)
 /* From the address that it was sent to. */
 static void send_down(struct flow *f, const uint8_t *p, size_t len, bool twice)
 {
-    union {
-        char buf[CMSG_SPACE(sizeof(struct in_pktinfo))];
-        struct cmsghdr align;
-    } ctl;
-    struct in_pktinfo from = {.ipi_spec_dst = f->local};
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)p, .iov_len = len};
-    struct msghdr m = {.msg_name = &f->peer,
-                       .msg_namelen = sizeof(f->peer),
-                       .msg_iov = &iov,
-                       .msg_iovlen = 1,
-                       .msg_control = ctl.buf,
-                       .msg_controllen = sizeof(ctl.buf)};
-    memset(&ctl, 0, sizeof(ctl));
-    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-    c->cmsg_level = IPPROTO_IP;
-    c->cmsg_type = IP_PKTINFO;
-    c->cmsg_len = CMSG_LEN(sizeof(from));
-    memcpy(CMSG_DATA(c), &from, sizeof(from));
     for (int i = 0; i < (twice ? 2 : 1); i++)
-        if (sendmsg(f->port->fd, &m, MSG_DONTWAIT) < 0)
+        if (px_addr_answer(f->port->fd, f->local, &f->peer, p, len) < 0)
             f->px->dropped++;
     f->px->bytes[DOWN] += len;
     f->port->edge->bytes[DOWN] += len;
@@ -354,7 +342,7 @@ static bool stale(const struct flow *f)
             memcmp(to.addr, f->to.addr, sizeof(to.addr)) != 0);
 }
 
-static void from_caller(struct dport *port, const struct sockaddr_in *peer, struct in_addr local, size_t len)
+static void from_caller(struct dport *port, const union px_addr *peer, struct in_addr local, size_t len)
 {
     struct px *px = port->edge->px;
     struct flow *f = find(px->dgrams, peer, local, port);
@@ -375,38 +363,34 @@ static void from_caller(struct dport *port, const struct sockaddr_in *peer, stru
         pass(f, (const uint8_t *)px->buf, len, &v, false, now);
 }
 
+/* The number of a datagram on ::1 is known; its socket is where the table says. */
+static bool find_peer6(const struct dport *port, union px_addr *peer, struct in_addr local)
+{
+    struct sq_flow to;
+    if (!origin(port, local, &to))
+        return false;
+    memcpy(&peer->in6.sin6_addr, to.src, sizeof(to.src));
+    if (IN6_IS_ADDR_UNSPECIFIED(&peer->in6.sin6_addr))
+        peer->in6.sin6_addr = in6addr_loopback;
+    return true;
+}
+
 static void on_caller(uv_poll_t *handle, int status, int events)
 {
     struct dport *port = handle->data;
     (void)status;
     (void)events;
     for (int i = 0; i < READS; i++) {
-        union {
-            char buf[CMSG_SPACE(sizeof(struct in_pktinfo))];
-            struct cmsghdr align;
-        } ctl;
-        struct sockaddr_in peer = {0};
-        struct in_addr local = {0};
-        struct iovec iov = {.iov_base = port->edge->px->buf, .iov_len = PX_BUF};
-        struct msghdr m = {.msg_name = &peer,
-                           .msg_namelen = sizeof(peer),
-                           .msg_iov = &iov,
-                           .msg_iovlen = 1,
-                           .msg_control = ctl.buf,
-                           .msg_controllen = sizeof(ctl.buf)};
-        ssize_t n = recvmsg(port->fd, &m, MSG_DONTWAIT);
+        union px_addr peer;
+        struct in_addr local;
+        ssize_t n = px_addr_read(port->fd, port->edge->px->buf, PX_BUF, &peer, &local);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return;
-        for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
-            struct in_pktinfo info;
-            if (c->cmsg_level != IPPROTO_IP || c->cmsg_type != IP_PKTINFO)
-                continue;
-            memcpy(&info, CMSG_DATA(c), sizeof(info));
-            local = info.ipi_addr;
-        }
-        if (peer.sin_family == AF_INET)
+        if (port->six && !find_peer6(port, &peer, local))
+            port->edge->px->stray++;
+        else
             from_caller(port, &peer, local, (size_t)n);
     }
 }
@@ -484,7 +468,7 @@ static void on_sweep(struct sq_timer *t)
 int px_udp_add(struct edge *e, int fd)
 {
     struct px *px = e->px;
-    struct sockaddr_in at = {0};
+    union px_addr at = {0};
     socklen_t len = sizeof(at);
     struct dport *port;
     if (!px->dgrams) {
@@ -495,7 +479,7 @@ int px_udp_add(struct edge *e, int fd)
         TAILQ_INIT(&px->dgrams->used);
         TAILQ_INIT(&px->dgrams->ports);
     }
-    if (getsockname(fd, (struct sockaddr *)&at, &len) < 0 || at.sin_family != AF_INET)
+    if (getsockname(fd, &at.sa, &len) < 0 || (at.sa.sa_family != AF_INET && at.sa.sa_family != AF_INET6))
         return -EINVAL;
     port = calloc(1, sizeof(*port));
     if (!port || uv_poll_init(&px->loop, &port->poll, fd) != 0) {
@@ -504,7 +488,8 @@ int px_udp_add(struct edge *e, int fd)
     }
     port->edge = e;
     port->fd = fd;
-    port->port = at.sin_port;
+    port->port = at.in.sin_port;
+    port->six = at.sa.sa_family == AF_INET6;
     port->poll.data = port;
     (void)uv_poll_start(&port->poll, UV_READABLE, on_caller);
     TAILQ_INSERT_TAIL(&px->dgrams->ports, port, link);

@@ -12,7 +12,8 @@
  *                                                  fds: [pass4, gate4] or [pass4, gate4, pass6], bound,
  * listening: gate drops SYNs by its socket filter unless their TTL is SQ_TTL
  *   {"op":"dgrams"}                                fds: [BPF table of datagram flows]
- *   {"op":"dgram","edge":N}                        fds: [UDP socket, bound]: what is sent to it is the edge's
+ *   {"op":"dgram","edge":N}                        fds: [UDP socket, bound], and maybe one on ::1:
+ *                                                  what is sent to them is the edge's
  *   {"op":"caller","id":N,"instance":S}            fds: the BPF links of this caller (held until "uncaller" or the end)
  *   {"op":"unix","edge":N,"caller":N,"dest":N}     fds: [listener]: accepted ones want {"op":"upstream"}; dest says
  *                                                  which of the edge's destinations it stands for
@@ -66,6 +67,13 @@
 #define SQ_NET_SECCOMP 0x7f020000u
 #define SQ_NET_DGRAM 0x7f030000u /* datagrams (BPF): hi.lo is a destination of a caller, in a table of its own */
 
+/* What an unconnected socket sends to an IPv6 address goes to [::1], where there is no room for the number: it comes
+ * from 100::7371:7561:7f03:hi.lo instead, and the answer too (of the discard-only prefix, RFC 6666: should such a
+ * packet ever leave lo, nobody gets it). */
+#define SQ_DGRAM6_0 0x01000000u
+#define SQ_DGRAM6_1 0u
+#define SQ_DGRAM6_2 0x73717561u
+
 #define SQ_FLOW_RULES 4
 
 /* A socket that can't reach those (IPv6 only, or bound to an IPv6 address) goes to [::1], where there is no room for an
@@ -77,12 +85,15 @@ struct sq_flow {
     uint64_t t_ns; /* CLOCK_MONOTONIC of the connect */
     uint32_t caller;
     uint32_t edge;
-    uint16_t port;                /* network byte order */
-    uint8_t family;               /* AF_INET, AF_INET6; 0: never written */
-    uint8_t hits;                 /* bit i: rule[i] hit this connect */
-    uint8_t addr[16];             /* network byte order; IPv4 in the first four */
-    uint32_t rule[SQ_FLOW_RULES]; /* numbers of the rules that were drawn for this connect; 0: none */
-    uint16_t via;                 /* of datagrams: the proxy's port that they are sent to, network byte order */
+    uint16_t port;    /* network byte order */
+    uint8_t family;   /* AF_INET, AF_INET6; 0: never written */
+    uint8_t hits;     /* bit i: rule[i] hit this connect */
+    uint8_t addr[16]; /* network byte order; IPv4 in the first four */
+    union {
+        uint32_t rule[SQ_FLOW_RULES]; /* numbers of the rules that were drawn for this connect; 0: none */
+        uint8_t src[16]; /* of datagrams to [::1]: the IPv6 address that the caller's socket is bound to, or :: */
+    };
+    uint16_t via; /* of datagrams: the proxy's port that they are sent to, network byte order */
     uint8_t pad[2];
     uint64_t cookie; /* of the socket (SO_COOKIE), in the half that is found by it */
 };

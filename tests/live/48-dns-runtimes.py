@@ -6,7 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import dns_lib
-from dns_lib import A4, Server
+from dns_lib import A4, Server, alone
 from intercept_lib import Rig, main
 
 MUSL = r"""
@@ -75,8 +75,18 @@ def programs(d):
 
 def test_resolvers(run_dir):
     progs = programs(run_dir)
-    server = Server()
-    r = Rig(run_dir, [f"{server.host}:53"], mode="bpf", protocol="dns")
+    resolvers(run_dir, progs, Server())
+
+
+def test_ipv6(run_dir):
+    """A name server with an IPv6 address: musl sends to it from a socket that is not connected."""
+    progs = programs(run_dir)
+    resolvers(run_dir, {name: progs[name] for name in ("musl", "node lookup", "c-ares", "go")}, Server("::1"))
+
+
+def resolvers(run_dir, progs, server):
+    to = f"[{server.host}]:53" if ":" in server.host else f"{server.host}:53"
+    r = Rig(run_dir, [to], mode="bpf", protocol="dns")
     head = f"NS={server.host!r}\nCONF={os.path.join(run_dir, 'resolv.conf')!r}\n" + dns_lib.RAW
 
     def ask(argv, host):
@@ -111,4 +121,5 @@ def test_resolvers(run_dir):
 
 
 if __name__ == "__main__":
-    main([test_resolvers])
+    alone()
+    main([test_resolvers, test_ipv6])
