@@ -178,16 +178,32 @@ static pid_t tgid_of(pid_t tid)
     return tgid > 0 ? (pid_t)tgid : -1;
 }
 
-int sq_attempt_socket(const struct sq_attempt *a)
+/* Linux before 6.9: the leader's must do for all threads. */
+static int socket_of_group(const struct sq_attempt *a)
 {
-    /* Of the thread: the leader of its group may be a zombie (Linux 6.9; before that the group's must do). */
-    cleanup_close int pidfd = (int)syscall(SYS_pidfd_open, a->tid, PIDFD_THREAD);
+    cleanup_close int pidfd = sq_pidfd_open(tgid_of(a->tid));
 
-    if (pidfd < 0 && errno == EINVAL)
-        pidfd = sq_pidfd_open(tgid_of(a->tid));
-    if (pidfd < 0)
-        return pidfd == -1 ? -errno : pidfd;
-    return sq_pidfd_getfd(pidfd, a->fd);
+    return pidfd < 0 ? pidfd : sq_pidfd_getfd(pidfd, a->fd);
+}
+
+/* The thread's own pidfd is kept for its next call, because to open and close one takes 10 us: when its number has
+ * become another thread's, it says ESRCH. */
+int sq_attempt_socket(struct sq_supervisor *s, const struct sq_attempt *a)
+{
+    int rc = -ESRCH;
+
+    if (s->last_tid == a->tid)
+        rc = sq_pidfd_getfd(s->last_pidfd, a->fd);
+    if (rc != -ESRCH)
+        return rc;
+    if (s->last_tid)
+        (void)close(s->last_pidfd);
+    /* Of the thread: the leader of its group may be a zombie. */
+    s->last_pidfd = (int)syscall(SYS_pidfd_open, a->tid, PIDFD_THREAD);
+    s->last_tid = s->last_pidfd >= 0 ? a->tid : 0;
+    if (s->last_pidfd < 0)
+        return errno == EINVAL ? socket_of_group(a) : -errno;
+    return sq_pidfd_getfd(s->last_pidfd, a->fd);
 }
 
 /* The file that the process means by PATH, from its own root and working directory. */

@@ -255,7 +255,7 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     edge = tcp_edge(s, addr, port);
     if (!edge)
         return;
-    cleanup_close int fd = sq_attempt_socket(a);
+    cleanup_close int fd = sq_attempt_socket(s, a);
     if (fd < 0) {
         bypass(s, edge, r, fd == -EPERM ? "its descriptors may not be taken (ptrace rights, Yama)" : strerror(-fd));
         return;
@@ -357,7 +357,7 @@ static void take_unix(struct sq_supervisor *s, struct sq_attempt *a, struct sq_r
 
     if (!edge)
         return;
-    cleanup_close int fd = sq_attempt_socket(a);
+    cleanup_close int fd = sq_attempt_socket(s, a);
     if (fd < 0) {
         bypass(s, edge, r, fd == -EPERM ? "its descriptors may not be taken (ptrace rights, Yama)" : strerror(-fd));
         return;

@@ -35,6 +35,8 @@ static void end(struct sq_supervisor *s)
     (void)close(s->fd);
     if (s->door >= 0)
         (void)close(s->door);
+    if (s->last_tid)
+        (void)close(s->last_pidfd);
     free(s);
 }
 

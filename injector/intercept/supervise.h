@@ -22,6 +22,8 @@ struct sq_supervisor {
     int door; /* squall/door.h; -1: none */
     uv_poll_t *at_door;
     volatile uint64_t *seen;
+    pid_t last_tid; /* whose last_pidfd is (attempt.c); 0: nobody's */
+    int last_pidfd;
 };
 
 /* A connect that a process waits for. */
@@ -51,7 +53,7 @@ struct sq_reply {
 int sq_attempt_parse(const struct seccomp_notif *n, struct sq_attempt *a);
 int sq_attempt_read(struct sq_attempt *a); /* the address; -errno */
 /* A descriptor of ours for the very socket (the same open file description); -errno. */
-int sq_attempt_socket(const struct sq_attempt *a);
+int sq_attempt_socket(struct sq_supervisor *s, const struct sq_attempt *a);
 /* Does the Unix address of this attempt name the socket that D names? */
 bool sq_attempt_is_unix(const struct sq_attempt *a, const struct sq_dest *d);
 

@@ -32,9 +32,9 @@
 #define CONNECTS 4000
 #define ROUNDS 3
 
-enum way { PLAIN, BPF, SECCOMP, SECCOMP_MISS, WAYS };
-static const char *const names[WAYS] = {"plain", "cgroup-BPF, to the proxy", "seccomp, to the proxy",
-                                        "seccomp, no edge's call"};
+enum way { PLAIN, BPF_MISS, BPF, SECCOMP, SECCOMP_MISS, WAYS };
+static const char *const names[WAYS] = {"plain", "cgroup-BPF, no edge's call", "cgroup-BPF, to the proxy",
+                                        "seccomp, to the proxy", "seccomp, no edge's call"};
 
 struct result {
     int64_t p50, p99;
@@ -145,13 +145,15 @@ static struct result measure(struct sq_intercept *ic, uv_loop_t *loop, enum way 
     struct sq_err e = {0};
     struct result r = {0};
     struct child c;
+    bool by_bpf = way == BPF || way == BPF_MISS;
     int status, dir = -1;
 
-    if (way == BPF)
+    if (by_bpf)
         dir = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (way != PLAIN && sq_intercept_arm(ic, "r1", way == SECCOMP_MISS ? "other" : "app", "app.0", dir, &a, &e) < 0)
+    if (way != PLAIN &&
+        sq_intercept_arm(ic, "r1", way == SECCOMP_MISS || way == BPF_MISS ? "other" : "app", "app.0", dir, &a, &e) < 0)
         (void)die("arm", &e);
-    begin(&c, &a, way == BPF ? cgroup : NULL, to);
+    begin(&c, &a, by_bpf ? cgroup : NULL, to);
     supervise(ic, &c, a.key);
     if (write(c.go[1], "g", 1) != 1)
         (void)die("child", NULL);
@@ -199,7 +201,7 @@ static void run_all(struct sq_intercept *ic, uv_loop_t *loop, const struct socka
         for (enum way w = PLAIN; w < WAYS; w++) {
             struct result r;
 
-            if (w == BPF && (!bpf || !*cgroup))
+            if ((w == BPF || w == BPF_MISS) && (!bpf || !*cgroup))
                 continue;
             r = measure(ic, loop, w, cgroup, to);
             if (r.p50 < best[w].p50)
@@ -208,7 +210,7 @@ static void run_all(struct sq_intercept *ic, uv_loop_t *loop, const struct socka
     (void)printf("%-26s %10s %10s %14s   (us, %d connects, best of %d rounds)\n", "connect(2)", "p50", "p99",
                  "p50 overhead", CONNECTS, ROUNDS);
     for (enum way w = PLAIN; w < WAYS; w++) {
-        if (w == BPF && (!bpf || !*cgroup)) {
+        if ((w == BPF || w == BPF_MISS) && (!bpf || !*cgroup)) {
             (void)printf("%-26s %10s\n", names[w], "not here");
             continue;
         }
