@@ -1,9 +1,16 @@
 /* Both ends of what tests/bench/proxy.py measures proxies between.
- *   bench_proxy serve                              prints the ports of an echo and of an endless source
- *   bench_proxy echo PORT CONNS SECONDS GAP SIZE   messages of SIZE bytes and back on each of CONNS connections, one at
- * a time, every GAP microseconds (0: at once); prints requests a second, p50, p90, p99 and max in microseconds, counted
- * from when each was sent bench_proxy bulk PORT SECONDS                  reads; prints bytes a second bench_proxy hold
- * PORT CONNS                    opens CONNS, uses each once, says so, holds them until its input ends */
+ *
+ * bench_proxy serve: prints the ports of an echo and of an endless source.
+ *
+ * bench_proxy echo PORT CONNS SECONDS GAP SIZE: messages of SIZE bytes and back on each of CONNS connections, one at a
+ * time, every GAP microseconds (0: at once); prints requests a second, p50, p90, p99 and max in microseconds, counted
+ * from when each was sent.
+ *
+ * bench_proxy fresh PORT SECONDS: a connection for each message of 64 bytes; prints how many.
+ *
+ * bench_proxy bulk PORT SECONDS: reads; prints bytes a second.
+ *
+ * bench_proxy hold PORT CONNS: opens CONNS, uses each once, says so, holds them until its input ends. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -199,6 +206,23 @@ static int bulk(const char *port, double seconds)
     return 0;
 }
 
+/* The end that closes first keeps the port busy (TIME_WAIT), so this one resets. */
+static int fresh(const char *port, double seconds)
+{
+    const struct linger reset = {.l_onoff = 1};
+    int64_t begin = sq_mono_ns();
+    unsigned long n = 0;
+    for (; (double)(sq_mono_ns() - begin) < seconds * 1e9; n++) {
+        int fd = dial(port);
+        MUST(send(fd, buf, 64, MSG_NOSIGNAL) == 64);
+        MUST(recv(fd, buf, 64, MSG_WAITALL) == 64);
+        MUST(setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) == 0);
+        (void)close(fd);
+    }
+    (void)printf("%lu\n", n);
+    return 0;
+}
+
 static int hold(const char *port, size_t n)
 {
     struct peer *all = dial_all(port, n);
@@ -222,6 +246,8 @@ int main(int argc, char **argv)
         return serve();
     if (argc == 7 && strcmp(what, "echo") == 0)
         return echo(argv[2], (size_t)atol(argv[3]), atof(argv[4]), atol(argv[5]) * SQ_US, (size_t)atol(argv[6]));
+    if (argc == 4 && strcmp(what, "fresh") == 0)
+        return fresh(argv[2], atof(argv[3]));
     if (argc == 4 && strcmp(what, "bulk") == 0)
         return bulk(argv[2], atof(argv[3]));
     if (argc == 4 && strcmp(what, "hold") == 0)

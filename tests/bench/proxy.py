@@ -2,7 +2,7 @@
 """The proxy, as Toxiproxy's API drives it, between the two ends of bench_proxy: against HAProxy in TCP mode and no proxy at
 all, in turns; how exact its latency is; what a connection takes in memory.
 
-    proxy.py [seconds [rounds [part...]]]        2 3 memory throughput accuracy
+    proxy.py [seconds [rounds [part...]]]        2 3 memory connections throughput accuracy
 
 Client and server are pinned to the first core, the proxies to the last. Best of the rounds for throughput; all samples of
 a round for p50 and p99, of the round with the lowest p50."""
@@ -18,7 +18,7 @@ import time
 
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 2
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-PARTS = sys.argv[3:] or ["memory", "throughput", "accuracy"]
+PARTS = sys.argv[3:] or ["memory", "connections", "throughput", "accuracy"]
 BUILD = os.path.abspath(os.environ.get("SQUALL_BUILD", "build"))
 TOOL = os.path.join(BUILD, "tests/bench/bench_proxy")
 CORES = sorted(os.sched_getaffinity(0))
@@ -163,6 +163,25 @@ def memory(pids, ways):
         print(f"| {w} | {before:,} | {after:,} | {(after - before) / 1000:.1f} |", flush=True)
 
 
+def cpu(pid):
+    with open(f"/proc/{pid}/stat") as f:
+        user, system = f.read().rsplit(")", 1)[1].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def connections(pids, ways):
+    print("\n| a connection for each message | connections/s | CPU of the proxy, us each |\n| --- | ---: | ---: |")
+    seconds = max(SECONDS, 2)  # the kernel counts CPU in hundredths of a second
+    for w in ["direct", *pids]:
+        rounds = []
+        for _ in range(ROUNDS):
+            before = cpu(pids[w]) if w in pids else 0
+            n, = tool("fresh", ways[w], seconds)
+            rounds.append((n / seconds, ((cpu(pids[w]) - before) / n * 1e6) if w in pids else 0))
+        best = max(rounds)
+        print(f"| {w} | {best[0]:,.0f} | {f'{best[1]:.1f}' if w in pids else ''} |", flush=True)
+
+
 def main(run):
     ends = start([TOOL, "serve"], ENDS, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     echo, source = (int(ends.stdout.readline()) for _ in range(2))
@@ -188,6 +207,8 @@ def main(run):
         print("(HAProxy is not here: left out)")
     if "memory" in PARTS:
         memory(pids, ways)
+    if "connections" in PARTS:
+        connections(pids, ways)
     if "throughput" in PARTS:
         throughput(ways, sources)
     if "accuracy" in PARTS:
