@@ -109,6 +109,8 @@ static int make_maps(struct sq_bpf *b)
     b->fd[SQ_M_TALLIES] = make_map(BPF_MAP_TYPE_ARRAY, "sq_tallies", 4, sizeof(struct sq_tally), SQ_TALLIES, mm);
     b->fd[SQ_M_DFLOWS] = make_map(BPF_MAP_TYPE_ARRAY, "sq_dflows", 4, sizeof(struct sq_flow), SQ_FLOWS, mm);
     b->fd[SQ_M_NEXT_DFLOW] = make_map(BPF_MAP_TYPE_ARRAY, "sq_next_dflow", 4, 4, 1, 0);
+    b->fd[SQ_M_SPACES] = make_map(BPF_MAP_TYPE_HASH, "sq_spaces", sizeof(struct sq_space_key),
+                                  sizeof(struct sq_space_ports), SQ_SPACE_PORTS, BPF_F_NO_PREALLOC);
     b->fd[SQ_M_DDESTS] = make_map(BPF_MAP_TYPE_LRU_HASH, "sq_ddests", sizeof(struct sq_dgram_dest), 4, SQ_FLOWS, 0);
     for (size_t i = 0; i < SQ_MAPS; i++)
         if (b->fd[i] < 0)
@@ -186,6 +188,7 @@ static int reuse(struct edge *s, const struct sq_bpf *b)
     rc = rc ? rc : bpf_map__reuse_fd(s->maps.counts, b->fd[SQ_M_COUNTS]);
     rc = rc ? rc : bpf_map__reuse_fd(s->maps.hooks, b->fd[SQ_M_HOOKS]);
     rc = rc ? rc : bpf_map__reuse_fd(s->maps.tallies, b->fd[SQ_M_TALLIES]);
+    rc = rc ? rc : bpf_map__reuse_fd(s->maps.spaces, b->fd[SQ_M_SPACES]);
     return rc ? rc : bpf_map__reuse_fd(s->maps.peers, b->fd[SQ_M_PEERS]);
 }
 

@@ -6,7 +6,7 @@
  * each time, so that it stays true however long a socket lives. One of an unconnected socket to an IPv6 address goes to
  * ::1, from an address that says x.y: the kernel refuses a v4-mapped one there (udpv6_sendmsg). A connect is no call:
  * getaddrinfo(3) connects datagram sockets to sort addresses, and never sends. */
-#include "intercept/hooks.bpf.h"
+#include "intercept/space.bpf.h"
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -145,10 +145,11 @@ static __always_inline int link_local(const __u32 *a)
 static __always_inline int redirect(struct bpf_sock_addr *ctx, struct call *k, int bypass, const __u32 *src, __u32 *to,
                                     __u32 *port)
 {
+    struct sq_space_ports at = {};
     struct sq_edge_counts *c;
     struct sq_edge_cfg *cfg;
     struct way w = {};
-    __u32 slot = 0, idx;
+    __u32 slot = 0, idx, why;
 
     if (!is_caller(k) || !match(k, &slot) || !unicast(k->a) || stands_for6(k->a, k->port)) /* one further down has it */
         return 0;
@@ -156,15 +157,16 @@ static __always_inline int redirect(struct bpf_sock_addr *ctx, struct call *k, i
     c = bpf_map_lookup_elem(&counts, &slot);
     if (!cfg || !c || !cfg->dgram)
         return 0;
-    w.via = src ? cfg->dgram6 : cfg->dgram;
+    why = listeners(ctx, k->caller, slot, cfg, &at);
+    w.via = src ? at.dgram6 : at.dgram;
     if (src)
         __builtin_memcpy(w.src, src, sizeof(w.src));
-    if (!w.via || link_local(k->a))
-        bypass = 1;
-    if (netns_cookie && bpf_get_netns_cookie(ctx) != netns_cookie)
+    if (why || !w.via || link_local(k->a))
         bypass = 1;
     if (bypass || !number_of(k, cfg, &w, &idx)) {
         __sync_fetch_and_add(&c->bypassed, 1);
+        if (why)
+            __sync_fetch_and_or(&c->why, why);
         return 0;
     }
     *to = bpf_htonl(SQ_NET_DGRAM | idx);

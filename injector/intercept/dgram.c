@@ -47,6 +47,8 @@ static int load(struct sq_intercept *ic, struct sq_caller *c, const struct sq_fo
     rc = rc ? rc : bpf_map__reuse_fd(s->maps.counts, ic->bpf.fd[SQ_M_COUNTS]);
     rc = rc ? rc : bpf_map__reuse_fd(s->maps.dflows, ic->bpf.fd[SQ_M_DFLOWS]);
     rc = rc ? rc : bpf_map__reuse_fd(s->maps.next_dflow, ic->bpf.fd[SQ_M_NEXT_DFLOW]);
+    rc = rc ? rc : bpf_map__reuse_fd(s->maps.hooks, ic->bpf.fd[SQ_M_HOOKS]);
+    rc = rc ? rc : bpf_map__reuse_fd(s->maps.spaces, ic->bpf.fd[SQ_M_SPACES]);
     rc = rc ? rc : bpf_map__reuse_fd(s->maps.ddests, ic->bpf.fd[SQ_M_DDESTS]);
     if (rc == 0)
         rc = f ? bpf_map__reuse_fd(s->maps.tgids, sq_follow_map(f)) : bpf_map__set_max_entries(s->maps.tgids, 1);
@@ -172,6 +174,24 @@ static bool arrives(int fd, uint16_t port)
     return poll(&p, 1, ARRIVES_MS) == 1 && recv(fd, &c, 1, 0) == 1;
 }
 
+int sq_dgram_bind(int fd[2], uint16_t *port, uint16_t *port6, struct sq_err *e)
+{
+    int rc;
+
+    fd[0] = fd[1] = -1;
+    rc = bind_lo(&fd[0], port, e);
+    if (rc < 0)
+        return rc;
+    fd[1] = bind_lo6(port6);
+    if (fd[1] >= 0 && arrives(fd[1], *port6))
+        return 0;
+    if (fd[1] >= 0)
+        (void)close(fd[1]);
+    fd[1] = -1;
+    *port6 = 0;
+    return 0;
+}
+
 /* glibc asks those first, where they are: names that they know are never asked for on port 53. */
 static void warn_of_caches(const struct sq_edge *edge)
 {
@@ -187,15 +207,16 @@ static void warn_of_caches(const struct sq_edge *edge)
 int sq_dgram_open(struct sq_edge *edge, struct sq_err *e)
 {
     cleanup_json json_t *msg = json_pack("{s:s,s:I}", "op", "dgram", "edge", (json_int_t)edge->id);
-    cleanup_close int fd = -1, fd6 = -1;
     struct sq_edge_cfg *cfg = &edge->ic->cfg[edge->slot];
     uint16_t port = 0, port6 = 0;
-    int rc = bind_lo(&fd, &port, e);
+    int fd[2], rc = sq_dgram_bind(fd, &port, &port6, e);
 
-    fd6 = rc ? -1 : bind_lo6(&port6);
-    if (fd6 < 0 || !arrives(fd6, port6))
-        port6 = 0;
-    rc = rc ? rc : sq_link_send(edge->ic, msg, (int[]){fd, fd6}, port6 ? 2 : 1, e);
+    if (rc < 0)
+        return rc;
+    rc = sq_link_send(edge->ic, msg, fd, port6 ? 2 : 1, e);
+    for (size_t i = 0; i < SQ_COUNT(fd); i++)
+        if (fd[i] >= 0)
+            (void)close(fd[i]);
     warn_of_caches(edge);
     if (rc == 0) {
         cfg->dgram6 = port6;

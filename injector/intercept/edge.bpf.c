@@ -1,7 +1,7 @@
 /* The connect and getpeername hooks of one caller (cgroup-BPF). One object is loaded per instance, or for all instances
  * of a service of processes that ran before (by_tgid); the maps are shared among all of them, the destinations (bss)
  * are its own. Loaded from user space only, never pinned. */
-#include "intercept/hooks.bpf.h"
+#include "intercept/space.bpf.h"
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -17,11 +17,6 @@ struct {
     __type(key, __u32);
     __type(value, __u32);
 } next_flow SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_RINGBUF);
-    __uint(max_entries, 1 << 18);
-} hooks SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -73,6 +68,8 @@ static __always_inline void tell(__u64 now, __u32 caller, __u32 edge, const stru
     ev->edge = edge;
     ev->err = d->err;
     ev->rule = d->rule;
+    ev->netns = 0;
+    ev->pid = ev->pad = 0;
     bpf_ringbuf_submit(ev, 0);
 }
 
@@ -115,6 +112,7 @@ static __always_inline int write_flow(const struct call *k, const struct sq_deci
 static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct call *k, __u32 bypass, __u32 *to,
                                      __u32 *port)
 {
+    struct sq_space_ports at = {};
     struct sq_tally_cell *made;
     struct sq_edge_counts *c;
     struct sq_edge_cfg *cfg;
@@ -137,9 +135,8 @@ static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct cal
     if (made)
         __sync_fetch_and_add(&made->seen, 1);
     now = bpf_ktime_get_ns();
-    if (netns_cookie && bpf_get_netns_cookie(ctx) != netns_cookie)
-        bypass |= SQ_BY_NETNS;
-    if (k->only6 && !cfg->pass6)
+    bypass |= listeners(ctx, k->caller, slot, cfg, &at);
+    if (k->only6 && !at.pass6)
         bypass |= SQ_BY_V6;
     sq_decide(cfg, 0, k->slot, bypass, &d);
     if (d.go == SQ_GO_FAIL) {
@@ -148,7 +145,7 @@ static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct cal
         bpf_set_retval(-(int)d.err);
         return 0;
     }
-    if (bypass || !write_flow(k, &d, cfg->id, now, k->only6 ? cfg->pass6 : 0, &idx)) {
+    if (bypass || !write_flow(k, &d, cfg->id, now, k->only6 ? at.pass6 : 0, &idx)) {
         __sync_fetch_and_add(&c->bypassed, 1);
         __sync_fetch_and_or(&c->why, bypass ? bypass : SQ_BY_FLOW);
         bpf_map_delete_elem(&peers, &k->cookie);
@@ -156,7 +153,7 @@ static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct cal
     }
     __sync_fetch_and_add(&c->redirected, 1);
     *to = bpf_htonl(SQ_NET_BPF | idx);
-    *port = k->only6 ? cfg->pass6 : d.go == SQ_GO_GATE ? cfg->gate : cfg->pass;
+    *port = k->only6 ? at.pass6 : d.go == SQ_GO_GATE ? at.gate : at.pass;
     return 2;
 }
 

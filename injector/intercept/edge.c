@@ -495,6 +495,7 @@ int sq_edge_declare(struct sq_intercept *ic, const char *run_id, uid_t uid, cons
     *answer = describe(edge);
     slot = edge->slot;
     ic->edge[slot] = SQ_TAKE(edge);
+    sq_space_edge(ic->edge[slot]);
     (void)sq_edge_retable(ic->edge[slot], NULL); /* armed callers get it, too, as far as their arming reaches */
     return *answer ? 0 : sq_err(e, -ENOMEM, "out of memory");
 }
@@ -523,6 +524,7 @@ void sq_edge_drop(struct sq_edge *edge)
     struct sq_intercept *ic = edge->ic;
 
     shut_edge(edge);
+    sq_space_unedge(edge);
     sq_hosts_free(edge);
     ic->edge[edge->slot] = NULL;
     sq_hole_close(&edge->hole);

@@ -181,6 +181,8 @@ void sq_incoming(struct sq_intercept *ic, const char *text, size_t len)
             on_ack(ic, msg);
         else if (strcmp(op, "upstream") == 0)
             on_upstream(ic, msg);
+        else if (strcmp(op, "lost") == 0)
+            sq_space_lost(ic, (uint32_t)(sq_json_int_or(msg, "space", 0) & UINT32_MAX));
         else if (strcmp(op, "stats") == 0)
             on_stats(ic, msg);
     }
@@ -231,6 +233,8 @@ void sq_incoming_hook(struct sq_intercept *ic, const struct sq_hook_event *ev)
     struct sq_caller *c = sq_ic_caller(ic, ev->caller);
     struct sq_edge *edge = sq_ic_edge(ic, ev->edge);
 
-    if (c && edge)
+    if (ev->netns)
+        sq_space_seen(ic, ev);
+    else if (c && edge)
         sq_incoming_failed(c, edge, (int64_t)ev->t_ns, ev->rule);
 }

@@ -122,6 +122,7 @@ void sq_ic_proxy_died(struct sq_intercept *ic, const char *why)
         ic->cfg[i].pass = ic->cfg[i].dgram = 0;
         sq_hole_close(&ic->edge[i]->hole);
     }
+    sq_space_drop_all(ic);
     tell_runs(ic, why);
     if (ic->o.proxy_changed)
         ic->o.proxy_changed(ic->o.arg, 0, 0);
@@ -136,7 +137,8 @@ static void tell_bypassed(struct sq_edge *edge, uint64_t why)
     } reasons[] = {
         {SQ_BY_DEVICE, "their sockets are bound to a device (SO_BINDTODEVICE), from which the proxy can't be reached"},
         {SQ_BY_V6, "their sockets can speak IPv6 only, and there is no ::1 here"},
-        {SQ_BY_NETNS, "the caller is in another network namespace"},
+        {SQ_BY_NETNS, "the caller was in a network namespace that the proxy was not in (yet)"},
+        {SQ_BY_LO, "the loopback device of the caller's network namespace is down"},
         {SQ_BY_FLOW, "the table of flows could not be written"},
     };
 
@@ -346,6 +348,7 @@ void sq_intercept_free(struct sq_intercept *ic, void (*done)(void *arg), void *a
     sq_existing_cancel(ic, NULL);
     sq_running_drop_run(ic, NULL);
     sq_supervise_end_all(ic);
+    sq_space_free(ic);
     sq_link_stop(ic, true);
     sq_bpf_close(ic);
     sq_ic_end_timer(&ic->flush);

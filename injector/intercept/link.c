@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/keyctl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,8 +60,10 @@ static void plain_signals(void)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static void child(int exe, int sock, bool drop, char *const *argv)
+static void child(int exe, int sock, int netns, bool drop, char *const *argv)
 {
+    if (netns >= 0 && setns(netns, CLONE_NEWNET) < 0)
+        _exit(126);
     plain_signals();
     sq_plain_oom();
     (void)setsid();
@@ -83,11 +86,10 @@ static void child(int exe, int sock, bool drop, char *const *argv)
     _exit(127);
 }
 
-int sq_proxy_spawn(const char *self, bool plain, int sock, pid_t *out, int *pidfd, struct sq_err *e)
+/* NETNS: the network namespace that it lives in; -1: ours. */
+static int spawn(const char *self, char *const *argv, int netns, int sock, pid_t *out, int *pidfd, struct sq_err *e)
 {
     cleanup_close int exe = open(self, O_PATH | O_CLOEXEC);
-    char name[] = "squall-proxy", verb[] = "proxy", kind[] = "plain";
-    char *argv[] = {name, verb, plain ? kind : NULL, NULL};
     struct stat st;
     pid_t pid;
     bool drop;
@@ -100,12 +102,28 @@ int sq_proxy_spawn(const char *self, bool plain, int sock, pid_t *out, int *pidf
     if (pid < 0)
         return sq_err_sys(e, -errno, "cannot fork the proxy");
     if (pid == 0)
-        child(exe, sock, drop, argv);
+        child(exe, sock, netns, drop, argv);
     *out = pid;
     *pidfd = sq_pidfd_open(pid);
     if (*pidfd < 0)
         return sq_err_sys(e, *pidfd, "cannot watch the proxy");
     return 0;
+}
+
+int sq_proxy_spawn(const char *self, bool plain, int sock, pid_t *out, int *pidfd, struct sq_err *e)
+{
+    char name[] = "squall-proxy", verb[] = "proxy", kind[] = "plain";
+    char *argv[] = {name, verb, plain ? kind : NULL, NULL};
+
+    return spawn(self, argv, -1, sock, out, pidfd, e);
+}
+
+int sq_maker_spawn(const char *self, int netns, int sock, pid_t *out, int *pidfd, struct sq_err *e)
+{
+    char name[] = "squall-sockets", verb[] = "proxy", kind[] = "sockets";
+    char *argv[] = {name, verb, kind, NULL};
+
+    return spawn(self, argv, netns, sock, out, pidfd, e);
 }
 
 bool sq_link_alive(struct sq_intercept *ic)

@@ -110,6 +110,7 @@ enum sq_map {
     SQ_M_DFLOWS,
     SQ_M_NEXT_DFLOW,
     SQ_M_DDESTS,
+    SQ_M_SPACES,
     SQ_MAPS
 };
 
@@ -165,6 +166,9 @@ struct sq_intercept {
     uint32_t next_edge, next_caller, next_rule, next_slot;
     uint32_t hosts_turn; /* slot of the edge whose names are looked up next */
     struct sq_supervisor *sups;
+    struct sq_space *space[SQ_SPACES]; /* space.c; NULL: free */
+    struct sq_space *left_spaces;
+    uint32_t next_space;
     pid_t parent; /* the keeper */
     struct sq_running *running;
     struct sq_settling *settling; /* existing.c: edges that wait for connections to end */
@@ -204,6 +208,8 @@ void sq_ic_flush(struct sq_intercept *ic); /* failed connects to the evidence, n
 void sq_ic_proxy_died(struct sq_intercept *ic, const char *why);
 
 /* link.c */
+/* The process that makes the proxy's sockets in NETNS (proxy/maker.h); SOCK is its end. */
+int sq_maker_spawn(const char *self, int netns, int sock, pid_t *pid, int *pidfd, struct sq_err *e);
 int sq_link_start(struct sq_intercept *ic, struct sq_err *e); /* once; -EPIPE when it has died */
 bool sq_link_alive(struct sq_intercept *ic);                  /* asks the kernel */
 void sq_link_stop(struct sq_intercept *ic, bool quit);
@@ -250,7 +256,24 @@ int sq_dgram_table(struct sq_caller *c, struct sq_err *e); /* its edges have cha
 void sq_dgram_detach(struct sq_caller *c);
 /* Make the socket for the datagrams of an edge, and give it to the proxy; the hooks' port is set. */
 int sq_dgram_open(struct sq_edge *edge, struct sq_err *e);
+/* Sockets for an edge's datagrams, in the network namespace of the calling thread. FD[1]: on ::1, -1 with *PORT6 0: there
+ * is none. Ports in network byte order. */
+int sq_dgram_bind(int fd[2], uint16_t *port, uint16_t *port6, struct sq_err *e);
 int sq_dgram_hello(struct sq_intercept *ic, struct sq_err *e); /* the proxy has just been started */
+
+/* space.c: other network namespaces that callers are in. In each the proxy has listeners of each edge, and a process of
+ * nobody's ("squall-sockets") makes its sockets to the dependencies. */
+/* An edge was declared: for its callers that run already, wherever they are. What can't be is a warning of its run. */
+void sq_space_edge(struct sq_edge *edge);
+/* A caller has been seen in a namespace that its edge does not know. */
+void sq_space_seen(struct sq_intercept *ic, const struct sq_hook_event *ev);
+/* The same, at once, of a process whose socket is in COOKIE. Where the edge is listened for; NULL: WHY [LEN] it is not. */
+const struct sq_space_ports *sq_space_ports(struct sq_edge *edge, pid_t pid, uint64_t cookie, char *why, size_t len);
+void sq_space_unedge(const struct sq_edge *edge);         /* it is dropped; a namespace without edges is left */
+void sq_space_lost(struct sq_intercept *ic, uint32_t id); /* the proxy gets no sockets there: calls go direct */
+void sq_space_drop_all(struct sq_intercept *ic);          /* the proxy is dead */
+void sq_space_free(struct sq_intercept *ic);
+uint64_t sq_space_cookie(int fd);                         /* of the namespace of a socket; 0: unknown */
 
 /* listen.c */
 int sq_listen_lo(bool gate, int *fd, uint16_t *port, struct sq_err *e); /* port in network byte order */

@@ -8,10 +8,12 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -102,13 +104,36 @@ static bool our_netns(const struct sq_intercept *ic, pid_t tid)
     return stat(path, &st) == 0 && st.st_dev == ic->netns_dev && st.st_ino == ic->netns_ino;
 }
 
-static const char *unreachable(const struct sq_supervisor *s, const struct sq_attempt *a, int fd)
+static bool lo_is_up(int fd)
 {
-    if (bound_to_device(fd))
-        return "its socket is bound to a device";
-    if (!our_netns(s->ic, a->tid))
-        return "it runs in another network namespace";
-    return NULL;
+    struct ifreq r = {.ifr_name = "lo"};
+
+    return ioctl(fd, SIOCGIFFLAGS, &r) == 0 && (r.ifr_flags & IFF_UP);
+}
+
+/* Where the edge is listened for in the network namespace of the socket. False: WHY it can't be reached. */
+static bool listeners(const struct sq_supervisor *s, struct sq_edge *edge, const struct sq_attempt *a, int fd,
+                      struct sq_space_ports *at, char *why, size_t len)
+{
+    const struct sq_edge_cfg *cfg = &s->ic->cfg[edge->slot];
+    const struct sq_space_ports home = {.pass = cfg->pass, .gate = cfg->gate, .pass6 = cfg->pass6}, *there;
+    uint64_t cookie = sq_space_cookie(fd);
+
+    *at = home;
+    if (bound_to_device(fd)) {
+        (void)snprintf(why, len, "its socket is bound to a device");
+        return false;
+    }
+    if (cookie ? cookie == s->ic->netns_cookie : our_netns(s->ic, a->tid))
+        return true;
+    there = sq_space_ports(edge, a->tid, cookie, why, len);
+    if (there)
+        *at = *there;
+    if (there && !lo_is_up(fd)) {
+        (void)snprintf(why, len, "the loopback device of its network namespace is down");
+        return false;
+    }
+    return there != NULL;
 }
 
 /* Destination as v4-mapped, port in host byte order. False: not an address that an edge can have. */
@@ -246,6 +271,8 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     uint64_t cookie = 0; /* of a socket that can speak IPv6 only */
     struct sockaddr_storage proxy;
     socklen_t len;
+    struct sq_space_ports at;
+    char text[300] = "";
     const char *why;
     bool refused;
     int flags, rc;
@@ -264,8 +291,8 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     if (int_opt(fd, SOL_SOCKET, SO_TYPE, 0) != SOCK_STREAM ||
         int_opt(fd, SOL_SOCKET, SO_DOMAIN, 0) != a->to.sa.sa_family || !fresh_tcp(fd))
         return;
-    why = unreachable(s, a, fd);
-    if (!why && speaks_v6_only(a, fd) && (!(cookie = cookie_of(fd)) || !s->ic->cfg[edge->slot].pass6))
+    why = listeners(s, edge, a, fd, &at, text, sizeof(text)) ? NULL : text;
+    if (!why && speaks_v6_only(a, fd) && (!(cookie = cookie_of(fd)) || !at.pass6))
         why = "its socket can speak IPv6 only, and there is no ::1 here";
     flags = fcntl(fd, F_GETFL);
     if (!why && (flags < 0 || !sq_link_alive(s->ic)))
@@ -287,9 +314,9 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
         answer(r, -EOPNOTSUPP);
         return;
     }
-    to = d.go == SQ_GO_GATE ? s->ic->cfg[edge->slot].gate : s->ic->cfg[edge->slot].pass;
+    to = d.go == SQ_GO_GATE ? at.gate : at.pass;
     idx = write_flow(s, edge, &d, addr, port, cookie, now);
-    len = cookie ? proxy_address6(s->ic->cfg[edge->slot].pass6, &proxy)
+    len = cookie ? proxy_address6(at.pass6, &proxy)
                  : proxy_address(a->to.sa.sa_family, idx, to, &proxy);
     if (cookie)
         d.go = SQ_GO_PASS; /* there is no gate */

@@ -60,15 +60,32 @@ struct sq_edge_counts {
     uint64_t lost;       /* failed, but the event did not fit the ring buffer */
 };
 
-enum sq_bypass { SQ_BY_DEVICE = 1, SQ_BY_V6 = 2, SQ_BY_NETNS = 4, SQ_BY_FLOW = 8 };
+enum sq_bypass { SQ_BY_DEVICE = 1, SQ_BY_V6 = 2, SQ_BY_NETNS = 4, SQ_BY_FLOW = 8, SQ_BY_LO = 16 };
 
-/* A connect that a hook failed. */
+#define SQ_SPACES 16u                        /* other network namespaces that the proxy listens in at once */
+#define SQ_SPACE_PORTS (SQ_SPACES * SQ_EDGES) /* (namespace, edge) */
+
+/* Where an edge's listeners are in another network namespace; all 0: it was seen, and there are none (yet). */
+struct sq_space_key {
+    uint64_t cookie; /* of the namespace */
+    uint32_t slot;   /* of the edge */
+    uint32_t pad;
+};
+struct sq_space_ports { /* as in struct sq_edge_cfg */
+    uint16_t pass, gate, dgram, pass6, dgram6;
+    uint16_t pad[3];
+};
+
+/* A connect that a hook failed; or, with NETNS, the first call of a process in a namespace that the edge does not know. */
 struct sq_hook_event {
     uint64_t t_ns;
     uint32_t caller;
     uint32_t edge; /* number */
     uint32_t err;
-    uint32_t rule; /* number */
+    uint32_t rule;  /* number */
+    uint64_t netns; /* cookie; 0: a connect failed */
+    uint32_t pid;   /* of the process that called */
+    uint32_t pad;
 };
 
 /* The original destination, for getpeername(2), by socket cookie. */

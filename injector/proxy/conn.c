@@ -24,9 +24,9 @@ static void tune(const struct conn *c, int fd)
 
 int px_conn_dial(struct conn *c, const struct sockaddr *to, socklen_t len)
 {
-    int fd = socket(to->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = px_space_socket(c->space, to->sa_family, SOCK_STREAM);
     if (fd < 0)
-        return errno;
+        return -fd;
     c->end[DEP].fd = fd;
     tune(c, fd);
     if (connect(fd, to, len) == 0)
@@ -58,6 +58,7 @@ void px_conn_new(struct edge *e, int fd, bool local, const struct origin *o)
     int64_t now = sq_mono_ns();
     *c = (struct conn){.px = e->px,
                        .edge = e,
+                       .space = o->space,
                        .local = local,
                        .caller = o->caller,
                        .dest = o->dest,
@@ -77,6 +78,7 @@ void px_conn_new(struct edge *e, int fd, bool local, const struct origin *o)
     tune(c, fd);
     TAILQ_INSERT_TAIL(&e->conns, c, link);
     c->px->open++;
+    c->space->users++;
     px_shape_new(c);
     if (e->protocol == PX_TCP)
         px_go_opaque(c);
@@ -233,6 +235,8 @@ void px_conn_close(struct conn *c, enum sq_call_outcome why, int status, bool re
     px_h2_free(c);
     TAILQ_REMOVE(&e->conns, c, link);
     px->open--;
+    px_space_unused(c->space);
+    c->space = NULL;
     if (--c->closing == 0)
         free(c);
     px_edge_unused(e);

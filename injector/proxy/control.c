@@ -83,9 +83,9 @@ static void on_hello(struct px *px, struct packet *p)
 
 static void on_raw(struct px *px, struct packet *p)
 {
-    if (p->nfds < 2 || px->hold)
+    if (p->nfds < 2 || px->home.hold)
         return;
-    if (px_hold_open(px, p->fds[0], p->fds[1]) == 0)
+    if (px_hold_open(&px->home, p->fds[0], p->fds[1]) == 0)
         p->fds[0] = p->fds[1] = -1;
 }
 
@@ -101,12 +101,40 @@ static void on_dgrams(struct px *px, struct packet *p)
         px->dflows = map_flows(p->fds[0], SQ_FLOWS);
 }
 
+static struct px_space *space_of(struct px *px, const struct packet *p)
+{
+    return json_object_get(p->o, "space") ? px_space_find(px, number(p->o, "space")) : &px->home;
+}
+
 static void on_dgram(struct px *px, struct packet *p)
 {
     struct edge *e = px_edge_find(px, number(p->o, "edge"));
-    for (size_t i = 0; e && !px->draining && i < p->nfds && i < 2; i++)
-        if (px_udp_add(e, p->fds[i]) == 0)
+    struct px_space *space = space_of(px, p);
+    for (size_t i = 0; e && space && !px->draining && i < p->nfds && i < 2; i++)
+        if (px_udp_add(e, space, p->fds[i]) == 0)
             p->fds[i] = -1;
+}
+
+static void on_space(struct px *px, struct packet *p)
+{
+    if (!px->draining && p->nfds >= 4)
+        (void)px_space_add(px, number(p->o, "id"), p->fds);
+}
+
+static void on_unspace(struct px *px, struct packet *p)
+{
+    struct px_space *space = px_space_find(px, number(p->o, "id"));
+    if (space)
+        px_space_leave(space);
+}
+
+static void on_listen(struct px *px, struct packet *p)
+{
+    struct edge *e = px_edge_find(px, number(p->o, "edge"));
+    struct px_space *space = space_of(px, p);
+    if (e && space && !px->draining)
+        (void)px_edge_listen(e, space, p->fds, p->nfds);
+    px_hold_rules(px); /* they may have a fault already */
 }
 
 static void on_unix(struct px *px, struct packet *p)
@@ -226,6 +254,7 @@ static const struct {
     {"unix", on_unix},         {"uncaller", on_uncaller}, {"unedge", on_unedge}, {"rules", on_rules},
     {"listener", on_listener}, {"upstream", on_upstream}, {"quit", on_quit},     {"ask", on_ask},
     {"dgrams", on_dgrams},     {"dgram", on_dgram},       {"plain", on_plain},   {"unplain", on_unplain},
+    {"space", on_space},       {"unspace", on_unspace},   {"listen", on_listen},
 };
 
 void px_control(struct px *px, const char *text, size_t len, int *fds, size_t nfds)

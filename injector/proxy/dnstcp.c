@@ -279,7 +279,7 @@ void px_dnstcp_new(struct edge *e, int fd, const struct origin *o)
 {
     struct px *px = e->px;
     struct dnstcp *c = calloc(1, sizeof(*c));
-    int one = 1, dep = o->to_len ? socket(o->to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0) : -1;
+    int one = 1, dep = o->to_len ? px_space_socket(o->space, o->to.ss_family, SOCK_STREAM) : -1;
     int rc = dep < 0 ? -1 : connect(dep, (const struct sockaddr *)&o->to, o->to_len);
     if (!c || dep < 0 || (rc < 0 && errno != EINPROGRESS)) {
         struct px_flow_calls nobody = {.edge = e, .caller = o->caller};

@@ -61,7 +61,8 @@ static bool origin_from(const struct edge *e, const struct sq_flow *f, struct or
 }
 
 /* The original destination of an accepted connection, from the address that it was sent to. */
-static bool origin_of(struct edge *e, const struct sockaddr_in *peer, const struct sockaddr_in *local, struct origin *o)
+static bool origin_of(struct edge *e, struct px_space *space, const struct sockaddr_in *peer,
+                      const struct sockaddr_in *local, struct origin *o)
 {
     const struct sq_flow *shared = px_flow(e->px, ntohl(local->sin_addr.s_addr));
     if (!shared)
@@ -70,15 +71,15 @@ static bool origin_of(struct edge *e, const struct sockaddr_in *peer, const stru
     memcpy(&f, shared, sizeof(f)); /* it may be written at any time: look at one copy */
     if (!origin_from(e, &f, o))
         return false;
-    px_hold_accepted(e->px, peer, local, o);
+    px_hold_accepted(space, peer, local, o);
     return true;
 }
 
 /* A socket that may only speak IPv6 is sent to ::1, which has no room for a flow's number: its cookie finds it. */
-static bool origin_of6(struct edge *e, const struct sockaddr_in6 *peer, const struct sockaddr_in6 *local,
-                       struct origin *o)
+static bool origin_of6(struct edge *e, const struct px_space *space, const struct sockaddr_in6 *peer,
+                       const struct sockaddr_in6 *local, struct origin *o)
 {
-    uint64_t cookie = px_diag_cookie(e->px->diag, peer, local);
+    uint64_t cookie = px_diag_cookie(space->diag, peer, local);
     for (int i = 0; cookie && i < 2; i++) {
         struct sq_flow f;
         if (!e->px->cookies[i])
@@ -98,9 +99,10 @@ static void welcome(struct listener *l, int fd, const struct sockaddr_storage *p
     socklen_t n = sizeof(local);
     bool known = l->kind == PX_UNIX || l->kind == PX_PLAIN;
     if (l->kind == PX_PASS6 && getsockname(fd, (struct sockaddr *)&local, &n) == 0)
-        known = origin_of6(e, (const struct sockaddr_in6 *)peer, (const struct sockaddr_in6 *)&local, &o);
+        known = origin_of6(e, l->space, (const struct sockaddr_in6 *)peer, (const struct sockaddr_in6 *)&local, &o);
     else if (!known && getsockname(fd, (struct sockaddr *)&local, &n) == 0 && local.ss_family == AF_INET)
-        known = origin_of(e, (const struct sockaddr_in *)peer, (const struct sockaddr_in *)&local, &o);
+        known = origin_of(e, l->space, (const struct sockaddr_in *)peer, (const struct sockaddr_in *)&local, &o);
+    o.space = l->space;
     if (known) {
         if (e->protocol == PX_DNS)
             px_dnstcp_new(e, fd, &o);
@@ -157,12 +159,12 @@ static void on_listener_closed(uv_handle_t *h)
     free(h->data);
 }
 
-int px_listen(struct edge *e, int fd, enum listen_kind kind, uint32_t caller, uint32_t dest)
+int px_listen(struct edge *e, struct px_space *space, int fd, enum listen_kind kind, uint32_t caller, uint32_t dest)
 {
     struct listener *l = calloc(1, sizeof(*l));
     if (!l)
         return -ENOMEM;
-    *l = (struct listener){.edge = e, .fd = fd, .kind = kind, .caller = caller, .dest = dest};
+    *l = (struct listener){.edge = e, .space = space, .fd = fd, .kind = kind, .caller = caller, .dest = dest};
     int fl = fcntl(fd, F_GETFL);
     int rc = fl < 0 || fcntl(fd, F_SETFL, fl | O_NONBLOCK) < 0 ? -errno : uv_poll_init(&e->px->loop, &l->poll, fd);
     if (rc < 0) {
@@ -172,6 +174,7 @@ int px_listen(struct edge *e, int fd, enum listen_kind kind, uint32_t caller, ui
     l->poll.data = l;
     (void)uv_poll_start(&l->poll, UV_READABLE, on_ready);
     TAILQ_INSERT_TAIL(&e->listeners, l, link);
+    space->users++;
     return 0;
 }
 
@@ -184,6 +187,7 @@ static void unlisten(struct listener *l)
     sq_timer_stop(&l->edge->px->timers, &l->again);
     uv_close((uv_handle_t *)&l->poll, on_listener_closed);
     (void)close(l->fd);
+    px_space_unused(l->space);
 }
 
 void px_edge_unlisten(struct edge *e)
@@ -201,10 +205,26 @@ static enum px_protocol protocol_of(const char *s)
     return strcmp(s, "http") == 0 ? PX_HTTP : PX_AUTO;
 }
 
+int px_edge_listen(struct edge *e, struct px_space *space, int *fds, size_t nfds)
+{
+    static const enum listen_kind KINDS[] = {PX_PASS, PX_GATE, PX_PASS6};
+    int rc = 0;
+    for (size_t i = 0; i < nfds && i < 3 && rc == 0; i++) {
+        rc = px_listen(e, space, fds[i], KINDS[i], 0, 0);
+        if (rc < 0)
+            break;
+        struct sockaddr_in at = {0};
+        socklen_t len = sizeof(at);
+        if (KINDS[i] == PX_GATE && getsockname(fds[i], (struct sockaddr *)&at, &len) == 0 && at.sin_family == AF_INET)
+            TAILQ_LAST(&e->listeners, listeners)->port = at.sin_port;
+        fds[i] = -1;
+    }
+    return rc;
+}
+
 /* Takes the descriptors that it uses: sets those to -1. */
 int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protocol, int *fds, size_t nfds)
 {
-    static const enum listen_kind KINDS[] = {PX_PASS, PX_GATE, PX_PASS6};
     unsigned n = 0;
     struct edge *other;
     TAILQ_FOREACH(other, &px->edges, link)
@@ -226,17 +246,7 @@ int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protoc
     TAILQ_INIT(&e->listeners);
     TAILQ_INIT(&e->conns);
     TAILQ_INSERT_TAIL(&px->edges, e, link);
-    int rc = 0;
-    for (size_t i = 0; i < nfds && i < 3 && rc == 0; i++) {
-        rc = px_listen(e, fds[i], KINDS[i], 0, 0);
-        if (rc < 0)
-            break;
-        struct sockaddr_in at = {0};
-        socklen_t len = sizeof(at);
-        if (KINDS[i] == PX_GATE && getsockname(fds[i], (struct sockaddr *)&at, &len) == 0 && at.sin_family == AF_INET)
-            e->gate_port = at.sin_port;
-        fds[i] = -1;
-    }
+    int rc = px_edge_listen(e, &px->home, fds, nfds);
     if (rc < 0)
         px_edge_drop(e);
     return rc;
@@ -244,7 +254,7 @@ int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protoc
 
 int px_edge_unix(struct edge *e, uint32_t caller, uint32_t dest, int fd)
 {
-    return e->px->draining ? -ESHUTDOWN : px_listen(e, fd, PX_UNIX, caller, dest);
+    return e->px->draining ? -ESHUTDOWN : px_listen(e, &e->px->home, fd, PX_UNIX, caller, dest);
 }
 
 static void free_edge(struct edge *e)

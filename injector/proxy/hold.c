@@ -35,6 +35,7 @@ struct syn {
     TAILQ_ENTRY(syn) waits; /* of those not sent on yet */
     struct sq_timer timer;
     struct px *px;
+    struct hold *hold;
     struct edge *edge; /* NULL: forgotten */
     struct sockaddr_in from, to;
     uint32_t seq, caller, epoch, hits, bh;
@@ -48,6 +49,7 @@ struct syn {
 
 struct hold {
     struct px *px;
+    struct px_space *space;
     int packet, raw;
     bool ethernet; /* packets come with a link header */
     bool bound;
@@ -84,7 +86,7 @@ static struct syn *find(struct hold *h, const struct sockaddr_in *from, const st
 
 static void forget(struct syn *s)
 {
-    struct hold *h = s->px->hold;
+    struct hold *h = s->hold;
     sq_timer_stop(&s->px->timers, &s->timer);
     LIST_REMOVE(s, link);
     if (!s->sent)
@@ -122,7 +124,7 @@ static void checksum(unsigned char *ip, size_t len)
 
 static void send_on(struct syn *s)
 {
-    struct hold *h = s->px->hold;
+    struct hold *h = s->hold;
     s->packet[8] = SQ_TTL;
     checksum(s->packet, s->len);
     (void)sendto(h->raw, s->packet, s->len, MSG_DONTWAIT, (const struct sockaddr *)&s->to, sizeof(s->to));
@@ -146,7 +148,7 @@ static void report(struct syn *s, enum sq_call_outcome outcome)
 /* It has waited: whoever left meanwhile will never be accepted, and is told of here. */
 static void release(struct syn *s)
 {
-    if (px_diag(s->px->diag, &s->from, &s->to) == PX_PEER_LEFT) {
+    if (px_diag(s->hold->space->diag, &s->from, &s->to) == PX_PEER_LEFT) {
         report(s, SQ_OUT_GAVE_UP);
         forget(s);
         return;
@@ -183,7 +185,7 @@ static void on_look(struct sq_timer *t)
     for (; n > 0 && (s = TAILQ_FIRST(&h->waiting)); n--) {
         TAILQ_REMOVE(&h->waiting, s, waits);
         TAILQ_INSERT_TAIL(&h->waiting, s, waits);
-        if (px_diag(h->px->diag, &s->from, &s->to) == PX_PEER_LEFT) {
+        if (px_diag(h->space->diag, &s->from, &s->to) == PX_PEER_LEFT) {
             report(s, SQ_OUT_GAVE_UP);
             forget(s);
         }
@@ -192,10 +194,15 @@ static void on_look(struct sq_timer *t)
         (void)sq_timer_set(&h->px->timers, &h->look, sq_mono_ns() + LOOK, on_look);
 }
 
-static struct edge *edge_of(struct px *px, uint32_t id, in_port_t port)
+static bool has_gate(const struct hold *h, const struct edge *e, in_port_t port)
 {
-    struct edge *e = px_edge_find(px, id);
-    return e && e->gate_port == port ? e : NULL;
+    const struct listener *l;
+    TAILQ_FOREACH(l, &e->listeners, link)
+    {
+        if (l->space == h->space && l->kind == PX_GATE && (port == 0 || l->port == port))
+            return true;
+    }
+    return false;
 }
 
 /* Draw for this connect, and say when it may go on. */
@@ -237,11 +244,11 @@ static void on_syn(struct hold *h, const unsigned char *ip, size_t len, int64_t 
         return;
     struct sq_flow f;
     memcpy(&f, shared, sizeof(f));
-    struct edge *e = edge_of(h->px, f.edge, to.sin_port);
-    if (!e || !(s = calloc(1, sizeof(*s))))
+    struct edge *e = px_edge_find(h->px, f.edge);
+    if (!e || !has_gate(h, e, to.sin_port) || !(s = calloc(1, sizeof(*s))))
         return;
     *s = (struct syn){
-        .px = h->px, .edge = e, .from = from, .to = to, .seq = seq, .caller = f.caller, .len = (uint16_t)len};
+        .px = h->px, .hold = h, .edge = e, .from = from, .to = to, .seq = seq, .caller = f.caller, .len = (uint16_t)len};
     memcpy(s->packet, ip, len);
     LIST_INSERT_HEAD(&h->bucket[bucket_of(&from, &to)], s, link);
     TAILQ_INSERT_TAIL(&h->waiting, s, waits);
@@ -318,8 +325,9 @@ static void on_unbind(struct sq_timer *t)
         (void)sq_timer_set(&h->px->timers, &h->unbind, sq_mono_ns() + LINGER, on_unbind);
 }
 
-int px_hold_open(struct px *px, int packet_fd, int raw_fd)
+int px_hold_open(struct px_space *space, int packet_fd, int raw_fd)
 {
+    struct px *px = space->px;
     struct hold *h = calloc(1, sizeof(*h));
     if (!h)
         return -ENOMEM;
@@ -333,26 +341,27 @@ int px_hold_open(struct px *px, int packet_fd, int raw_fd)
         return rc;
     }
     h->px = px;
+    h->space = space;
     h->packet = packet_fd;
     h->raw = raw_fd;
     h->ethernet = type == SOCK_RAW;
     h->poll.data = h;
     TAILQ_INIT(&h->waiting);
     (void)uv_poll_start(&h->poll, UV_READABLE, on_packets);
-    px->hold = h;
+    space->hold = h;
     px_hold_rules(px);
     return 0;
 }
 
-int px_hold_raw(const struct px *px)
+int px_hold_raw(const struct px_space *space)
 {
-    return px->hold ? px->hold->raw : -1;
+    return space->hold ? space->hold->raw : -1;
 }
 
-static bool holds(const struct edge *e)
+static bool holds(const struct hold *h, const struct edge *e)
 {
     uint32_t m = e->rules.mask;
-    return e->gate_port && m && (sq_rules_of(&e->rules, m, SQ_R_LATENCY) || sq_rules_of(&e->rules, m, SQ_R_BLACKHOLE));
+    return m && has_gate(h, e, 0) && (sq_rules_of(&e->rules, m, SQ_R_LATENCY) || sq_rules_of(&e->rules, m, SQ_R_BLACKHOLE));
 }
 
 /* Those that a black hole of before held go on; delays that were drawn stay. */
@@ -370,16 +379,14 @@ static void reconsider(struct syn *s, int64_t now)
         schedule(s);
 }
 
-void px_hold_rules(struct px *px)
+static void follow_rules(struct hold *h)
 {
-    struct hold *h = px->hold;
+    struct px *px = h->px;
     struct edge *e;
     bool any = false;
-    if (!h)
-        return;
     TAILQ_FOREACH(e, &px->edges, link)
     {
-        any = any || holds(e);
+        any = any || holds(h, e);
     }
     int64_t now = sq_mono_ns();
     struct syn *next;
@@ -397,11 +404,19 @@ void px_hold_rules(struct px *px)
     }
 }
 
-/* Its edge ends: what still waits is let go. */
-void px_hold_forget(struct px *px, const struct edge *e)
+void px_hold_rules(struct px *px)
 {
-    struct hold *h = px->hold;
-    for (unsigned b = 0; h && b < BUCKETS; b++) {
+    struct px_space *s;
+    TAILQ_FOREACH(s, &px->spaces, link)
+    {
+        if (s->hold)
+            follow_rules(s->hold);
+    }
+}
+
+static void forget_edge(struct hold *h, const struct edge *e)
+{
+    for (unsigned b = 0; b < BUCKETS; b++) {
         struct syn *next;
         for (struct syn *s = LIST_FIRST(&h->bucket[b]); s; s = next) {
             next = LIST_NEXT(s, link);
@@ -416,9 +431,26 @@ void px_hold_forget(struct px *px, const struct edge *e)
     }
 }
 
+/* Its edge ends: what still waits is let go. */
+void px_hold_forget(struct px *px, const struct edge *e)
+{
+    struct px_space *s;
+    TAILQ_FOREACH(s, &px->spaces, link)
+    {
+        if (s->hold)
+            forget_edge(s->hold, e);
+    }
+}
+
 bool px_hold_waits(const struct px *px)
 {
-    return px->hold && !TAILQ_EMPTY(&px->hold->waiting);
+    const struct px_space *s;
+    TAILQ_FOREACH(s, &px->spaces, link)
+    {
+        if (s->hold && !TAILQ_EMPTY(&s->hold->waiting))
+            return true;
+    }
+    return false;
 }
 
 static void on_hold_closed(uv_handle_t *handle)
@@ -426,9 +458,10 @@ static void on_hold_closed(uv_handle_t *handle)
     free(handle->data);
 }
 
-void px_hold_close(struct px *px)
+void px_hold_close(struct px_space *space)
 {
-    struct hold *h = px->hold;
+    struct px *px = space->px;
+    struct hold *h = space->hold;
     if (!h)
         return;
     for (unsigned b = 0; b < BUCKETS; b++)
@@ -439,12 +472,13 @@ void px_hold_close(struct px *px)
     uv_close((uv_handle_t *)&h->poll, on_hold_closed);
     (void)close(h->packet);
     (void)close(h->raw);
-    px->hold = NULL;
+    space->hold = NULL;
 }
 
-void px_hold_accepted(struct px *px, const struct sockaddr_in *peer, const struct sockaddr_in *local, struct origin *o)
+void px_hold_accepted(struct px_space *space, const struct sockaddr_in *peer, const struct sockaddr_in *local,
+                      struct origin *o)
 {
-    struct syn *s = px->hold ? find(px->hold, peer, local) : NULL;
+    struct syn *s = space->hold ? find(space->hold, peer, local) : NULL;
     if (!s || !s->sent || s->accepted)
         return;
     s->accepted = true;

@@ -64,7 +64,7 @@ int px_plain_add(struct px *px, uint32_t id, const char *host, int64_t port, int
     TAILQ_INIT(&e->listeners);
     TAILQ_INIT(&e->conns);
     TAILQ_INSERT_TAIL(&px->edges, e, link);
-    int rc = px_listen(e, fds[0], PX_PLAIN, 0, 0);
+    int rc = px_listen(e, &px->home, fds[0], PX_PLAIN, 0, 0);
     if (rc == 0)
         fds[0] = -1;
     else

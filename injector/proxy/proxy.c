@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "proxy/maker.h"
 #include "proxy/px.h"
 #include "squall/clock.h"
 #include "unprivileged.h"
@@ -116,6 +117,7 @@ void px_drain(struct px *px)
     px->draining = true;
     px->drain_at =
         sq_mono_ns() + REDIRECTED; /* first: ending faults may close the last connection, and we must not leave */
+    px_spaces_leave(px);
     drop_plain(px);
     px_callers_drop(px); /* new calls go direct */
     clear_rules(px);
@@ -146,7 +148,8 @@ static int start(struct px *px)
     TAILQ_INIT(&px->pending);
     TAILQ_INIT(&px->listeners);
     px->wire.fd = -1;
-    px->diag = px_diag_open();
+    TAILQ_INIT(&px->spaces);
+    px_space_home(px);
     px->buf = malloc(PX_BUF);
     px->out = malloc(PX_BUF);
     if (!px->buf || !px->out || uv_loop_init(&px->loop) != 0)
@@ -189,7 +192,7 @@ static void stop(struct px *px)
         end_edge(TAILQ_FIRST(&px->edges));
     px_callers_drop(px);
     px_notify_close(px);
-    px_hold_close(px);
+    px_spaces_close(px);
     px_wire_close(px);
     uv_close((uv_handle_t *)&px->tick, NULL);
     uv_close((uv_handle_t *)&px->beat_timer, NULL);
@@ -198,8 +201,6 @@ static void stop(struct px *px)
     while (uv_run(&px->loop, UV_RUN_DEFAULT) != 0)
         ; /* a uv_stop of before ends it early */
     (void)uv_loop_close(&px->loop);
-    if (px->diag >= 0)
-        (void)close(px->diag);
     if (px->beat_page)
         (void)munmap(px->beat_page, px->beat_len);
     sq_names_free(&px->names);
@@ -210,18 +211,20 @@ static void stop(struct px *px)
 
 int sq_proxy_main(int argc, char **argv)
 {
-    bool plain = argc > 1 && strcmp(argv[1], "plain") == 0;
+    bool plain = argc > 1 && strcmp(argv[1], "plain") == 0, maker = argc > 1 && strcmp(argv[1], "sockets") == 0;
     int type = 0;
     socklen_t n = sizeof(type);
     if (getsockopt(WIRE_FD, SOL_SOCKET, SO_TYPE, &type, &n) != 0 || type != SOCK_SEQPACKET) {
         (void)fprintf(stderr, "squalld proxy: descriptor 3 must be squalld's socket; it is not started by hand\n");
         return 2;
     }
-    (void)prctl(PR_SET_NAME, plain ? "squall-plain" : "squall-proxy", 0, 0, 0);
+    (void)prctl(PR_SET_NAME, maker ? "squall-sockets" : plain ? "squall-plain" : "squall-proxy", 0, 0, 0);
     (void)fcntl(WIRE_FD, F_SETFD, FD_CLOEXEC);
     (void)signal(SIGPIPE, SIG_IGN);
     raise_files();
     int rc = sq_unprivileged();
+    if (maker)
+        return rc < 0 ? 5 : px_maker_run(WIRE_FD);
     struct px *px = rc == 0 ? calloc(1, sizeof(*px)) : NULL;
     if (px)
         rc = start(px);

@@ -131,7 +131,7 @@ static bool caller_left(struct conn *c)
         return !c->local;
     enum px_peer peer = PX_PEER_UNKNOWN;
     if (from.ss_family == AF_INET)
-        peer = px_diag(c->px->diag, (const struct sockaddr_in *)&from, (const struct sockaddr_in *)&to);
+        peer = px_diag(c->space->diag, (const struct sockaddr_in *)&from, (const struct sockaddr_in *)&to);
     /* An HTTP client closes its sending side only when it closes; others do it to say that they are done. */
     return peer == PX_PEER_UNKNOWN ? !c->opaque : peer == PX_PEER_LEFT;
 }

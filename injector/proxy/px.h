@@ -16,6 +16,7 @@
 #include "proxy/http.h"
 #include "proxy/lane.h"
 #include "proxy/rules.h"
+#include "proxy/space.h"
 #include "proxy/timer.h"
 #include "proxy/wire.h"
 
@@ -63,12 +64,14 @@ struct caller {
 enum listen_kind { PX_PASS, PX_GATE, PX_PASS6, PX_UNIX, PX_PLAIN };
 struct listener {
     TAILQ_ENTRY(listener) link;
+    struct px_space *space;
     uv_poll_t poll;
     struct sq_timer again; /* out of descriptors: later */
     struct edge *edge;
     int fd;
     enum listen_kind kind;
     uint32_t caller, dest; /* PX_UNIX */
+    uint16_t port;         /* of a gate, network byte order */
 };
 
 enum px_protocol { PX_AUTO, PX_HTTP, PX_TCP, PX_UDP, PX_DNS };
@@ -80,12 +83,11 @@ struct edge {
     char name[128];
     enum px_protocol protocol;
     struct sq_rules rules;
-    TAILQ_HEAD(, listener) listeners;
+    TAILQ_HEAD(listeners, listener) listeners;
     TAILQ_HEAD(, conn) conns;
     bool counted;               /* false: told to forget it; lives until its last connection has closed */
     struct plain *plain;        /* no caller's edge but a proxy with one upstream (plain.c); NULL: an edge */
     uint64_t bytes[2], sent[2]; /* by lane; `sent`: of closed connections */
-    uint16_t gate_port;         /* network byte order; 0: none */
     unsigned dgrams;            /* sockets that its datagrams come to, and connections of DNS */
 };
 
@@ -106,6 +108,7 @@ struct conn {
     TAILQ_ENTRY(conn) pending_link; /* of those that wait for squalld to connect them */
     struct px *px;
     struct edge *edge;
+    struct px_space *space; /* where its caller is, and its dependency is looked for */
     uint32_t caller;
     struct sq_drawn drawn; /* for its connect, which its first request shares */
     enum { PX_CONNECTING, PX_OPEN, PX_CLOSED } state;
@@ -141,6 +144,7 @@ struct conn {
 
 /* Where an accepted connection wants to go. */
 struct origin {
+    struct px_space *space;
     uint32_t caller, dest;
     struct sq_drawn drawn;
     int64_t flow_ns, hold_ns;
@@ -178,8 +182,8 @@ struct px {
     TAILQ_HEAD(, conn) pending;
     TAILQ_HEAD(, notify) listeners; /* seccomp listeners */
     struct sq_names names;
-    struct hold *hold; /* NULL: connects cannot be held */
-    int diag;          /* sock_diag socket; -1 */
+    struct px_space home;
+    TAILQ_HEAD(, px_space) spaces; /* home first */
     uint32_t last_req;
     bool draining;  /* squalld is gone, or said quit */
     bool answering; /* squalld is gone: answer seccomp notifications */
@@ -213,8 +217,9 @@ void px_control(struct px *px, const char *text, size_t len, int *fds, size_t nf
 /* edge.c */
 struct edge *px_edge_find(struct px *px, uint32_t id);
 int px_edge_add(struct px *px, uint32_t id, const char *name, const char *protocol, int *fds, size_t nfds);
+int px_edge_listen(struct edge *e, struct px_space *space, int *fds, size_t nfds); /* takes what it uses, as above */
 int px_edge_unix(struct edge *e, uint32_t caller, uint32_t dest, int fd);
-int px_listen(struct edge *e, int fd, enum listen_kind kind, uint32_t caller, uint32_t dest);
+int px_listen(struct edge *e, struct px_space *space, int fd, enum listen_kind kind, uint32_t caller, uint32_t dest);
 void px_edge_drop(struct edge *e); /* stop listening and counting, no rules any more */
 void px_edge_unlisten(struct edge *e);
 void px_edge_unused(struct edge *e); /* free it when nothing uses it any more */
@@ -319,18 +324,19 @@ void px_go_opaque(struct conn *c);
 void px_rules_changed(struct edge *e, uint32_t gone, uint32_t fresh);
 
 /* hold.c: SYNs of connects that are to be slow */
-int px_hold_open(struct px *px, int packet_fd, int raw_fd); /* owns both */
+int px_hold_open(struct px_space *space, int packet_fd, int raw_fd); /* owns both */
 void px_hold_rules(struct px *px);                          /* rules of some edge have changed */
 bool px_hold_waits(const struct px *px);
-void px_hold_close(struct px *px);
+void px_hold_close(struct px_space *space);
 void px_hold_forget(struct px *px, const struct edge *e);
 /* The SYN of an accepted connection was held: how long, and what was drawn for it. */
-void px_hold_accepted(struct px *px, const struct sockaddr_in *peer, const struct sockaddr_in *local, struct origin *o);
+void px_hold_accepted(struct px_space *space, const struct sockaddr_in *peer, const struct sockaddr_in *local,
+                      struct origin *o);
 
-int px_hold_raw(const struct px *px); /* a raw IPv4 socket, or -1 */
+int px_hold_raw(const struct px_space *space); /* a raw IPv4 socket, or -1 */
 
 /* udp.c: datagrams */
-int px_udp_add(struct edge *e, int fd); /* owns fd when it returns 0 */
+int px_udp_add(struct edge *e, struct px_space *space, int fd); /* owns fd when it returns 0 */
 void px_udp_leave(struct edge *e);      /* count no more; its sockets stay while somebody is connected to them */
 void px_udp_rules(struct edge *e, uint32_t gone, uint32_t fresh);
 void px_udp_close(struct px *px);
@@ -339,7 +345,7 @@ void px_udp_close(struct px *px);
 /* Nobody is there: say so to the caller's socket as the kernel would, with the start of what it sent. A connected
  * socket then has its ECONNREFUSED. It takes the raw socket of the held connects; without that the datagram is lost.
  * PORT, in network byte order, and LOCAL: where it was sent to. */
-void px_udp_refuse(const struct px *px, const struct sockaddr_in *peer, struct in_addr local, uint16_t port);
+void px_udp_refuse(const struct px_space *space, const struct sockaddr_in *peer, struct in_addr local, uint16_t port);
 
 /* dnstcp.c: DNS over TCP, on edges with protocol dns */
 void px_dnstcp_new(struct edge *e, int fd, const struct origin *o); /* owns fd */

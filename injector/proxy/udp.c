@@ -34,6 +34,7 @@ struct dport {
     TAILQ_ENTRY(dport) link;
     uv_poll_t poll;
     struct edge *edge;
+    struct px_space *space;
     int fd;
     bool six;        /* on ::1 */
     uint16_t port;   /* network byte order */
@@ -151,7 +152,7 @@ static bool origin(const struct dport *port, struct in_addr local, struct sq_flo
     return out->edge == port->edge->id && out->via == port->port && (out->family == AF_INET || out->family == AF_INET6);
 }
 
-static int dial(const struct sq_flow *to)
+static int dial(struct px_space *space, const struct sq_flow *to)
 {
     struct sockaddr_storage ss = {0};
     socklen_t len;
@@ -166,20 +167,20 @@ static int dial(const struct sq_flow *to)
         memcpy(&in6->sin6_addr, to->addr, sizeof(in6->sin6_addr));
         len = sizeof(*in6);
     }
-    int fd = socket(to->family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = px_space_socket(space, to->family, SOCK_DGRAM);
     if (fd >= 0 && connect(fd, (struct sockaddr *)&ss, len) < 0) {
         int rc = -errno;
         (void)close(fd);
         return rc;
     }
-    return fd < 0 ? -errno : fd;
+    return fd;
 }
 
 static void refused(struct flow *f)
 {
     px_dgram_end(&f->calls, SQ_OUT_REFUSED, sq_mono_ns());
     if (!f->port->six) /* an unconnected socket is not told */
-        px_udp_refuse(f->px, &f->peer.in, f->local, f->port->port);
+        px_udp_refuse(f->port->space, &f->peer.in, f->local, f->port->port);
 }
 
 static void touch(struct flow *f, int64_t now)
@@ -203,10 +204,10 @@ static struct flow *flow_new(struct dport *port, const union px_addr *peer, stru
     }
     if (d->n >= FLOWS_MAX)
         flow_close(TAILQ_FIRST(&d->used));
-    int fd = dial(&to);
+    int fd = dial(port->space, &to);
     if ((fd == -EMFILE || fd == -ENFILE) && d->n > 0) {
         flow_close(TAILQ_FIRST(&d->used));
-        fd = dial(&to);
+        fd = dial(port->space, &to);
     }
     struct flow *f = fd < 0 ? NULL : calloc(1, sizeof(*f));
     if (!f || uv_poll_init(&px->loop, &f->poll, fd) != 0) {
@@ -214,7 +215,7 @@ static struct flow *flow_new(struct dport *port, const union px_addr *peer, stru
         struct px_asked call = {.start = sq_mono_ns()};
         px_dgram_report(&nobody, &call, SQ_OUT_REFUSED, 0, 0, call.start);
         if (!port->six)
-            px_udp_refuse(px, &peer->in, local, port->port);
+            px_udp_refuse(port->space, &peer->in, local, port->port);
         free(f);
         if (fd >= 0)
             (void)close(fd);
@@ -414,6 +415,7 @@ static void port_close(struct dport *port)
     e->px->open--;
     uv_close((uv_handle_t *)&port->poll, on_port_closed);
     (void)close(port->fd);
+    px_space_unused(port->space);
     px_edge_unused(e);
 }
 
@@ -429,7 +431,7 @@ static bool port_over(const struct dport *port, int64_t now)
         if (f->port == port && !LIST_EMPTY(&f->held))
             return false;
     }
-    int any = px_diag_connected(port->edge->px->diag, port->port);
+    int any = px_diag_connected(port->space->diag, port->port);
     return any < 0 ? now - port->dropped > BLIND : any == 0;
 }
 
@@ -465,7 +467,7 @@ static void on_sweep(struct sq_timer *t)
     px_maybe_leave(px);
 }
 
-int px_udp_add(struct edge *e, int fd)
+int px_udp_add(struct edge *e, struct px_space *space, int fd)
 {
     struct px *px = e->px;
     union px_addr at = {0};
@@ -487,6 +489,8 @@ int px_udp_add(struct edge *e, int fd)
         return -ENOMEM;
     }
     port->edge = e;
+    port->space = space;
+    space->users++;
     port->fd = fd;
     port->port = at.in.sin_port;
     port->six = at.sa.sa_family == AF_INET6;

@@ -17,7 +17,7 @@ static uint16_t checksum(const uint8_t *p, size_t len)
     return htons((uint16_t)~sum);
 }
 
-void px_udp_refuse(const struct px *px, const struct sockaddr_in *peer, struct in_addr local, uint16_t port)
+void px_udp_refuse(const struct px_space *space, const struct sockaddr_in *peer, struct in_addr local, uint16_t port)
 {
     struct {
         struct iphdr outer;
@@ -26,7 +26,7 @@ void px_udp_refuse(const struct px *px, const struct sockaddr_in *peer, struct i
         struct udphdr udp;
     } m = {0};
     _Static_assert(sizeof(m) == 56, "no padding");
-    int raw = px_hold_raw(px);
+    int raw = px_hold_raw(space);
     if (raw < 0)
         return;
     m.outer.version = m.inner.version = 4;

@@ -12,8 +12,12 @@
  *                                                  fds: [pass4, gate4] or [pass4, gate4, pass6], bound,
  * listening: gate drops SYNs by its socket filter unless their TTL is SQ_TTL
  *   {"op":"dgrams"}                                fds: [BPF table of datagram flows]
- *   {"op":"dgram","edge":N}                        fds: [UDP socket, bound], and maybe one on ::1:
+ *   {"op":"dgram","edge":N,"space":N}              fds: [UDP socket, bound], and maybe one on ::1:
  *                                                  what is sent to them is the edge's
+ *   {"op":"space","id":N}                          fds: [maker of sockets (maker.h), sock_diag, AF_PACKET, raw]: another
+ * network namespace, where they were made. 0 is the proxy's own, and what an absent "space" means
+ *   {"op":"listen","edge":N,"space":N}             fds: as of "edge": more listeners of an edge, made there
+ *   {"op":"unspace","id":N}                        it is left when nothing uses it any more
  *   {"op":"caller","id":N,"instance":S}            fds: the BPF links of this caller (held until "uncaller" or the end)
  *   {"op":"unix","edge":N,"caller":N,"dest":N}     fds: [listener]: accepted ones want {"op":"upstream"}; dest says
  *                                                  which of the edge's destinations it stands for
@@ -42,6 +46,7 @@
  *   {"op":"ack","edge":N,"epoch":N,"rules":[as in force],"error":S or absent}
  *        of a plain proxy also "read":[up,down],"sent":[up,down] (bytes)
  *   {"op":"upstream","req":N,"edge":N,"caller":N,"dest":N}
+ *   {"op":"lost","space":N}                        its maker is gone, or does not answer
  *   {"op":"calls","calls":[[start_ns,caller,edge,kind,outcome,status,dur_ns,held_ns,"fault or empty","trace or empty",
  *        answer_ns],...]}       at least every 100 ms when there are any; start is CLOCK_MONOTONIC,
  *        dur, held and answer are counted from it (answer 0: never)
