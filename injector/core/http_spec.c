@@ -38,8 +38,9 @@ static bool is_value(const char *s)
 /* Where a message begins and ends, and who it is for, is not a fault's business: it would break more than one call. */
 static bool is_framing(const char *s)
 {
-    static const char *const all[] = {"content-length", "transfer-encoding", "connection", "upgrade", "trailer", "te",
-                                      "expect",         "keep-alive"};
+    static const char *const all[] = {
+        "content-length", "transfer-encoding", "connection",       "upgrade",       "trailer", "te",
+        "expect",         "keep-alive",        "proxy-connection", "http2-settings"};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         if (strcasecmp(s, all[i]) == 0)
             return true;

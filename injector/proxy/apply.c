@@ -24,7 +24,7 @@ int64_t px_latency(struct conn *c, struct sq_call *call)
     return call->delay;
 }
 
-static uint32_t draw(struct conn *c, uint32_t among)
+uint32_t px_draw(struct conn *c, uint32_t among)
 {
     return among ? sq_rules_draw(&c->edge->rules, among, c->caller, &c->drawn) : 0;
 }
@@ -42,25 +42,30 @@ void px_hit(struct conn *c, struct sq_call *call, uint32_t hits, int64_t now)
 void px_judge(struct conn *c)
 {
     if (!c->judged)
-        c->hits = draw(c, sq_rules_calls(&c->edge->rules));
+        c->hits = px_draw(c, sq_rules_calls(&c->edge->rules));
     c->judged = true;
     px_hit(c, &c->whole, c->hits | c->shaped, sq_mono_ns());
 }
 
-bool px_begin(struct conn *c, struct sq_call *call, int64_t now)
+uint32_t px_begin_stream(struct conn *c, struct sq_call *call, bool judged, uint32_t first, int64_t now)
 {
     call->start = now;
     if (!c->carried && c->connected_hold > 0 && c->flow_ns && now - c->accepted < 250 * INT64_C(1000000)) {
         call->start = c->flow_ns; /* it waited for this connect */
         call->held = c->connected_hold;
     }
-    uint32_t hits = c->judged && !c->carried ? c->hits : draw(c, sq_rules_calls(&c->edge->rules));
-    hits &= c->edge->rules.mask;
-    c->hits = hits;
-    c->judged = true; /* should it turn out not to be HTTP, this was the draw of the connection */
+    uint32_t hits = judged && !c->carried ? first : px_draw(c, sq_rules_calls(&c->edge->rules));
     c->carried = true;
     c->drawn = (struct sq_drawn){0}; /* only the first one shares the connect's draw */
     call->drawn = true;
+    return hits & c->edge->rules.mask;
+}
+
+bool px_begin(struct conn *c, struct sq_call *call, int64_t now)
+{
+    uint32_t hits = px_begin_stream(c, call, c->judged, c->hits, now);
+    c->hits = hits;
+    c->judged = true; /* should it turn out not to be HTTP, this was the draw of the connection */
     px_hit(c, call, hits | c->shaped, now);
     return hits && sq_rules_of(&c->edge->rules, hits, SQ_R_ERROR);
 }
@@ -103,7 +108,7 @@ static void release_call(struct conn *c, struct sq_call *call, uint32_t gone, in
 static void take_back(struct conn *c, uint32_t gone, int64_t now)
 {
     c->hits &= ~gone;
-    px_h2_release(c, gone);
+    px_h2_release(c, gone, now);
     release_call(c, &c->whole, gone, now);
     for (unsigned i = 0; i < c->http.n; i++)
         release_call(c, sq_http_at(&c->http, i), gone, now);
@@ -111,19 +116,22 @@ static void take_back(struct conn *c, uint32_t gone, int64_t now)
     (void)sq_lane_release(&c->lane[DOWN], gone, now);
 }
 
-/* New rules and the calls that are under way: a latency delays an answer that has not begun, a black hole swallows what
- * is left of any; an error waits for the next request. */
-static void catch_calls(struct conn *c, uint32_t fresh, int64_t now)
+/* New rules and a call that is under way: a latency delays an answer that has not begun, a black hole swallows what is
+ * left of any; an error waits for the next request. */
+void px_catch(struct conn *c, struct sq_call *call, uint32_t fresh, int64_t now)
 {
     struct sq_rules *r = &c->edge->rules;
+    uint32_t among = sq_rules_of(r, fresh, SQ_R_BLACKHOLE) | (call->answer ? 0 : sq_rules_of(r, fresh, SQ_R_LATENCY));
     /* Those on bytes: drawn already, for the connection. */
-    uint32_t holes = sq_rules_of(r, fresh, SQ_R_BLACKHOLE), slow = sq_rules_of(r, fresh, SQ_R_LATENCY);
+    px_hit(c, call, (among ? sq_rules_draw(r, among, c->caller, NULL) : 0) | (c->shaped & fresh), now);
+}
+
+static void catch_calls(struct conn *c, uint32_t fresh, int64_t now)
+{
     for (unsigned i = 0; i < c->http.n; i++) {
         struct sq_call *call = sq_http_at(&c->http, i);
-        if (call->done)
-            continue;
-        uint32_t among = holes | (call->answer ? 0 : slow);
-        px_hit(c, call, (among ? sq_rules_draw(r, among, c->caller, NULL) : 0) | (c->shaped & fresh), now);
+        if (!call->done)
+            px_catch(c, call, fresh, now);
     }
 }
 
@@ -141,10 +149,17 @@ static bool catch_conn(struct conn *c, uint32_t fresh, int64_t now)
         c->whole.fault = sq_rules_fault(r, sure);
         return true;
     }
-    if (!px_h2_reads(c))
+    uint32_t hits;
+    if (px_h2_reads(c)) {
+        hits = sq_rules_sure(r, fresh, c->caller);
+        c->hits |= hits;
+        (void)px_draw(c, sq_rules_of(r, hits, SQ_R_ERROR)); /* one call, whatever it carries */
+        px_h2_changed(c, fresh, now);
+    } else {
         px_not_judged(c, fresh & r->http);
-    uint32_t hits = sq_rules_draw(r, fresh & sq_rules_calls(r), c->caller, NULL);
-    c->hits |= hits;
+        hits = sq_rules_draw(r, fresh & sq_rules_calls(r), c->caller, NULL);
+        c->hits |= hits;
+    }
     c->judged = true;
     px_hit(c, &c->whole, hits | (c->shaped & fresh), now);
     bool idle = !c->lane[UP].head && !c->lane[DOWN].head && now - c->moved >= PX_REST;

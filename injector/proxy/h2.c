@@ -6,11 +6,7 @@
 /* Nothing can be followed any more. */
 void sq_h2_lose(struct sq_h2 *h)
 {
-    bool dropped = false;
-    for (unsigned b = 0; b < BUCKETS; b++)
-        for (const struct stream *s = h->bucket[b]; s; s = s->next)
-            dropped = dropped || s->dropped || s->head;
-    if (h->touched || dropped) {
+    if (h->touched) {
         h->broken = true;
         return;
     }
@@ -39,57 +35,66 @@ static void on_settings(struct sq_h2 *h, int lane)
         if (key == 1 && v > other->table) {
             other->table = v < TABLE_MAX ? v : TABLE_MAX;
             (void)nghttp2_hd_inflate_change_table_size(other->inf, other->table);
-        } else if (key == 4 && lane == TO_DEP) {
-            h->initial = v;
+        } else if (key == 4) {
+            h->initial[1 - lane] = v;
+            h->wake = true;
         }
     }
 }
 
-/* Of the caller's credit that part goes on which is not for bytes of ours. False: nothing of it. */
-static bool on_credit(struct sq_h2 *h)
+/* Of the credit that goes on which is not for bytes of ours. False: nothing of it. */
+static bool on_credit(struct sq_h2 *h, int lane)
 {
-    struct side *d = &h->side[TO_DEP];
+    struct side *d = &h->side[lane];
     struct stream *s = d->id ? sq_h2_find(h, d->id) : NULL;
-    if (d->frame.n < 13)
-        return true;
-    if (d->id)
-        return !(s && s->dropped) && !sq_h2_buried(h, d->id);
+    struct flow *f = d->id ? s ? &s->flow[1 - lane] : NULL : &h->flow[1 - lane];
+    bool pass = lane == TO_CALLER || !((s && s->dropped) || sq_h2_buried(h, d->id));
+    if (d->frame.n < 13 || !f)
+        return pass;
     int64_t n = sq_h2_get32(d->frame.p + 9) & 0x7fffffff;
-    int64_t ours = n < h->owed ? n : h->owed;
-    h->window += n;
-    h->owed -= ours;
+    int64_t ours = n < f->owed ? n : f->owed;
+    f->room += n;
+    f->owed -= ours;
+    h->wake = h->wake || h->waiting[1 - lane] > 0;
     if (ours > 0)
         sq_h2_put32((unsigned char *)d->frame.p + 9, (uint32_t)(n - ours));
-    return n > ours || n == 0;
+    return pass && (n > ours || n == 0);
 }
 
-/* False: the frame goes nowhere. */
+/* False: the frame goes nowhere, or waits. */
 static bool on_reset(struct sq_h2 *h, int lane)
 {
     struct side *d = &h->side[lane];
     struct stream *s = sq_h2_find(h, d->id);
-    int64_t lost = 0;
-    if (!s)
-        return lane == TO_CALLER || !sq_h2_buried(h, d->id);
-    if (lane == TO_CALLER && s->head) { /* behind what waits */
-        s->down_done = s->up_done = true;
-        s->call.cut = true;
-        sq_h2_hold(h, s, d->frame.p, d->frame.n, h->now + (s->slow ? s->call.delay : 0));
+    if (!s && lane == TO_CALLER) {
+        sq_h2_pass(h, lane, NULL, d->frame.p, d->frame.n);
         return false;
     }
-    for (const struct held *one = s->head; one; one = one->next)
-        lost += sq_h2_weight(one->p, one->n);
-    if (s->dropped) {
-        h->owed -= lost;
-        lost = 0;
+    if (!s)
+        return !sq_h2_buried(h, d->id);
+    sq_h2_give_back(h, TO_DEP, 0, sq_h2_discard(h, TO_DEP, s));
+    sq_h2_body_free(h, TO_DEP, s);
+    if (lane == TO_CALLER && (s->hole || s->queue[lane].head)) { /* behind what waits */
+        s->done[TO_CALLER] = s->done[TO_DEP] = true;
+        s->call.cut = true;
+        sq_h2_pass(h, lane, s, d->frame.p, d->frame.n);
+        return false;
     }
+    sq_h2_give_back(h, TO_CALLER, 0, sq_h2_discard(h, TO_CALLER, s));
     bool pass = !s->dropped;
-    sq_h2_tell(h, s, lane == TO_DEP ? SQ_OUT_GAVE_UP : s->down_done ? SQ_OUT_ANSWERED : SQ_OUT_BROKEN);
-    if (lane == TO_DEP)
-        s->up_done = true;
+    sq_h2_tell(h, s, lane == TO_DEP ? SQ_OUT_GAVE_UP : s->done[TO_CALLER] ? SQ_OUT_ANSWERED : SQ_OUT_BROKEN);
     sq_h2_drop(h, s);
-    sq_h2_window_update(h, TO_DEP, 0, lost);
     return pass;
+}
+
+static void on_data(struct sq_h2 *h, int lane)
+{
+    struct side *d = &h->side[lane];
+    struct stream *s = sq_h2_find(h, d->id);
+    if (s && s->body[lane])
+        sq_h2_body_data(h, lane, s);
+    else
+        sq_h2_pass(h, lane, s, d->frame.p, d->frame.n);
 }
 
 static void on_gathered(struct sq_h2 *h, int lane)
@@ -108,19 +113,33 @@ static void on_gathered(struct sq_h2 *h, int lane)
         on_settings(h, lane);
     else if (d->type == RST_STREAM)
         pass = on_reset(h, lane);
-    else if (d->type == WINDOW_UPDATE && lane == TO_DEP)
-        pass = on_credit(h);
-    if (d->type == DATA) {
-        struct stream *s = sq_h2_find(h, d->id);
-        sq_h2_answer_bytes(h, s, d->frame.p, d->frame.n);
-    } else if (pass) {
+    else if (d->type == WINDOW_UPDATE)
+        pass = on_credit(h, lane);
+    if (d->type == DATA)
+        on_data(h, lane);
+    else if (pass)
         h->ops.out(h->ops.arg, lane, d->frame.p, d->frame.n);
-    }
     d->frame.n = 0;
-    if (d->type == SETTINGS && lane == TO_CALLER && !h->greeted)
-        sq_h2_greet(h);
-    if (d->type == WINDOW_UPDATE && lane == TO_DEP)
-        sq_h2_due(h, h->now);
+    if (d->frame.cap > GATHER_MAX)
+        sq_out_free(&d->frame);
+    if (d->type == SETTINGS && lane == TO_CALLER)
+        h->greeted = true;
+}
+
+static void end_of_data(struct sq_h2 *h, int lane)
+{
+    struct side *d = &h->side[lane];
+    struct stream *s = sq_h2_find(h, d->id);
+    bool end = d->flags & END_STREAM;
+    if (lane == TO_DEP && d->act == A_DROP) /* a black hole takes what its window holds */
+        sq_h2_give_back(h, lane, s && !end && !s->hole ? d->id : 0, d->len);
+    if (!s || !end)
+        return;
+    s->done[lane] = true;
+    if (s->dropped && lane == TO_DEP)
+        sq_h2_dropped_goes_on(h, s);
+    else
+        sq_h2_maybe_over(h, s);
 }
 
 static void frame_end(struct sq_h2 *h, int lane)
@@ -129,32 +148,16 @@ static void frame_end(struct sq_h2 *h, int lane)
     if (d->act == A_GATHER)
         on_gathered(h, lane);
     d->fh_n = 0;
-    if (d->type != DATA || h->blind || h->broken)
+    if (h->blind || h->broken)
         return;
-    struct stream *s = sq_h2_find(h, d->id);
-    if (lane == TO_DEP && d->act == A_DROP && d->len > 0) {
-        sq_h2_window_update(h, TO_CALLER, 0, d->len);
-        if (s && !(d->flags & END_STREAM))
-            sq_h2_window_update(h, TO_CALLER, d->id, d->len);
-    }
-    if (!s || !(d->flags & END_STREAM))
-        return;
-    if (lane == TO_CALLER) {
-        s->down_done = true;
-        sq_h2_maybe_over(h, s);
-        return;
-    }
-    s->up_done = true;
-    if (s->dropped)
-        sq_h2_dropped_goes_on(h, s);
-    else if (s->down_done && !s->head)
-        sq_h2_drop(h, s);
+    if (d->type == DATA)
+        end_of_data(h, lane);
+    sq_h2_ready(h, lane);
 }
 
-static enum act act_of(const struct sq_h2 *h, int lane)
+static enum act act_of(const struct sq_h2 *h, int lane, const struct stream *s)
 {
     const struct side *d = &h->side[lane];
-    const struct stream *s;
     switch (d->type) {
     case HEADERS:
     case PUSH_PROMISE:
@@ -164,10 +167,11 @@ static enum act act_of(const struct sq_h2 *h, int lane)
     case WINDOW_UPDATE:
         return A_GATHER;
     case DATA:
-        s = sq_h2_find(h, d->id);
-        if (lane == TO_DEP)
-            return (s && s->dropped) || sq_h2_buried(h, d->id) ? A_DROP : A_PASS;
-        return s && (s->slow || s->head || (h->owed > 0 && (int64_t)d->len > h->window)) ? A_GATHER : A_PASS;
+        if (lane == TO_DEP && ((s && s->dropped) || (h->tombs && sq_h2_buried(h, d->id))))
+            return A_DROP;
+        if (s && (s->body[lane] || (lane == TO_CALLER && (s->slow || s->hole))))
+            return A_GATHER;
+        return (s ? s : &h->others)->queue[lane].head || !sq_h2_has_room(h, lane, s, d->len) ? A_GATHER : A_PASS;
     default:
         return A_PASS;
     }
@@ -180,7 +184,8 @@ static void frame_begin(struct sq_h2 *h, int lane)
     d->type = d->fh[3];
     d->flags = d->fh[4];
     d->id = sq_h2_get32((const char *)d->fh + 5) & 0x7fffffff;
-    d->act = act_of(h, lane);
+    struct stream *s = d->type == DATA ? sq_h2_find(h, d->id) : NULL;
+    d->act = act_of(h, lane, s);
     if (d->act == A_GATHER) {
         d->frame.n = 0;
         sq_out_put(&d->frame, (const char *)d->fh, 9);
@@ -196,11 +201,15 @@ static void frame_begin(struct sq_h2 *h, int lane)
         h->broken = true; /* more than may be held */
         return;
     }
-    if (lane == TO_CALLER && !h->greeted && d->type != SETTINGS)
-        sq_h2_greet(h); /* it does not keep to the order itself */
+    if (lane == TO_CALLER && !h->greeted && d->type != SETTINGS) { /* it does not keep to the order itself */
+        h->greeted = true;
+        d->fh_n = 0; /* nothing of this frame is out */
+        sq_h2_ready(h, lane);
+        d->fh_n = 9;
+    }
     if (d->act == A_PASS) {
-        if (lane == TO_CALLER && d->type == DATA)
-            h->window -= d->len;
+        if (d->type == DATA)
+            sq_h2_take_room(h, lane, s, d->len);
         h->ops.out(h->ops.arg, lane, (char *)d->fh, 9);
     }
 }
@@ -241,6 +250,8 @@ void sq_h2_feed(struct sq_h2 *h, int lane, char *p, size_t len, int64_t now)
     }
     if (h->blind && len > 0)
         h->ops.out(h->ops.arg, lane, p, len);
+    else if (!h->blind && !h->broken)
+        sq_h2_due(h, now);
 }
 
 void sq_h2_stop(struct sq_h2 *h)
@@ -249,9 +260,9 @@ void sq_h2_stop(struct sq_h2 *h)
         sq_h2_lose(h);
 }
 
-bool sq_h2_full(const struct sq_h2 *h)
+void sq_h2_break(struct sq_h2 *h)
 {
-    return h->held >= SQ_H2_HELD;
+    h->broken = true;
 }
 
 bool sq_h2_broken(const struct sq_h2 *h)
@@ -262,9 +273,4 @@ bool sq_h2_broken(const struct sq_h2 *h)
 bool sq_h2_blind(const struct sq_h2 *h)
 {
     return h->blind;
-}
-
-unsigned sq_h2_open(const struct sq_h2 *h)
-{
-    return h->n;
 }

@@ -7,9 +7,9 @@
 
 #include "squall/json.h"
 
-static void start_delay(struct sq_h2 *h, struct stream *s)
+void sq_h2_start_delay(struct sq_h2 *h, struct stream *s)
 {
-    if (s->slow || s->call.delayed || s->head)
+    if (s->slow || s->call.delayed || s->queue[TO_CALLER].head)
         return;
     int64_t delay = h->ops.delay(h->ops.arg, &s->call);
     if (delay <= 0)
@@ -19,105 +19,32 @@ static void start_delay(struct sq_h2 *h, struct stream *s)
     s->call.held += delay;
 }
 
-static const struct sq_rule *status_rule(const struct sq_h2 *h, const struct sq_call *call)
-{
-    uint32_t of = sq_rules_of(h->ops.rules, call->hits, SQ_R_HTTP_STATUS);
-    return of ? &h->ops.rules->slot[__builtin_ctz(of)] : NULL;
-}
-
-/* The answer that the dependency is not asked for, as frames kept with the call until it is time. */
-static void prepare(struct sq_h2 *h, struct stream *s, const struct sq_rule *rule, const struct sq_head *head)
-{
-    const char *body = sq_json_str_or(rule->http, "body", ""), *name;
-    json_t *v;
-    bool grpc = sq_head_is_grpc(head) && json_is_integer(json_object_get(rule->http, "grpc_status"));
-    int status = grpc ? 200 : (int)sq_json_int_or(rule->http, "status", 503);
-    bool none =
-        grpc || status == 204 || status == 304 || (head->method.n == 4 && memcmp(head->method.p, "HEAD", 4) == 0);
-    int64_t len = (int64_t)strlen(body);
-    struct sq_out block = {0}, o = {0};
-    char text[32];
-    if (len > h->window || len > h->initial || len > FRAME_MAX) { /* the caller has no room for it */
-        body = "";
-        len = 0;
-    }
-    sq_h2_begin_block(&block);
-    (void)snprintf(text, sizeof(text), "%d", status);
-    sq_h2_field(&block, ":status", text);
-    json_object_foreach(json_object_get(rule->http, "headers"), name, v)
-        sq_h2_field(&block, name, json_string_value(v));
-    if (grpc) {
-        (void)snprintf(text, sizeof(text), "%d", (int)sq_json_int_or(rule->http, "grpc_status", 0));
-        sq_h2_field(&block, "content-type", "application/grpc");
-        sq_h2_field(&block, "grpc-status", text);
-        sq_h2_percent_encoded(&block, "grpc-message", body);
-        s->call.cut = sq_json_int_or(rule->http, "grpc_status", 0) != 0;
-        s->call.ready = true; /* a stream of messages may have no end */
-    } else if (status != 204 && status != 304) {
-        (void)snprintf(text, sizeof(text), "%lld", (long long)len);
-        sq_h2_field(&block, "content-length", text);
-    }
-    sq_h2_block_frames(&o, HEADERS, none || len == 0 ? END_STREAM : 0, s->id, NULL, &block);
-    if (!none && len > 0)
-        sq_h2_frame(&o, DATA, END_STREAM, s->id, body, (size_t)len);
-    sq_out_free(&block);
-    s->call.status = (uint16_t)status;
-    s->call.own = o.p;
-    s->call.own_len = o.n;
-    h->broken = h->broken || o.failed;
-}
-
-/* Its turn, at once: streams wait for nobody. */
-static void give_own(struct sq_h2 *h, struct stream *s)
-{
-    char *p = s->call.own;
-    size_t n = s->call.own_len;
-    s->call.own = NULL;
-    start_delay(h, s);
-    for (size_t at = 0; p && at + 9 <= n;) { /* frame by frame: DATA has its weight */
-        const unsigned char *u = (const unsigned char *)p + at;
-        size_t some = 9 + ((size_t)u[0] << 16 | (size_t)u[1] << 8 | u[2]);
-        h->owed += sq_h2_weight(p + at, some);
-        sq_h2_answer_bytes(h, s, p + at, some);
-        at += some;
-    }
-    free(p);
-    s->down_done = true;
-    sq_h2_maybe_over(h, s);
-}
-
 /* A new request. True: it goes to the dependency. */
 static bool decide(struct sq_h2 *h, struct stream *s, const struct sq_head *head)
 {
+    const struct sq_rules *r = h->ops.rules;
     h->ops.request(h->ops.arg, &s->call, head);
-    const struct sq_rule *rule = status_rule(h, &s->call);
+    uint32_t hits = s->call.hits, holes = hits & ~(h->ops.whole ? *h->ops.whole : 0);
+    const struct sq_rule *status = hits ? sq_rules_first(r, sq_rules_of(r, hits, SQ_R_HTTP_STATUS)) : NULL;
     s->call.no_body = head->method.n == 4 && memcmp(head->method.p, "HEAD", 4) == 0;
-    if (sq_rules_of(h->ops.rules, s->call.hits, SQ_R_HTTP_ABORT)) {
+    s->call.connect = head->method.n == 7 && memcmp(head->method.p, "CONNECT", 7) == 0;
+    if (!hits)
+        return true;
+    if (sq_rules_of(r, hits, SQ_R_ERROR) | sq_rules_of(r, holes, SQ_R_BLACKHOLE)) {
+        s->hole = !sq_rules_of(r, hits, SQ_R_ERROR);
+        s->call.fate = s->hole ? SQ_FATE_NONE : SQ_FATE_RESET;
+    } else if (sq_rules_of(r, hits, SQ_R_BLACKHOLE)) { /* of the whole connection: it waits with the rest */
+        return true;
+    } else if (sq_rules_of(r, hits, SQ_R_HTTP_ABORT)) {
         s->call.fate = SQ_FATE_RESET;
-    } else if (rule) {
+    } else if (status) {
         s->call.fate = SQ_FATE_ANSWER;
-        prepare(h, s, rule, head);
+        sq_h2_prepare(s, status, head);
     } else {
         return true;
     }
     s->dropped = h->touched = true;
     return false;
-}
-
-void sq_h2_dropped_goes_on(struct sq_h2 *h, struct stream *s)
-{
-    if (s->call.fate == SQ_FATE_RESET) {
-        sq_h2_reset_stream(h, s->id, INTERNAL_ERROR);
-        sq_h2_tell(h, s, SQ_OUT_FAILED);
-        sq_h2_drop(h, s);
-    } else if (s->call.own && (s->call.ready || s->up_done)) {
-        give_own(h, s);
-    } else if (s->down_done) {
-        sq_h2_maybe_over(h, s);
-    } else if (s->told) { /* its edge was dropped meanwhile: nobody answers it */
-        sq_h2_reset_stream(h, s->id, INTERNAL_ERROR);
-        sq_h2_drop(h, s);
-    }
 }
 
 static bool unpack(struct side *d, struct sq_out *text, struct sq_head *head, size_t *off)
@@ -173,15 +100,18 @@ static void read_pseudo(struct sq_head *head)
     }
 }
 
-/* The block as literals, with the fields that rules set or remove. */
-static void repack(struct sq_h2 *h, struct sq_out *o, const struct sq_head *head, uint32_t hits, bool request)
+/* The block as literals, with the fields that rules set or remove, and a length that is another one. */
+static void repack(struct sq_h2 *h, struct sq_out *o, const struct sq_head *head, uint32_t hits, bool request,
+                   const struct reframe *how)
 {
     const struct sq_rules *r = h->ops.rules;
     uint32_t edits = hits ? sq_rules_side(r, hits, SQ_R_HTTP_HEADER, request) : 0;
+    char text[32];
     sq_h2_begin_block(o);
     for (unsigned i = 0; i < head->n; i++) {
         const struct sq_field *f = &head->field[i];
-        if (!edits || !sq_rules_edit_field(r, edits, request, f->name.p, f->name.n))
+        if ((!edits || !sq_rules_edit_field(r, edits, request, f->name.p, f->name.n)) &&
+            (!how->on || !sq_head_frames(f->name.p, f->name.n, how->encoded)))
             sq_h2_literal(o, f->name, f->value);
     }
     for (unsigned i = 0; edits && i < r->n; i++) {
@@ -192,25 +122,31 @@ static void repack(struct sq_h2 *h, struct sq_out *o, const struct sq_head *head
         json_object_foreach(json_object_get(r->slot[r->order[i]].http, "set"), name,
                             v) if (!sq_rules_set_later(r, edits, i, name)) sq_h2_field(o, name, json_string_value(v));
     }
+    (void)snprintf(text, sizeof(text), "%lld", (long long)how->length);
+    if (how->on && how->length >= 0)
+        sq_h2_field(o, "content-length", text);
 }
 
-/* A header block goes on, as it came or written anew. */
-static void pass_block(struct sq_h2 *h, int lane, struct stream *s, const struct sq_head *head, uint32_t hits)
+/* A header block goes on, as it came or written anew. HITS: rules that edit it. */
+static void pass_block(struct sq_h2 *h, int lane, struct stream *s, const struct sq_head *head, uint32_t hits,
+                       const struct reframe *how)
 {
     struct side *d = &h->side[lane];
     struct sq_out block = {0}, o = {0};
     if (h->touched) {
-        repack(h, &block, head, hits, lane == TO_DEP);
-        sq_h2_block_frames(&o, d->block_type, d->block_flags & END_STREAM, d->block_id,
+        repack(h, &block, head, hits, lane == TO_DEP, how);
+        sq_h2_block_frames(&o, d->block_type, how->opens ? 0 : d->block_flags & END_STREAM, d->block_id,
                            d->block_type == PUSH_PROMISE ? &d->prefix : NULL, &block);
         h->broken = h->broken || o.failed;
     }
     char *p = h->touched ? o.p : d->raw.p;
     size_t n = h->touched ? o.n : d->raw.n;
-    if (!h->broken && lane == TO_DEP)
+    if (!h->broken && how->fresh && !s)
         h->ops.out(h->ops.arg, lane, p, n);
     else if (!h->broken)
-        sq_h2_answer_bytes(h, s, p, n);
+        sq_h2_pass(h, lane, s, p, n);
+    if (!h->broken && how->text)
+        sq_h2_say_text(h, lane, s, how->text, how->opens, false);
     sq_out_free(&block);
     sq_out_free(&o);
 }
@@ -219,48 +155,56 @@ static void request_block(struct sq_h2 *h, const struct sq_head *head)
 {
     struct side *d = &h->side[TO_DEP];
     struct stream *s = sq_h2_find(h, d->block_id);
-    bool fresh = !s && (d->block_id & 1) && d->block_id > h->last;
-    bool first = false;
+    struct reframe how = {0};
+    bool first = false, end = d->block_flags & END_STREAM;
     if (sq_h2_buried(h, d->block_id))
         return;
-    if (fresh) {
+    if (!s && (d->block_id & 1) && d->block_id > h->last) {
         h->last = d->block_id;
+        how.fresh = true;
         s = sq_h2_add(h, d->block_id);
         first = s != NULL;
     }
-    if (s && (d->block_flags & END_STREAM))
-        s->up_done = true;
-    if (first && !decide(h, s, head)) {
-        sq_h2_dropped_goes_on(h, s);
-        return;
-    }
-    if (s && s->dropped) {
+    if (s && end)
+        s->done[TO_DEP] = true;
+    if ((first && !decide(h, s, head)) || (s && s->dropped)) {
         sq_h2_dropped_goes_on(h, s);
         return;
     }
     if (first && sq_rules_side(h->ops.rules, s->call.hits, SQ_R_HTTP_HEADER, true))
         h->touched = true;
-    pass_block(h, TO_DEP, s, head, first ? s->call.hits : 0);
-    if (s && s->up_done && s->down_done && !s->head)
-        sq_h2_drop(h, s);
+    if (first && s->call.hits)
+        sq_h2_body_begin(h, TO_DEP, s, head, end, &how);
+    else if (s && !first)
+        sq_h2_body_end(h, TO_DEP, s);
+    pass_block(h, TO_DEP, s, head, first ? s->call.hits : 0, &how);
+    if (s && end)
+        sq_h2_maybe_over(h, s);
 }
 
 static void answer_block(struct sq_h2 *h, const struct sq_head *head)
 {
     struct side *d = &h->side[TO_CALLER];
     struct stream *s = d->block_type == HEADERS ? sq_h2_find(h, d->block_id) : NULL;
+    struct reframe how = {0};
     uint32_t hits = 0;
-    if (s && !s->call.answer && head->status / 100 != 1) {
+    bool end = d->block_flags & END_STREAM;
+    if (s && s->call.answer) {
+        sq_h2_body_end(h, TO_CALLER, s);
+    } else if (s && head->status / 100 != 1) {
         s->call.answer = h->now;
         s->call.status = (uint16_t)(head->status >= 0 && head->status <= 999 ? head->status : 0);
         hits = s->call.hits;
-        start_delay(h, s);
+        sq_h2_start_delay(h, s);
         if (hits && sq_rules_side(h->ops.rules, hits, SQ_R_HTTP_HEADER, false))
             h->touched = true;
+        if (hits)
+            sq_h2_body_begin(h, TO_CALLER, s, head, end, &how);
     }
-    pass_block(h, TO_CALLER, s, head, hits);
-    if (s && (d->block_flags & END_STREAM)) {
-        s->down_done = true;
+    pass_block(h, TO_CALLER, s, head, hits, &how);
+    if (s && end) {
+        s->done[TO_CALLER] = true;
+        (void)sq_h2_run(h, TO_CALLER, s);
         sq_h2_maybe_over(h, s);
     }
 }

@@ -382,20 +382,23 @@ void sq_head_edit(struct sq_out *out, const struct sq_head *h, const struct sq_r
     sq_out_str(out, "\r\n");
 }
 
-void sq_head_reframe(struct sq_out *out, const struct sq_head *h, int64_t length, bool encoded)
+bool sq_head_frames(const char *name, size_t n, bool encoded)
 {
     static const char *const framing[] = {"content-length", "transfer-encoding", "trailer",
                                           "content-md5",    "content-digest",    "content-encoding"};
-    size_t n = sizeof(framing) / sizeof(framing[0]) - (encoded ? 1 : 0);
+    for (size_t i = 0; i < sizeof(framing) / sizeof(framing[0]) - (encoded ? 1 : 0); i++)
+        if (strlen(framing[i]) == n && strncasecmp(framing[i], name, n) == 0)
+            return true;
+    return false;
+}
+
+void sq_head_reframe(struct sq_out *out, const struct sq_head *h, int64_t length, bool encoded)
+{
     char text[32];
     sq_out_put(out, h->first.p, h->first.n);
-    for (unsigned i = 0; i < h->n; i++) {
-        bool goes = false;
-        for (size_t k = 0; k < n; k++)
-            goes = goes || is_name(&h->field[i], framing[k], strlen(framing[k]));
-        if (!goes)
+    for (unsigned i = 0; i < h->n; i++)
+        if (!sq_head_frames(h->field[i].name.p, h->field[i].name.n, encoded))
             sq_out_put(out, h->field[i].line.p, h->field[i].line.n);
-    }
     (void)snprintf(text, sizeof(text), "%lld", (long long)length);
     if (length >= 0)
         put_field(out, "Content-Length", text);

@@ -65,6 +65,8 @@ void sq_head_edit(struct sq_out *out, const struct sq_head *h, const struct sq_r
 bool sq_rules_edit_field(const struct sq_rules *r, uint32_t hits, bool request, const char *name, size_t n);
 /* Of several rules that set a field the last one counts: is there one behind place AT of the order? */
 bool sq_rules_set_later(const struct sq_rules *r, uint32_t edits, unsigned at, const char *name);
+/* Does a field of that name tell of the body as it was, so that it goes when the body changes? */
+bool sq_head_frames(const char *name, size_t n, bool encoded);
 /* The same head with this framing of its body: LENGTH >= 0 content-length, else none at all; ENCODED: its
  * content-encoding stays. */
 void sq_head_reframe(struct sq_out *out, const struct sq_head *h, int64_t length, bool encoded);

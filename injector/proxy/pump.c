@@ -113,7 +113,8 @@ static enum got read_once(struct conn *c, int from)
 static void read_from(struct conn *c, int from, bool to_the_end)
 {
     for (int i = 0; to_the_end || i < READS; i++) {
-        if (c->state != PX_OPEN || c->end[from].eof || sq_lane_full(&c->lane[from], sq_mono_ns()))
+        if (c->state != PX_OPEN || c->end[from].eof || sq_lane_full(&c->lane[from], sq_mono_ns()) ||
+            (!to_the_end && px_h2_full(c, from)))
             return;
         enum got got = read_once(c, from);
         if (got == GOT_NOTHING || (got == GOT_ALL && !to_the_end))
@@ -262,7 +263,7 @@ static void flush(struct conn *c, int lane, int64_t now)
 static void finish(struct conn *c, int lane, int64_t now)
 {
     struct sq_lane *l = &c->lane[lane];
-    if (c->state != PX_OPEN || c->ended[lane] || !sq_lane_at_end(l, now))
+    if (c->state != PX_OPEN || c->ended[lane] || (lane == DOWN && px_h2_holds(c)) || !sq_lane_at_end(l, now))
         return;
     c->ended[lane] = true;
     if (l->stages)
@@ -318,7 +319,7 @@ static void wait_for(struct conn *c, int64_t now)
     bool open = c->state == PX_OPEN;
     const struct end *caller = &c->end[CALLER], *dep = &c->end[DEP];
     int want = 0;
-    if (open && !caller->eof && !sq_lane_full(&c->lane[UP], now))
+    if (open && !caller->eof && !sq_lane_full(&c->lane[UP], now) && !px_h2_full(c, UP))
         want |= UV_READABLE;
     if (!caller->eof && !c->fin_seen)
         want |= UV_DISCONNECT;
@@ -328,7 +329,7 @@ static void wait_for(struct conn *c, int64_t now)
         want = UV_PRIORITIZED; /* nothing but a reset */
     px_end_poll(&c->end[CALLER], want);
     want = 0;
-    if (open && !dep->eof && !sq_lane_full(&c->lane[DOWN], now) && !px_h2_full(c))
+    if (open && !dep->eof && !sq_lane_full(&c->lane[DOWN], now) && !px_h2_full(c, DOWN))
         want |= UV_READABLE;
     if (!open || c->lane[UP].blocked)
         want |= UV_WRITABLE;
@@ -343,7 +344,8 @@ static void wait_for(struct conn *c, int64_t now)
     if (open && c->h2 && px_h2_next(c) < due)
         due = px_h2_next(c);
     for (int i = 0; open && i < 2; i++) {
-        int64_t next = c->ended[i] ? INT64_MAX : sq_lane_next(&c->lane[i]);
+        bool later = c->ended[i] || (i == DOWN && !c->lane[i].head && px_h2_holds(c)); /* its end waits, too */
+        int64_t next = later ? INT64_MAX : sq_lane_next(&c->lane[i]);
         due = next < due ? next : due;
     }
     if (due == INT64_MAX)

@@ -304,11 +304,12 @@ void px_h2_stop(struct conn *c);                                             /* 
 void px_h2_pump(struct conn *c, int64_t now);                                /* what is due; may close it */
 bool px_h2_reads(const struct conn *c);                                      /* its requests are (still) seen */
 int64_t px_h2_next(const struct conn *c);
-int64_t px_h2_last(const struct conn *c);
-bool px_h2_full(const struct conn *c);
+bool px_h2_holds(const struct conn *c);          /* something waits to go to the caller */
+bool px_h2_full(const struct conn *c, int lane); /* read nothing more for that lane */
 bool px_h2_waits(const struct conn *c); /* for answers */
 void px_h2_end(struct conn *c, enum sq_call_outcome why, int64_t now);
-void px_h2_release(struct conn *c, uint32_t gone);
+void px_h2_changed(struct conn *c, uint32_t fresh, int64_t now); /* new rules, while its requests are seen */
+void px_h2_release(struct conn *c, uint32_t gone, int64_t now);
 void px_h2_free(struct conn *c);
 
 /* apply.c: rules on connections */
@@ -319,6 +320,11 @@ int64_t px_latency(struct conn *c, struct sq_call *call);
 uint32_t px_blackhole(const struct conn *c, uint32_t hits);
 /* A request began: draw. True: it must fail. */
 bool px_begin(struct conn *c, struct sq_call *call, int64_t now);
+/* A stream of HTTP/2 begins: draw. JUDGED: its connect was, with hits FIRST, which the first one shares. */
+uint32_t px_begin_stream(struct conn *c, struct sq_call *call, bool judged, uint32_t first, int64_t now);
+/* Rules begin while a call is under way. */
+void px_catch(struct conn *c, struct sq_call *call, uint32_t fresh, int64_t now);
+uint32_t px_draw(struct conn *c, uint32_t among); /* what was drawn for its connect stands */
 void px_judge(struct conn *c); /* the connection as a whole (opaque) */
 void px_go_opaque(struct conn *c);
 void px_rules_changed(struct edge *e, uint32_t gone, uint32_t fresh);

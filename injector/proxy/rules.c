@@ -381,6 +381,14 @@ uint32_t sq_rules_of(const struct sq_rules *r, uint32_t hits, enum sq_rule_kind 
     return out;
 }
 
+const struct sq_rule *sq_rules_first(const struct sq_rules *r, uint32_t among)
+{
+    for (unsigned i = 0; i < r->n; i++)
+        if (among & (UINT32_C(1) << r->order[i]))
+            return &r->slot[r->order[i]];
+    return NULL;
+}
+
 static uint16_t first_of(const struct sq_rules *r, uint32_t hits, enum sq_rule_kind kind)
 {
     for (unsigned i = 0; i < r->n; i++)
@@ -437,4 +445,10 @@ uint32_t sq_rules_certain(const struct sq_rules *r, uint32_t among, uint32_t cal
             out |= bit;
     }
     return out;
+}
+
+uint32_t sq_rules_sure(const struct sq_rules *r, uint32_t among, uint32_t caller)
+{
+    uint32_t errors = sq_rules_certain(r, among, caller, SQ_R_ERROR);
+    return errors ? errors : sq_rules_certain(r, among, caller, SQ_R_BLACKHOLE);
 }

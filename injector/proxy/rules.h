@@ -122,6 +122,8 @@ struct sq_drawn {
 uint32_t sq_rules_draw(struct sq_rules *r, uint32_t among, uint32_t caller, const struct sq_drawn *before);
 /* Of these hits: those of a kind. */
 uint32_t sq_rules_of(const struct sq_rules *r, uint32_t hits, enum sq_rule_kind kind);
+/* The first of these in the order of the message; NULL: none. */
+const struct sq_rule *sq_rules_first(const struct sq_rules *r, uint32_t among);
 /* The fault that counts when these hit: an error before a black hole before an abort before a status of HTTP before a
  * latency before one on bytes; 0: none. */
 uint16_t sq_rules_fault(const struct sq_rules *r, uint32_t hits);
@@ -131,5 +133,8 @@ int64_t sq_rule_delay(struct sq_rule *r);
 int64_t sq_rules_delay(struct sq_rules *r, uint32_t hits);
 /* Rules of this kind that hit every call of `caller`: not those that count. */
 uint32_t sq_rules_certain(const struct sq_rules *r, uint32_t among, uint32_t caller, enum sq_rule_kind kind);
+
+/* Errors and black holes that hit every call of `caller`: those of a whole connection, whatever it carries. */
+uint32_t sq_rules_sure(const struct sq_rules *r, uint32_t among, uint32_t caller);
 
 #endif

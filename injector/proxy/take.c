@@ -17,7 +17,6 @@ static void become_h2(struct conn *c)
         return;
     }
     c->opaque = true;
-    px_judge(c);
 }
 
 /* A server of HTTP/2 may speak first: SETTINGS, not an acknowledgement, of the connection (RFC 9113, 3.4). */
@@ -220,8 +219,6 @@ void px_take_end(struct conn *c, int from, enum sq_lane_end how)
         l->end_bh = l->tail ? l->tail->bh : 0;
         return;
     }
-    if (px_h2_last(c) > l->end_due)
-        l->end_due = px_h2_last(c);
     struct sq_call *call = c->opaque ? NULL : sq_http_oldest(&c->http);
     if (call || c->opaque) {
         uint32_t hits = call ? call->hits : c->hits;

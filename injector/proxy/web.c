@@ -7,13 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proxy/body.h"
 #include "proxy/head.h"
 #include "proxy/px.h"
 #include "squall/clock.h"
 #include "squall/json.h"
 
-#define PATCH_MAX (256 * 1024)           /* bytes of a body that is patched */
-#define HELD_MAX (64 * 1024 * 1024)      /* of all connections together */
 #define LINGER (5 * INT64_C(1000000000)) /* for the caller to close, after an answer that says so */
 
 enum mode {
@@ -156,14 +155,6 @@ bool px_web_lingers(const struct conn *c)
     return px_web_closing(c) && !c->end[CALLER].eof;
 }
 
-static const struct sq_rule *first_of(const struct sq_rules *r, uint32_t among)
-{
-    for (unsigned i = 0; i < r->n; i++)
-        if (among & (UINT32_C(1) << r->order[i]))
-            return &r->slot[r->order[i]];
-    return NULL;
-}
-
 /* The body of a message is taken in hand: HEAD is what goes before it. False: there is none, or it stays. */
 static bool begin_body(struct conn *c, int lane, const struct sq_head *h, const struct sq_rule *rule,
                        struct sq_out *out)
@@ -225,7 +216,7 @@ static void rewrite(struct conn *c, int lane, struct sq_head *h, struct sq_call 
         account(c, s);
     }
     s->head_len = s->raw.n;
-    const struct sq_rule *body = first_of(r, sq_rules_side(r, call->hits, SQ_R_HTTP_BODY, request));
+    const struct sq_rule *body = sq_rules_first(r, sq_rules_side(r, call->hits, SQ_R_HTTP_BODY, request));
     if (!body || !has_body(h, call, request) || !begin_body(c, lane, h, body, &out) || out.failed) {
         sq_out_free(&out);
         release(c, lane, now);
@@ -251,7 +242,7 @@ static bool closes(const struct sq_head *h)
 static bool decide(struct conn *c, const struct sq_head *h, struct sq_call *call)
 {
     struct sq_rules *r = &c->edge->rules;
-    const struct sq_rule *status = first_of(r, sq_rules_of(r, call->hits, SQ_R_HTTP_STATUS));
+    const struct sq_rule *status = sq_rules_first(r, sq_rules_of(r, call->hits, SQ_R_HTTP_STATUS));
     struct sq_out own = {0};
     if (px_blackhole(c, call->hits))
         return false;
@@ -319,37 +310,15 @@ static void judge_answer(struct conn *c, int64_t now)
     sq_head_free(&h);
 }
 
-/* RFC 7396: B is merged into A. New reference. */
-static json_t *merged(json_t *a, const json_t *b)
-{
-    const char *key;
-    json_t *v;
-    if (!json_is_object(b))
-        return json_deep_copy(b);
-    json_t *out = json_is_object(a) ? json_copy(a) : json_object();
-    json_object_foreach((json_t *)(uintptr_t)b, key, v)
-    {
-        if (json_is_null(v))
-            (void)json_object_del(out, key);
-        else
-            (void)json_object_set_new(out, key, merged(json_object_get(a, key), v));
-    }
-    return out;
-}
-
 /* The whole message is there: patch its body; what is no JSON goes on as it came. */
 static void patch(struct conn *c, int lane, int64_t now)
 {
     struct side *s = side_of(c, lane);
     struct sq_rule *rule = &c->edge->rules.slot[s->slot];
     const json_t *what = json_object_get(rule->http, "patch");
-    json_t *doc = what ? json_loadb(s->body.n ? s->body.p : "", s->body.n, JSON_DECODE_ANY, NULL) : NULL;
-    json_t *made = doc ? merged(doc, what) : NULL;
-    char *text = made ? json_dumps(made, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    char *text = sq_body_patch(s->body.p, s->body.n, what);
     struct sq_head h = {0};
     struct sq_out out = {0};
-    json_decref(doc);
-    json_decref(made);
     bool whole = text && !s->raw.failed && !s->body.failed && sq_head_parse(&h, s->raw.p, s->head_len, lane == UP) == 0;
     if (whole) {
         sq_head_reframe(&out, &h, (int64_t)strlen(text), false);
@@ -423,14 +392,14 @@ void px_web_take(struct conn *c, int lane, char *p, size_t len, enum sq_http_ev 
 {
     struct side *s = side_of(c, lane);
     if (s->mode == WEB_HEAD || s->mode == WEB_COLLECT) {
-        size_t max = s->mode == WEB_HEAD ? SQ_HEAD_MAX : s->head_len + 2 * PATCH_MAX;
+        size_t max = s->mode == WEB_HEAD ? SQ_HEAD_MAX : s->head_len + 2 * SQ_PATCH_MAX;
         sq_out_put(&s->raw, p, len);
         account(c, s);
         if (s->raw.failed) { /* bytes are lost */
             px_conn_close(c, SQ_OUT_FAILED, 0, true);
             return;
         }
-        if (s->raw.n > max || s->body.n > PATCH_MAX || s->body.failed || c->px->web_held > HELD_MAX) {
+        if (s->raw.n > max || s->body.n > SQ_PATCH_MAX || s->body.failed || c->px->web_held > SQ_BODIES_MAX) {
             spare(c, lane, now);
             return;
         }
