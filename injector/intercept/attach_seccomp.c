@@ -77,14 +77,28 @@ static struct sq_supervisor *ours(struct sq_intercept *ic, pid_t pid, uint64_t s
     return NULL;
 }
 
-int sq_attach_check(struct sq_intercept *ic, pid_t pid, uint64_t start, struct sq_err *e)
+int sq_attach_check(struct sq_intercept *ic, pid_t pid, uint64_t start, bool *filtered, struct sq_err *e)
 {
     const struct sq_supervisor *s = ours(ic, pid, start);
 
+    *filtered = false;
     if (s && s->caller)
         return sq_err_cls(e, SQ_C_CONFLICT, -EBUSY, "process %d is intercepted already, as %s of run %s", (int)pid,
                           s->caller->instance, s->caller->run);
-    return s || sq_door_exists(pid, start) ? 0 : sq_inject_check(pid, start, e);
+    return s || sq_door_exists(pid, start) ? 0 : sq_inject_check(pid, start, filtered, e);
+}
+
+int sq_attach_look(struct sq_intercept *ic, pid_t pid, uint64_t start, struct sq_err *e)
+{
+    cleanup_free void *filter = NULL;
+    bool filtered = false;
+    size_t len = 0;
+    int rc = sq_attach_check(ic, pid, start, &filtered, e);
+
+    if (rc < 0 || !filtered)
+        return rc;
+    rc = sq_filter_build(&filter, &len, e);
+    return rc ? rc : sq_inject_look(pid, start, filter, len, e);
 }
 
 /* One key a listener: the caller's number, and which of its processes. */
@@ -116,7 +130,8 @@ static int take(struct sq_caller *c, pid_t pid, uint64_t start, size_t i, struct
     cleanup_free void *filter = NULL;
     struct sq_injected in = {0};
     size_t len = 0;
-    int rc = sq_attach_check(c->ic, pid, start, e);
+    bool filtered = false;
+    int rc = sq_attach_check(c->ic, pid, start, &filtered, e);
 
     if (rc < 0)
         return rc;
@@ -140,12 +155,14 @@ static int take(struct sq_caller *c, pid_t pid, uint64_t start, size_t i, struct
     return rc;
 }
 
-/* A descendant: one that can't be taken is told of, and the others are. */
+/* A descendant: one that can't be taken is told of, and the others are. One that is under our filter already has it
+ * from its parent, and with it the listener. */
 static void take_below(struct sq_caller *c, const struct tree *t, size_t i, struct sq_attached *out)
 {
     struct sq_err why = {0};
+    int rc = take(c, t->pid[i], t->start[i], i, out, &why);
 
-    if (take(c, t->pid[i], t->start[i], i, out, &why) == 0) {
+    if (rc == 0 || rc == -EALREADY) {
         out->processes++;
     } else if (why.cls != SQ_C_NOTFOUND) {
         out->missed++;
@@ -157,6 +174,7 @@ int sq_attach_tree(struct sq_caller *c, pid_t pid, uint64_t start, const pid_t *
                    struct sq_attached *out, struct sq_err *e)
 {
     cleanup_free struct tree *t = calloc(1, sizeof(*t));
+    bool any = false, filtered;
     int rc;
 
     *out = (struct sq_attached){0};
@@ -170,16 +188,19 @@ int sq_attach_tree(struct sq_caller *c, pid_t pid, uint64_t start, const pid_t *
     t->start[0] = start;
     t->n = 1;
     collect(t);
+    for (size_t i = 0; i < t->n && !any; i++)
+        any = sq_inject_check(t->pid[i], t->start[i], &filtered, NULL) == 0 && filtered;
     rc = take(c, pid, start, 0, out, e);
     if (rc < 0)
         return rc;
     out->processes = 1;
     for (size_t i = 1; i < t->n; i++)
         take_below(c, t, i, out);
-    /* Forked meanwhile, by one that had no filter yet. All others are born under it. */
+    /* Forked meanwhile, by one that had no filter yet. All others are born under it, which those of ANY have to be
+     * asked. */
     for (size_t from = t->n; collect(t); from = t->n)
         for (size_t i = from; i < t->n; i++)
-            if (sq_inject_check(t->pid[i], t->start[i], NULL) == 0)
+            if (sq_inject_check(t->pid[i], t->start[i], &filtered, NULL) == 0 && (any || !filtered))
                 take_below(c, t, i, out);
     if (t->over) {
         out->missed += t->over;

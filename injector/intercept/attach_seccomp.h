@@ -19,8 +19,11 @@ struct sq_attached {
     bool no_new_privs, rings; /* of any: struct sq_injected */
 };
 
-/* Can it be done? Touches nothing. */
-int sq_attach_check(struct sq_intercept *ic, pid_t pid, uint64_t start, struct sq_err *e);
+/* Can it be done, as far as can be told from outside? Touches nothing. *FILTERED: it is under seccomp filters of its
+ * own, and sq_attach_look says more. */
+int sq_attach_check(struct sq_intercept *ic, pid_t pid, uint64_t start, bool *filtered, struct sq_err *e);
+/* The same, and what its own filters say: if it has any, it is stopped for less than a millisecond. */
+int sq_attach_look(struct sq_intercept *ic, pid_t pid, uint64_t start, struct sq_err *e);
 /* All processes below PID and itself, but for Squall's and OTHERS (n), as calls of C. An error only when PID itself
  * can't be taken. */
 int sq_attach_tree(struct sq_caller *c, pid_t pid, uint64_t start, const pid_t *others, size_t n,

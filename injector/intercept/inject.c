@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "intercept/agent.h"
+#include "intercept/filters.h"
 #include "intercept/ptrace.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
@@ -38,30 +39,17 @@ struct report {
 
 #if defined(__x86_64__)
 
-static int seccomp_mode(pid_t pid, char *state)
-{
-    char path[64], text[8192];
-    (void)snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-    if (sq_proc_slurp(path, text, sizeof(text)) < 0)
-        return -ESRCH;
-    const char *mode = strstr(text, "\nSeccomp:"), *at = strstr(text, "\nState:\t");
-    *state = at ? at[8] : '?';
-    return mode ? (int)strtol(mode + 9, NULL, 10) : 0;
-}
-
-int sq_inject_check(pid_t pid, uint64_t start, struct sq_err *e)
+int sq_inject_check(pid_t pid, uint64_t start, bool *filtered, struct sq_err *e)
 {
     char state = '?';
     cleanup_close int pidfd = sq_proc_pidfd(pid, start, NULL);
-    int mode = pidfd < 0 ? -ESRCH : seccomp_mode(pid, &state);
+    int mode = pidfd < 0 ? -ESRCH : sq_filters_mode(pid, &state);
     if (mode < 0)
         return sq_err_cls(e, SQ_C_NOTFOUND, -ESRCH, "process %d has ended", (int)pid);
-    if (mode != 0) {
-        sq_err_cls(e, SQ_C_CONFLICT, -EBUSY, "process %d is under seccomp filters already", (int)pid);
-        sq_err_hint(e, "they might kill it for what it would be made to do, and of filters that ask a supervisor "
-                       "there can be but one: let cgroup-BPF take its calls (attach: auto)");
-        return -EBUSY;
-    }
+    *filtered = mode != 0;
+    if (mode == SECCOMP_MODE_STRICT)
+        return sq_err_cls(e, SQ_C_CONFLICT, -EBUSY, "process %d is in seccomp's strict mode: it makes no calls",
+                          (int)pid);
     if (state == 'T' || state == 't')
         return sq_err_cls(e, SQ_C_CONFLICT, -EBUSY, "process %d is stopped: it can be attached to when it runs",
                           (int)pid);
@@ -83,7 +71,7 @@ static int write_to(pid_t pid, uint64_t to, void *from, size_t len)
     return process_vm_writev(pid, &here, 1, &there, 1, 0) == (ssize_t)len ? 0 : -EFAULT;
 }
 
-static int64_t load(struct sq_tracee *t, uint64_t prog, bool *nnp)
+static int64_t load(struct sq_tracee *t, const struct sq_filters *had, uint64_t prog, bool *nnp, struct sq_err *e)
 {
     uint64_t flags = SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH |
                      SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
@@ -92,6 +80,8 @@ static int64_t load(struct sq_tracee *t, uint64_t prog, bool *nnp)
         fd = sq_tracee_call(t, SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, prog, 0, 0, 0);
         if (fd == -EINVAL)
             flags &= ~SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV; /* before Linux 5.19 */
+        if (fd == -EACCES && sq_filters_allow_nnp(had, t->pid, e) < 0)
+            return -EPERM;
         if (fd == -EACCES && !*nnp)
             *nnp = sq_tracee_call(t, SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0) == 0;
     }
@@ -113,7 +103,8 @@ static int say_why(struct sq_tracee *t, int64_t rc, struct sq_err *e)
 }
 
 /* In the stopped thread. Returns the listener, ours. */
-static int install(struct sq_tracee *t, int pidfd, void *filter, size_t len, bool *nnp, struct sq_err *e)
+static int install(struct sq_tracee *t, int pidfd, const struct sq_filters *had, void *filter, size_t len, bool *nnp,
+                   struct sq_err *e)
 {
     size_t room = (len + sizeof(struct sock_fprog) + 4095) & ~(size_t)4095;
     struct sock_fprog prog = {.len = (unsigned short)(len / sizeof(struct sock_filter))};
@@ -126,7 +117,7 @@ static int install(struct sq_tracee *t, int pidfd, void *filter, size_t len, boo
     memcpy(&prog.filter, &where, sizeof(where));
     int64_t fd = write_to(t->pid, (uint64_t)at, &prog, sizeof(prog));
     fd = fd ? fd : write_to(t->pid, where, filter, len);
-    fd = fd ? fd : load(t, (uint64_t)at, nnp);
+    fd = fd ? fd : load(t, had, (uint64_t)at, nnp, e);
     if (fd >= 0) {
         listener = sq_pidfd_getfd(pidfd, (int)fd);
         (void)sq_tracee_call(t, SYS_close, (uint64_t)fd, 0, 0, 0, 0, 0);
@@ -148,16 +139,33 @@ static bool is_of(const struct sq_tracee *t, int pidfd)
     return syscall(SYS_tgkill, t->pid, t->tid, 0) == 0 && sq_pidfd_signal(pidfd, 0) == 0;
 }
 
-static int do_it(pid_t pid, uint64_t start, void *filter, size_t len, struct report *r)
+/* Those that it is under already let ours in. */
+static int join(struct sq_tracee *t, struct sq_filters *had, const void *filter, size_t len, struct sq_err *e)
+{
+    int rc = sq_filters_read(t->pid, t->tid, had, e);
+    if (!sq_filters_allow_restart(had))
+        sq_tracee_anew(t);
+    return rc ? rc : sq_filters_allow(had, t->pid, filter, len, e);
+}
+
+/* LOOK: whether it can be, and no more. */
+static int do_it(pid_t pid, uint64_t start, void *filter, size_t len, bool look, struct report *r)
 {
     struct sq_tracee t;
+    __attribute__((cleanup(sq_filters_free))) struct sq_filters had = {0};
     cleanup_close int pidfd = sq_proc_pidfd(pid, start, &r->err);
-    int rc = pidfd < 0 ? pidfd : sq_tracee_stop(&t, pid, &r->err);
+    char state;
+    int rc = pidfd < 0 ? pidfd : 0;
+    if (rc == 0 && sq_filters_mode(pid, &state) > 0) /* else it would be stopped for nothing */
+        rc = sq_filters_check(&r->err);
+    rc = rc ? rc : sq_tracee_stop(&t, pid, &r->err);
     if (rc < 0)
         return rc;
     int64_t began = sq_mono_ns();
-    rc = is_of(&t, pidfd) ? install(&t, pidfd, filter, len, &r->no_new_privs, &r->err)
+    rc = is_of(&t, pidfd) ? join(&t, &had, filter, len, &r->err)
                           : sq_err_cls(&r->err, SQ_C_NOTFOUND, -ESRCH, "process %d has ended", (int)pid);
+    if (rc == 0)
+        rc = look ? -ENODATA : install(&t, pidfd, &had, filter, len, &r->no_new_privs, &r->err);
     sq_tracee_go(&t);
     r->stopped_ns = sq_mono_ns() - began;
     return rc;
@@ -175,13 +183,13 @@ static void alone(int listener, pid_t pid, uint64_t start)
     sq_agent_answer(&(struct sq_left){listener, sq_door_open(pid, start)}, 1);
 }
 
-static void helper(int sock, pid_t pid, uint64_t start, void *filter, size_t len)
+static void helper(int sock, pid_t pid, uint64_t start, void *filter, size_t len, bool look)
 {
     struct report r = {0};
     char done;
     sq_agent_become("squall-inject", &sock, 1);
-    int listener = do_it(pid, start, filter, len, &r);
-    if (listener < 0 && !r.err.code)
+    int listener = do_it(pid, start, filter, len, look, &r);
+    if (listener < 0 && listener != -ENODATA && !r.err.code)
         r.err.code = listener;
     int rc = send_report(sock, &r, listener);
     if (listener >= 0 && (rc < 0 || recv(sock, &done, 1, 0) != 1))
@@ -216,14 +224,10 @@ static int receive_report(int sock, struct report *r, int *fd)
     return len == (ssize_t)sizeof(*r) ? 0 : len < 0 ? (int)len : -ECHILD;
 }
 
-int sq_inject(pid_t pid, uint64_t start, const void *filter, size_t len, struct sq_injected *out, struct sq_err *e)
+static int begin(pid_t pid, uint64_t start, const void *filter, size_t len, bool look, struct sq_injected *out,
+                 struct sq_err *e)
 {
-    struct report r = {0};
     int sv[2];
-    *out = (struct sq_injected){.listener = -1, .ack = -1};
-    int rc = sq_inject_check(pid, start, e);
-    if (rc < 0)
-        return rc;
     if (len % sizeof(struct sock_filter) != 0 || len / sizeof(struct sock_filter) > BPF_MAXINSNS)
         return sq_err(e, -EINVAL, "not a seccomp filter");
     cleanup_free void *copy = malloc(len);
@@ -234,38 +238,74 @@ int sq_inject(pid_t pid, uint64_t start, const void *filter, size_t len, struct 
         return sq_err_sys(e, -errno, "cannot make a socket pair");
     (void)setsockopt(sv[0], SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_sec = HELPER_MOST_S},
                      sizeof(struct timeval));
-    out->rings = has_rings(pid);
     out->helper = fork();
     if (out->helper == 0) {
         (void)close(sv[0]);
-        helper(sv[1], pid, start, copy, len);
+        helper(sv[1], pid, start, copy, len, look);
     }
     (void)close(sv[1]);
     out->ack = sv[0];
-    rc = out->helper < 0 ? -EAGAIN : receive_report(sv[0], &r, &out->listener);
-    if (rc == 0 && out->listener >= 0) {
-        out->no_new_privs = r.no_new_privs;
-        out->stopped_ns = r.stopped_ns;
+    return 0;
+}
+
+/* 0: the helper says that it is done. */
+static int finish(pid_t pid, struct sq_injected *in, struct report *r, struct sq_err *e)
+{
+    int rc = in->helper < 0 ? -EAGAIN : receive_report(in->ack, r, &in->listener);
+    if (rc == 0 && !r->err.code)
         return 0;
-    }
-    if (rc == -EAGAIN && out->helper > 0) { /* it may come to that yet: then the helper stays and answers */
-        sq_inject_leave(out);
+    if (rc == -EAGAIN && in->helper > 0) { /* it may come to that yet: then the helper stays and answers */
+        sq_inject_leave(in);
         return sq_err(e, -ETIMEDOUT, "process %d could not be attached to within %d s: a thread of it does not stop",
                       (int)pid, HELPER_MOST_S);
     }
-    sq_inject_done(out);
+    sq_inject_done(in);
     if (rc < 0)
         return sq_err_sys(e, rc, "the helper that was to attach to process %d failed", (int)pid);
     if (e)
-        *e = r.err;
-    return r.err.code ? r.err.code : -EIO;
+        *e = r->err;
+    return r->err.code;
+}
+
+int sq_inject(pid_t pid, uint64_t start, const void *filter, size_t len, struct sq_injected *out, struct sq_err *e)
+{
+    struct report r = {0};
+    bool filtered = false;
+    *out = (struct sq_injected){.listener = -1, .ack = -1};
+    int rc = sq_inject_check(pid, start, &filtered, e);
+    if (rc < 0)
+        return rc;
+    out->rings = has_rings(pid);
+    rc = begin(pid, start, filter, len, false, out, e);
+    rc = rc ? rc : finish(pid, out, &r, e);
+    if (rc < 0)
+        return rc;
+    if (out->listener < 0) {
+        sq_inject_done(out);
+        return sq_err(e, -EIO, "the helper that attached to process %d did not give the listener", (int)pid);
+    }
+    out->no_new_privs = r.no_new_privs;
+    out->stopped_ns = r.stopped_ns;
+    return 0;
+}
+
+int sq_inject_look(pid_t pid, uint64_t start, const void *filter, size_t len, struct sq_err *e)
+{
+    struct sq_injected in = {.listener = -1, .ack = -1};
+    struct report r = {0};
+    int rc = begin(pid, start, filter, len, true, &in, e);
+    rc = rc ? rc : finish(pid, &in, &r, e);
+    if (rc == 0)
+        sq_inject_done(&in);
+    return rc;
 }
 
 #else /* no such architecture */
 
-int sq_inject_check(pid_t pid, uint64_t start, struct sq_err *e)
+int sq_inject_check(pid_t pid, uint64_t start, bool *filtered, struct sq_err *e)
 {
     (void)start;
+    *filtered = false;
     return sq_err_cls(e, SQ_C_UNSUPPORTED, -ENOTSUP,
                       "attaching to process %d by seccomp works on x86_64 only: let cgroup-BPF take its calls",
                       (int)pid);
@@ -275,8 +315,17 @@ int sq_inject(pid_t pid, uint64_t start, const void *filter, size_t len, struct 
 {
     (void)filter;
     (void)len;
+    bool filtered;
     *out = (struct sq_injected){.listener = -1, .ack = -1};
-    return sq_inject_check(pid, start, e);
+    return sq_inject_check(pid, start, &filtered, e);
+}
+
+int sq_inject_look(pid_t pid, uint64_t start, const void *filter, size_t len, struct sq_err *e)
+{
+    bool filtered;
+    (void)filter;
+    (void)len;
+    return sq_inject_check(pid, start, &filtered, e);
 }
 
 #endif

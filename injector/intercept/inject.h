@@ -24,12 +24,15 @@ struct sq_injected {
     int ack;
 };
 
-/* May and can it be done to the process (PID, START; sq_proc)? Touches nothing. -ESRCH: gone. SQ_C_CONFLICT: it has
- * seccomp filters already, which might kill it for what it would be made to do. SQ_C_UNSUPPORTED: not this process
- * (32 bits, stopped, traced), or not on this machine. */
-int sq_inject_check(pid_t pid, uint64_t start, struct sq_err *e);
-/* FILTER: LEN bytes of struct sock_filter. Blocks for some milliseconds, at most two seconds. On success sq_inject_done
- * must follow as soon as others hold the listener. */
+/* May and can it be done to the process (PID, START; sq_proc), as far as can be told from outside? Touches nothing.
+ * *FILTERED: it is under seccomp filters already, and what those say is seen only when it is stopped. -ESRCH: gone.
+ * SQ_C_CONFLICT: not now. SQ_C_UNSUPPORTED: not this process (32 bits, stopped, traced), or not on this machine. */
+int sq_inject_check(pid_t pid, uint64_t start, bool *filtered, struct sq_err *e);
+/* Do the filters that it is under let this one in (filters.h)? One thread of it is stopped, and goes on. Blocks as
+ * sq_inject. SQ_C_CONFLICT: which of them says what; -EALREADY: this one is among them. */
+int sq_inject_look(pid_t pid, uint64_t start, const void *filter, size_t len, struct sq_err *e);
+/* FILTER: LEN bytes of struct sock_filter. Refuses as sq_inject_look does. Blocks for some milliseconds, at most two
+ * seconds. On success sq_inject_done must follow as soon as others hold the listener. */
 int sq_inject(pid_t pid, uint64_t start, const void *filter, size_t len, struct sq_injected *out, struct sq_err *e);
 void sq_inject_done(struct sq_injected *in);
 /* Or: nobody will. The helper stays and answers. The listener is not closed by either. */

@@ -27,6 +27,9 @@
 #ifndef PTRACE_GET_RSEQ_CONFIGURATION /* Linux 5.13 */
 #define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
 #endif
+#define ERESTART_RESTARTBLOCK 516 /* include/linux/errno.h */
+#define IO_URING_ENTER 426
+#define EPOLL_PWAIT2 441
 #define RSEQ_CS 8               /* offset in struct rseq (linux/rseq.h) */
 #define CS_64 0x33              /* selector of 64-bit code (arch/x86/include/asm/segment.h) */
 #define THREAD_NS (150 * SQ_MS) /* one that does not stop in this time sleeps deep in the kernel: another one, then */
@@ -146,6 +149,54 @@ static int borrow(struct sq_tracee *t)
     return -EAGAIN;
 }
 
+static void begin_anew(struct sq_tracee *t)
+{
+    t->regs.rip -= 2; /* the length of `syscall` and of `int $0x80` */
+    t->regs.rax = t->regs.orig_rax;
+    t->regs.orig_rax = ~UINT64_C(0);
+}
+
+/* These say EINTR when they are interrupted by nothing but us (signal(7), "Interruption of system calls by stop
+ * signals"): the kernel does not restart them, and a program that has no signal handlers does not expect it. Those with
+ * a timeout wait anew for all of it. */
+static bool waits(uint64_t nr)
+{
+    static const int calls[] = {SYS_epoll_wait,   SYS_epoll_pwait, SYS_semop,   SYS_semtimedop,    SYS_rt_sigtimedwait,
+                                SYS_io_getevents, SYS_read,        SYS_readv,   SYS_recvmsg,       SYS_recvfrom,
+                                SYS_recvmmsg,     SYS_accept,      SYS_accept4, SYS_io_pgetevents, SYS_write,
+                                SYS_writev,       SYS_sendto,      SYS_sendmsg, SYS_connect,       EPOLL_PWAIT2,
+                                IO_URING_ENTER};
+    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
+        if (nr == (uint64_t)calls[i])
+            return true;
+    return false;
+}
+
+/* A signal with a handler is on its way to it: EINTR is its due. */
+static bool is_due(const struct sq_tracee *t)
+{
+    static const char *const lines[] = {"\nSigPnd:", "\nShdPnd:", "\nSigCgt:"};
+    char path[64], text[8192];
+    uint64_t set[3] = {0};
+    (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/status", (int)t->pid, (int)t->tid);
+    if (sq_proc_slurp(path, text, sizeof(text)) < 0)
+        return true;
+    for (size_t i = 0; i < 3; i++) {
+        const char *at = strstr(text, lines[i]);
+        set[i] = at ? strtoull(at + 8, NULL, 16) : 0;
+    }
+    return ((set[0] | set[1]) & set[2] & ~t->mask) != 0;
+}
+
+static void mend(struct sq_tracee *t)
+{
+    int64_t rc = (int64_t)t->regs.rax;
+    if ((int64_t)t->regs.orig_rax < 0 || is_due(t))
+        return;
+    if ((rc == -EINTR && waits(t->regs.orig_rax)) || (rc == -ERESTART_RESTARTBLOCK && t->anew))
+        begin_anew(t);
+}
+
 /* 0: stopped and ours; -EAGAIN: another one may do better. */
 static int stop_one(struct sq_tracee *t, pid_t tid)
 {
@@ -240,6 +291,11 @@ int64_t sq_tracee_call(struct sq_tracee *t, long nr, uint64_t a, uint64_t b, uin
     return (int64_t)r.rax;
 }
 
+void sq_tracee_anew(struct sq_tracee *t)
+{
+    t->anew = true;
+}
+
 /* Once more into a stop of our own making, which is on the way out of the kernel: there the kernel itself restarts the
  * system call that was interrupted, when it finds its registers again. */
 void sq_tracee_go(struct sq_tracee *t)
@@ -250,6 +306,7 @@ void sq_tracee_go(struct sq_tracee *t)
         int st = 0;
         if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) == 0 && ptrace(PTRACE_CONT, t->tid, NULL, NULL) == 0)
             (void)wait_change(t->tid, &st, STEP_NS);
+        mend(t);
         (void)ptrace(PTRACE_SETREGS, t->tid, NULL, &t->regs);
         (void)ptrace(PTRACE_SETSIGMASK, t->tid, sizeof(t->mask), &t->mask);
     }

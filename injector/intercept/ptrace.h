@@ -19,6 +19,7 @@ struct sq_tracee {
     uint64_t mask;
     int late; /* a signal that came meanwhile; 0: none */
     bool seized, entered;
+    bool anew; /* sq_tracee_anew */
 };
 
 /* Stop one thread of PID, where its registers may be borrowed. Waits for at most a second altogether. */
@@ -26,6 +27,9 @@ int sq_tracee_stop(struct sq_tracee *t, pid_t pid, struct sq_err *e);
 /* What the call returned, -errno; -ESRCH when the thread has ended. */
 int64_t sq_tracee_call(struct sq_tracee *t, long nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e,
                        uint64_t f);
+/* Let the system call that it was in begin anew instead of being continued by restart_syscall(2), which its seccomp
+ * filters forbid: a wait with a timeout begins to wait anew. Nothing, if that is not how it would be continued. */
+void sq_tracee_anew(struct sq_tracee *t);
 /* Give everything back, and let it run. Also after an error of the others. */
 void sq_tracee_go(struct sq_tracee *t);
 #endif

@@ -1,21 +1,42 @@
 /* The plan of a running caller: who would be taken, and what they have open. Nothing is touched. */
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "intercept/attach_seccomp.h"
 #include "intercept/existing.h"
+#include "intercept/filters.h"
 #include "intercept/running.h"
 #include "intercept/running_int.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 
+static SQ_PRINTF(2, 3) void note(json_t *notes, const char *fmt, ...)
+{
+    char text[256];
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    (void)json_array_append_new(notes, json_string(text));
+}
+
 /* What can't be undone is said before. */
 static int plan_seccomp(struct sq_intercept *ic, const struct sq_found *f, json_t *notes, struct sq_err *e)
 {
     for (size_t i = 0; i < f->n; i++) {
-        int rc = sq_attach_check(ic, f->v[i].pid, f->v[i].start, e);
+        bool filtered = false;
+        int rc = sq_attach_check(ic, f->v[i].pid, f->v[i].start, &filtered, e);
 
+        rc = rc == 0 && filtered ? sq_filters_check(e) : rc;
         if (rc < 0)
             return rc;
+        if (filtered)
+            note(notes,
+                 "process %d is under seccomp filters already: they are read when it is attached to, and it is refused "
+                 "unless they let through what that needs",
+                 (int)f->v[i].pid);
     }
     (void)json_array_append_new(
         notes, json_string("attach: seccomp can't be undone: the filter stays for as long as these processes and what "

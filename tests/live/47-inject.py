@@ -208,6 +208,55 @@ def spoofed(run_dir):
         tool.wait()
 
 
+# System calls that say EINTR when only a tracer interrupts them: to see what a program sees, without Python's retries.
+WAITS = """
+import ctypes, os, select, signal, socket, struct, sys
+l = ctypes.CDLL(None, use_errno=True); n = int(sys.argv[1]); b = ctypes.create_string_buffer(1024)
+ep = select.epoll(); a, c = socket.socketpair(); sem = l.semget(0, 1, 0o1600)
+c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 2, 0))
+signal.signal(signal.SIGUSR1, lambda *x: None)
+calls = {
+  "epoll_wait": lambda: l.epoll_wait(ep.fileno(), b, 8, 2000),
+  "epoll_pwait": lambda: l.epoll_pwait(ep.fileno(), b, 8, 2000, ctypes.create_string_buffer(128)),
+  "semtimedop": lambda: l.semtimedop(sem, struct.pack("Hhh", 0, -1, 0), 1, struct.pack("ll", 2, 0)),
+  "sigtimedwait": lambda: l.sigtimedwait(b"\\0\\2" + bytes(126), None, struct.pack("ll", 2, 0)),
+  "recv": lambda: l.recv(c.fileno(), b, 8, 0),
+  "poll": lambda: l.poll(None, 0, 2000),
+  "nanosleep": lambda: l.nanosleep(struct.pack("ll", 2, 0), None),
+}
+print("begins", flush=True)
+ctypes.set_errno(0); r = calls[sys.argv[2]](); e = ctypes.get_errno() if r < 0 else 0
+print(sys.argv[2], r, e, flush=True)
+"""
+
+
+def interrupted(run_dir):
+    """What waits goes on waiting. A signal that a program has a handler for still ends it."""
+    want = {"epoll_wait": (0, 0), "epoll_pwait": (0, 0), "semtimedop": (-1, 11), "sigtimedwait": (-1, 11), "recv": (-1, 11),
+            "poll": (0, 0), "nanosleep": (0, 0)}
+    argv = ["/usr/bin/python3", "-c", WAITS, "0"]
+
+    def waits(p):
+        until("it waits", lambda: "begins" in p.seen and open(f"/proc/{p.pid}/stat").read().rsplit(")", 1)[1].split()[0] == "S")
+        time.sleep(0.1)
+    for name, (rc, err) in want.items():
+        with Program(argv + [name], run_dir) as p:
+            waits(p)
+            tool, said = inject(p.pid, 1)
+            assert "error" not in said, said
+            until(name + " ends", lambda: len(p.seen) == 2, 10)
+            assert p.seen[1] == f"{name} {rc} {err}", (p.seen, want[name])
+            tool.stdin.close()
+            tool.wait()
+    for name in ("epoll_wait", "epoll_pwait", "recv"):
+        with Program(argv + [name], run_dir) as p:
+            waits(p)
+            os.kill(p.pid, signal.SIGUSR1)
+            inject(p.pid, 1)[0].stdin.close()
+            until(name + " ends", lambda: len(p.seen) == 2, 10)
+            assert p.seen[1] == f"{name} -1 4", p.seen
+
+
 def comm(pid):
     try:
         with open(f"/proc/{pid}/comm") as f:
@@ -233,7 +282,7 @@ def refused(run_dir):
         until("it is let go", lambda: "TracerPid:\t0" in open(f"/proc/{p.pid}/status").read())
         tool, said = inject(p.pid, 1)
         assert "error" not in said, said
-        says(p.pid, "under seccomp filters already")
+        says(p.pid, "under Squall's seccomp filter already")
         tool.stdin.close()
     until("it is gone", lambda: not state(p.pid))
     program = os.path.join(run_dir, "i386")
@@ -250,4 +299,4 @@ def refused(run_dir):
 if os.geteuid() != 0 or os.uname().machine != "x86_64":
     print("skipped: it needs root, on x86_64")
     sys.exit(0)
-main([runtimes, user, orphaned, spoofed, refused])
+main([runtimes, user, interrupted, orphaned, spoofed, refused])
