@@ -256,6 +256,8 @@ int sq_bpf_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, c
     for (size_t i = 0; i < N_PROGS; i++)
         (void)bpf_link__destroy(links[i]); /* ours only: the proxy has its own descriptors now */
     rc = rc ? rc : sq_dgram_attach(ic, c, cgroup_fd, f, e);
+    if (rc == 0 && !f)
+        sq_exec_watch(c, cgroup_fd);
     if (rc < 0)
         sq_bpf_detach(c);
     return rc;
@@ -264,6 +266,7 @@ int sq_bpf_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, c
 void sq_bpf_detach(struct sq_caller *c)
 {
     sq_dgram_detach(c);
+    sq_exec_unwatch(c);
     if (!c->bpf)
         return;
     c->tables = NULL;

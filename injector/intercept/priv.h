@@ -91,6 +91,7 @@ struct sq_caller {
     struct sq_tables *tables; /* whose call is a connect: memory of its BPF object, or our own; NULL: not armed yet */
     struct sq_bpf_caller *bpf;
     struct dgram *dgram;
+    uint64_t cgroup_id; /* exec.c has it; 0: no */
     bool seccomp;
     struct sq_stand_in *unix_edge;
     size_t n_unix;
@@ -168,6 +169,8 @@ struct sq_intercept {
     struct sq_supervisor *sups;
     struct sq_space *space[SQ_SPACES]; /* space.c; NULL: free */
     struct sq_space *left_spaces;
+    struct exec *exec; /* exec.c; NULL: not attached */
+    unsigned n_exec;   /* callers that it has */
     uint32_t next_space;
     pid_t parent; /* the keeper */
     struct sq_running *running;
@@ -274,6 +277,11 @@ void sq_space_lost(struct sq_intercept *ic, uint32_t id); /* the proxy gets no s
 void sq_space_drop_all(struct sq_intercept *ic);          /* the proxy is dead */
 void sq_space_free(struct sq_intercept *ic);
 uint64_t sq_space_cookie(int fd);                         /* of the namespace of a socket; 0: unknown */
+
+/* exec.c: programs that begin in other network namespaces are told to sq_space_seen before their first call. The cgroup is
+ * C's. Best effort. */
+void sq_exec_watch(struct sq_caller *c, int cgroup_fd);
+void sq_exec_unwatch(struct sq_caller *c);
 
 /* listen.c */
 int sq_listen_lo(bool gate, int *fd, uint16_t *port, struct sq_err *e); /* port in network byte order */

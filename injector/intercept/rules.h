@@ -76,7 +76,7 @@ struct sq_space_ports { /* as in struct sq_edge_cfg */
     uint16_t pad[3];
 };
 
-/* A connect that a hook failed; or, with NETNS, the first call of a process in a namespace that the edge does not know. */
+/* A connect that a hook failed; or, with NETNS, a caller in a namespace that its edges do not know. */
 struct sq_hook_event {
     uint64_t t_ns;
     uint32_t caller;

@@ -397,22 +397,24 @@ void sq_space_edge(struct sq_edge *edge)
 
 void sq_space_seen(struct sq_intercept *ic, const struct sq_hook_event *ev)
 {
-    const struct sq_edge *met = sq_ic_edge(ic, ev->edge);
+    const struct sq_caller *c = sq_ic_caller(ic, ev->caller);
+    bool told = false;
 
-    if (!met || ic->edge[met->slot] != met || ic->link.dead)
+    if (!c || !c->armed || ic->link.dead)
         return;
-    for (uint32_t i = 0; i < SQ_EDGES; i++) { /* its next call may be over another one */
+    for (uint32_t i = 0; i < SQ_EDGES; i++) { /* whichever its next call is over */
         struct sq_edge *edge = ic->edge[i];
         struct sq_err why = {0};
         int rc;
 
-        if (!edge || strcmp(edge->run, met->run) != 0 || strcmp(edge->from, met->from) != 0 || !edge->bpf)
+        if (!edge || strcmp(edge->run, c->run) != 0 || strcmp(edge->from, c->service) != 0 || !edge->bpf)
             continue;
         rc = follow(edge, (pid_t)ev->pid, ev->netns, &why);
         if (rc < 0 && why.cls == SQ_C_NOTFOUND)
             forget_hooks(ic, ev->netns, i); /* the next process that is seen may live longer */
-        else if (rc < 0 && edge == met)
+        else if (rc < 0 && !told)
             warn(edge, (pid_t)ev->pid, &why);
+        told = told || (rc < 0 && why.cls != SQ_C_NOTFOUND);
     }
 }
 

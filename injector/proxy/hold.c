@@ -273,8 +273,13 @@ static bool is_syn(const unsigned char *ip, size_t len)
 static void on_packets(uv_poll_t *p, int status, int events)
 {
     struct hold *h = p->data;
-    (void)status;
     (void)events;
+    if (status < 0) { /* lo went down, or was; libuv stops at an error */
+        int err;
+        socklen_t n = sizeof(err);
+        (void)getsockopt(h->packet, SOL_SOCKET, SO_ERROR, &err, &n);
+        (void)uv_poll_start(p, UV_READABLE, on_packets);
+    }
     for (int i = 0; i < READS; i++) {
         unsigned char buf[2048];
         ssize_t n = recv(h->packet, buf, sizeof(buf), MSG_DONTWAIT);

@@ -191,7 +191,7 @@ class Rig:
     all = []  # injectors that were started
 
     def __init__(self, run_dir, to, mode=None, edge="app->dep", protocol="auto", injector=None, instances=1, lease="60s",
-                 more=None):
+                 more=None, wrap=()):
         self.inj = injector or Injector(run_dir, NAME)
         Rig.all.append(self.inj)
         self.run_dir = run_dir
@@ -207,7 +207,7 @@ class Rig:
             f.write(AGENT)
         os.chmod(run_dir, 0o755)
         got = self.inj.post(f"runs/{self.id}/services",
-                            {"name": "app", "command": [PYTHON, self.agent, self.control], "instances": instances})
+                            {"name": "app", "command": [*wrap, PYTHON, self.agent, self.control], "instances": instances})
         self.pid = got["instances"][0]["pid"]
         if instances == 1:
             until("the caller listens", lambda: os.path.exists(self.control))

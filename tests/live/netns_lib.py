@@ -1,11 +1,13 @@
 """What the tests of callers in other network namespaces share: the namespaces, and sockets that are made there."""
 import ctypes
 import os
-import socket
 import subprocess
+import sys
 import threading
 
 from injector_lib import until
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from squall import cgroup2
 
 CLONE_NEWNET = 0x40000000
 libc = ctypes.CDLL(None, use_errno=True)
@@ -65,19 +67,24 @@ class Net:
             subprocess.run(["ip", "netns", "del", ns], check=False)
 
 
-def cookie():
-    """Of the namespace of this thread."""
-    s = socket.socket()
-    try:
-        return int.from_bytes(s.getsockopt(socket.SOL_SOCKET, 71, 8), "little")
-    finally:
-        s.close()
+class Cgroup:
+    """One to be in from the first."""
 
+    def __init__(self, name):
+        self.path = os.path.join(cgroup2(), name)
 
-def gone(name):
-    """Does nobody keep the namespace any more, once its name is taken away?"""
-    # A device in it has no peer any more when it ends: the veth's end that we moved out tells.
-    ip("netns", "del", name)
+    def __enter__(self):
+        os.makedirs(self.path, exist_ok=True)
+        return self
+
+    def __exit__(self, *unused):
+        def empty():
+            try:
+                os.rmdir(self.path)
+            except OSError:
+                return not os.path.exists(self.path)
+            return True
+        until(f"{self.path} is removed", empty)
 
 
 def makers(pid):
