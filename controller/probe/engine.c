@@ -366,6 +366,11 @@ static bool all_over(const struct sq_engine *p)
     return true;
 }
 
+bool sq_engine_ordered(const struct sq_engine *p)
+{
+    return LOAD(p->quit) || LOAD(p->orders.stop_at) < p->stop_at || LOAD(p->orders.cut_at) < p->cut_at;
+}
+
 static void turn(uv_prepare_t *h)
 {
     struct sq_engine *p = h->data;

@@ -186,6 +186,8 @@ void sq_engine_order(struct sq_engine *p); /* from the caller's thread: look at 
 void sq_engine_clear(struct sq_engine *p); /* when nothing runs any more */
 /* Issue what is due; conn.c calls it between answers, so that a full batch of them delays no send. */
 void sq_engine_issue(struct sq_engine *p);
+/* Was something ordered that the next turn has to see? */
+bool sq_engine_ordered(const struct sq_engine *p);
 /* The request is over; gives it back. */
 void sq_engine_finish(struct sq_endpoint *ep, struct sq_request *r, enum sq_bad bad, const struct sq_answer *a);
 int64_t sq_engine_next_wake(const struct sq_engine *p);
