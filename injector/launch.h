@@ -18,6 +18,9 @@
 #define SQ_LAUNCH_FD 3           /* the launcher's end, when squalld spawned it */
 #define SQ_LAUNCH_PACKET 1024    /* no packet is longer */
 #define SQ_LAUNCH_MAX (8u << 20) /* most bytes of JSON and filter together */
+/* Of sendmsg(2) of these packets: MSG_RST, which means nothing to the kernel here. A filter that asks the supervisor
+ * about sendmsg(2) lets it go, for the listener itself is sent under it. */
+#define SQ_LAUNCH_FLAG 0x1000
 
 /* Send one packet, with a descriptor when fd >= 0. -errno. */
 int sq_packet_send(int sock, const void *data, size_t len, int fd);

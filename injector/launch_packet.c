@@ -4,7 +4,7 @@
 
 int sq_packet_send(int sock, const void *data, size_t len, int fd)
 {
-    return sq_fds_send(sock, data, len, &fd, fd >= 0, 0);
+    return sq_fds_send(sock, data, len, &fd, fd >= 0, SQ_LAUNCH_FLAG);
 }
 
 ssize_t sq_packet_recv(int sock, char *buf, size_t len, int *fd)

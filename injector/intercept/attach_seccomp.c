@@ -141,7 +141,7 @@ static int take(struct sq_caller *c, pid_t pid, uint64_t start, size_t i, struct
     }
     if (sq_door_exists(pid, start))
         return take_back(c, pid, start, i, e);
-    rc = sq_filter_build(&filter, &len, e);
+    rc = sq_filter_build(false, &filter, &len, e);
     rc = rc ? rc : sq_inject(pid, start, filter, len, &in, e);
     if (rc < 0)
         return rc;

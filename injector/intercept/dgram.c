@@ -227,9 +227,13 @@ int sq_dgram_open(struct sq_edge *edge, struct sq_err *e)
 
 int sq_dgram_hello(struct sq_intercept *ic, struct sq_err *e)
 {
-    cleanup_json json_t *msg = json_pack("{s:s}", "op", "dgrams");
+    const int fds[] = {ic->bpf.fd[SQ_M_DFLOWS], ic->dflows_fd};
+    int rc = 0;
 
-    if (ic->bpf.fd[SQ_M_DFLOWS] < 0)
-        return 0;
-    return sq_link_send(ic, msg, &ic->bpf.fd[SQ_M_DFLOWS], 1, e);
+    for (int i = 0; i < 2 && rc == 0; i++) {
+        cleanup_json json_t *msg = json_pack("{s:s,s:i}", "op", "dgrams", "net", i);
+
+        rc = fds[i] < 0 ? 0 : sq_link_send(ic, msg, &fds[i], 1, e);
+    }
+    return rc;
 }

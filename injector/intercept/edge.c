@@ -217,12 +217,6 @@ static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *
     uint16_t pass_port = 0, gate_port = 0, pass6_port = 0;
     int fds[3], rc;
 
-    if (edge->dgram && !edge->bpf) {
-        rc = sq_err_cls(e, SQ_C_UNSUPPORTED, -ENOTSUP, "edge %s: datagrams are taken by cgroup-BPF only, and %.300s",
-                        edge->name, ic->bpf_why);
-        sq_err_hint(e, "run squalld as root");
-        return rc;
-    }
     rc = sq_listen_lo(false, &pass, &pass_port, e);
     if (rc == 0)
         rc = ic->hold_ok ? sq_listen_lo(true, &gate, &gate_port, e) : sq_hole_open(&edge->hole, &gate, &gate_port, e);
@@ -267,8 +261,12 @@ static json_t *describe(const struct sq_edge *edge)
     const struct sq_intercept *ic = edge->ic;
     char why[1200] = "";
 
-    if (edge->has_tcp && !edge->bpf)
-        (void)snprintf(why, sizeof(why), "%s", ic->bpf_ok ? "attach: seccomp" : ic->bpf_why);
+    if ((edge->has_tcp || edge->dgram) && !edge->bpf)
+        (void)snprintf(why, sizeof(why), "%s%s",
+                       edge->dgram ? "datagrams by seccomp: a socket that waits in recvfrom "
+                                     "sees 127.4.x.y; "
+                                   : "",
+                       ic->bpf_ok ? "attach: seccomp" : ic->bpf_why);
     else if (!edge->has_tcp && !edge->dgram)
         (void)snprintf(why, sizeof(why), "Unix sockets are always taken by seccomp");
     if (edge->has_tcp && !ic->hold_ok)
@@ -410,6 +408,8 @@ int sq_edge_retable(struct sq_edge *edge, struct sq_err *e)
             rc = sq_edge_table(c, false, c->tables, e);
         if (rc == 0 && c->dgram)
             rc = sq_dgram_table(c, e);
+        if (rc == 0 && c->dtables)
+            rc = sq_edge_table(c, true, c->dtables, e);
     }
     return rc;
 }

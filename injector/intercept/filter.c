@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "intercept/priv.h"
+#include "launch.h"
 #include "squall/cleanup.h"
 
 static void release(scmp_filter_ctx *ctx)
@@ -19,7 +20,40 @@ static void release(scmp_filter_ctx *ctx)
         seccomp_release(*ctx);
 }
 
-static int add_rules(scmp_filter_ctx ctx)
+static int add_narrow(scmp_filter_ctx ctx)
+{
+    int rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(sendto), 2,
+                              SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, MSG_FASTOPEN), SCMP_A4(SCMP_CMP_NE, 0));
+
+    if (rc == 0)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(sendmsg), 1,
+                              SCMP_A2(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, MSG_FASTOPEN));
+    if (rc == 0)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(sendmmsg), 1,
+                              SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, MSG_FASTOPEN));
+    return rc;
+}
+
+/* Datagrams, too: whatever has an address, or may have one, for a filter can't look into a struct msghdr. send(2),
+ * recv(2), read(2) and write(2) stay free. */
+static int add_dgrams(scmp_filter_ctx ctx)
+{
+    int rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(sendto), 1, SCMP_A4(SCMP_CMP_NE, 0));
+
+    if (rc == 0)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(recvfrom), 1, SCMP_A4(SCMP_CMP_NE, 0));
+    if (rc == 0)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(sendmsg), 1,
+                              SCMP_A2(SCMP_CMP_MASKED_EQ, SQ_LAUNCH_FLAG, 0));
+    if (rc == 0)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(recvmsg), 1,
+                              SCMP_A2(SCMP_CMP_MASKED_EQ, SQ_LAUNCH_FLAG, 0));
+    if (rc == 0)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(sendmmsg), 0);
+    return rc;
+}
+
+static int add_rules(scmp_filter_ctx ctx, bool dgram)
 {
 #if defined(__x86_64__)
     static const unsigned sends[] = {11, 16, 20}; /* net.h: SYS_SENDTO, SYS_SENDMSG, SYS_SENDMMSG */
@@ -37,14 +71,7 @@ static int add_rules(scmp_filter_ctx ctx)
     if (rc == 0)
         rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(connect), 0);
     if (rc == 0)
-        rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(sendto), 2,
-                              SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, MSG_FASTOPEN), SCMP_A4(SCMP_CMP_NE, 0));
-    if (rc == 0)
-        rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(sendmsg), 1,
-                              SCMP_A2(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, MSG_FASTOPEN));
-    if (rc == 0)
-        rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(sendmmsg), 1,
-                              SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, MSG_FASTOPEN));
+        rc = dgram ? add_dgrams(ctx) : add_narrow(ctx);
     if (rc == 0)
         rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(io_uring_setup), 0);
 #if defined(__x86_64__)
@@ -56,7 +83,7 @@ static int add_rules(scmp_filter_ctx ctx)
     return rc;
 }
 
-int sq_filter_build(void **bytes, size_t *len, struct sq_err *e)
+int sq_filter_build(bool dgram, void **bytes, size_t *len, struct sq_err *e)
 {
     __attribute__((cleanup(release))) scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
     cleanup_close int fd = memfd_create("squall-filter", MFD_CLOEXEC);
@@ -66,7 +93,7 @@ int sq_filter_build(void **bytes, size_t *len, struct sq_err *e)
 
     if (!ctx || fd < 0)
         return sq_err(e, -ENOMEM, "no memory for a seccomp filter");
-    rc = add_rules(ctx);
+    rc = add_rules(ctx, dgram);
     if (rc == 0)
         rc = seccomp_export_bpf(ctx, fd);
     if (rc < 0)

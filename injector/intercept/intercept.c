@@ -174,6 +174,9 @@ static int make_flows(struct sq_intercept *ic, struct sq_err *e)
 
     if (rc == 0)
         ic->flows = p;
+    rc = rc ? rc : sq_page_new(SQ_FLOWS * sizeof(struct sq_flow), &p, &ic->dflows_fd, e);
+    if (rc == 0)
+        ic->dflows = p;
     return rc;
 }
 
@@ -257,7 +260,7 @@ int sq_intercept_new(const struct sq_intercept_opts *o, struct sq_intercept **ou
         return sq_err(e, -ENOMEM, "out of memory");
     ic->o = *o;
     ic->parent = getppid();
-    ic->link.fd = ic->link.pidfd = ic->flows_fd = ic->tallies_fd = ic->diag = -1;
+    ic->link.fd = ic->link.pidfd = ic->flows_fd = ic->dflows_fd = ic->tallies_fd = ic->diag = -1;
     TAILQ_INIT(&ic->holed);
     for (size_t i = 0; i < SQ_MAPS; i++)
         ic->bpf.fd[i] = -1;
@@ -291,6 +294,7 @@ void sq_ic_caller_free(struct sq_caller *c)
         return;
     sq_bpf_detach(c);
     free(c->tables);
+    free(c->dtables);
     free(c->unix_edge);
     free(c);
 }
@@ -309,6 +313,10 @@ static void free_memory(struct sq_intercept *ic)
         (void)munmap(ic->flows, 2 * SQ_FLOWS * sizeof(struct sq_flow));
     if (ic->flows_fd >= 0)
         (void)close(ic->flows_fd);
+    if (ic->dflows)
+        (void)munmap(ic->dflows, SQ_FLOWS * sizeof(struct sq_flow));
+    if (ic->dflows_fd >= 0)
+        (void)close(ic->dflows_fd);
 }
 
 static void free_all(struct sq_intercept *ic)
@@ -444,20 +452,21 @@ static int arm(struct sq_caller *c, int cgroup_fd, struct sq_arming *out, struct
                 rc = sq_ic_stand_in(c, edge, k, e);
     }
     c->with_bpf = by_bpf && cgroup_fd >= 0;
-    c->seccomp = c->seccomp || (tcp && !c->with_bpf);
+    c->seccomp = c->seccomp || ((tcp || dgram) && !c->with_bpf);
     if (by_bpf && cgroup_fd < 0)
         sq_ic_warn(ic, c->run, "%s has no cgroup of its own: its calls are taken by seccomp", c->instance);
-    if (rc == 0 && dgram && cgroup_fd < 0)
-        rc = sq_err_cls(e, SQ_C_UNSUPPORTED, -ENOTSUP, "%s has no cgroup of its own: its datagrams can't be taken",
-                        c->instance);
     if (rc == 0)
         rc = c->with_bpf ? sq_bpf_attach(ic, c, cgroup_fd, NULL, e) : sq_ic_tell_caller(c, e);
     if (rc == 0 && tcp && !c->with_bpf) {
         c->tables = calloc(1, sizeof(*c->tables));
         rc = c->tables ? sq_edge_table(c, false, c->tables, e) : sq_err(e, -ENOMEM, "out of memory");
     }
+    if (rc == 0 && dgram && !c->with_bpf) {
+        c->dtables = calloc(1, sizeof(*c->dtables));
+        rc = c->dtables ? sq_edge_table(c, true, c->dtables, e) : sq_err(e, -ENOMEM, "out of memory");
+    }
     if (rc == 0 && c->seccomp) {
-        rc = sq_filter_build(&out->filter, &out->filter_len, e);
+        rc = sq_filter_build(c->dtables, &out->filter, &out->filter_len, e);
         out->seccomp = rc == 0;
         out->key = c->id;
     }
@@ -578,6 +587,8 @@ void sq_intercept_disarm(struct sq_intercept *ic, const char *run_id, const char
     sq_bpf_detach(c);
     free(c->tables); /* of BPF it is the map's, and no more ours to free */
     c->tables = NULL;
+    free(c->dtables);
+    c->dtables = NULL;
     drop_stand_ins(c);
     sq_made_leave(ic, c);
     ic->caller[c->slot] = NULL;

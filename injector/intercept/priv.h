@@ -89,6 +89,7 @@ struct sq_caller {
     bool armed; /* false: disarmed, kept for its name */
     bool with_bpf;
     struct sq_tables *tables; /* whose call is a connect: memory of its BPF object, or our own; NULL: not armed yet */
+    struct sq_tables *dtables; /* whose datagram, under seccomp: our own; NULL: none is taken so */
     struct sq_bpf_caller *bpf;
     struct dgram *dgram;
     uint64_t cgroup_id; /* exec.c has it; 0: no */
@@ -159,6 +160,8 @@ struct sq_intercept {
     uint32_t slot_last[SQ_CALLERS];                   /* number of the caller that had the slot last */
     int flows_fd;                                     /* of seccomp redirects: a sealed memfd */
     struct sq_flow *flows;
+    int dflows_fd; /* the same of datagrams; -1: none yet */
+    struct sq_flow *dflows;
     uint32_t next_flow;
     struct sq_edge *edge[SQ_EDGES];
     struct sq_caller *caller[SQ_CALLERS];
@@ -296,7 +299,8 @@ int sq_listen_unix(const char *dir, const char *name, int *fd, struct sq_err *e)
 int sq_connect_in(int fd, const char *dir, const char *name);
 
 /* filter.c */
-int sq_filter_build(void **bytes, size_t *len, struct sq_err *e);
+/* DGRAM: datagrams are taken, too. */
+int sq_filter_build(bool dgram, void **bytes, size_t *len, struct sq_err *e);
 
 /* supervise.c */
 /* PID, START: the process that loaded the filter. Owns LISTENER. */

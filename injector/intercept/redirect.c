@@ -35,7 +35,7 @@ static void answer(struct sq_reply *r, int error)
 }
 
 /* An edge's call that can't be taken goes direct, and is not silently lost. */
-static void bypass(struct sq_supervisor *s, const struct sq_edge *edge, struct sq_reply *r, const char *why)
+void sq_attempt_bypass(struct sq_supervisor *s, const struct sq_edge *edge, struct sq_reply *r, const char *why)
 {
     s->ic->counts[edge->slot].bypassed++;
     let_go(r);
@@ -81,8 +81,7 @@ static bool bound_to_v6(int fd)
     return !IN6_IS_ADDR_UNSPECIFIED(&a.sin6_addr) && !IN6_IS_ADDR_V4MAPPED(&a.sin6_addr);
 }
 
-/* It can't reach a v4-mapped address. */
-static bool speaks_v6_only(const struct sq_attempt *a, int fd)
+bool sq_attempt_v6_only(const struct sq_attempt *a, int fd)
 {
     return a->to.sa.sa_family == AF_INET6 && (int_opt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0) || bound_to_v6(fd));
 }
@@ -111,12 +110,12 @@ static bool lo_is_up(int fd)
     return ioctl(fd, SIOCGIFFLAGS, &r) == 0 && (r.ifr_flags & IFF_UP);
 }
 
-/* Where the edge is listened for in the network namespace of the socket. False: WHY it can't be reached. */
-static bool listeners(const struct sq_supervisor *s, struct sq_edge *edge, const struct sq_attempt *a, int fd,
-                      struct sq_space_ports *at, char *why, size_t len)
+bool sq_attempt_listeners(const struct sq_supervisor *s, struct sq_edge *edge, const struct sq_attempt *a, int fd,
+                          struct sq_space_ports *at, char *why, size_t len)
 {
     const struct sq_edge_cfg *cfg = &s->ic->cfg[edge->slot];
-    const struct sq_space_ports home = {.pass = cfg->pass, .gate = cfg->gate, .pass6 = cfg->pass6}, *there;
+    const struct sq_space_ports home = {.pass = cfg->pass, .gate = cfg->gate, .dgram = cfg->dgram, .pass6 = cfg->pass6},
+                                *there;
     uint64_t cookie = sq_space_cookie(fd);
 
     *at = home;
@@ -136,8 +135,7 @@ static bool listeners(const struct sq_supervisor *s, struct sq_edge *edge, const
     return there != NULL;
 }
 
-/* Destination as v4-mapped, port in host byte order. False: not an address that an edge can have. */
-static bool wanted(const struct sq_attempt *a, uint32_t addr[4], uint16_t *port)
+bool sq_attempt_wanted(const struct sq_attempt *a, uint32_t addr[4], uint16_t *port)
 {
     if (a->to.sa.sa_family == AF_INET && a->to_len >= sizeof(struct sockaddr_in)) {
         const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&a->to.ss;
@@ -277,22 +275,23 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     bool refused;
     int flags, rc;
 
-    if (s->caller->with_bpf || !wanted(a, addr, &port))
+    if (s->caller->with_bpf || !sq_attempt_wanted(a, addr, &port))
         return;
     edge = tcp_edge(s, addr, port);
     if (!edge)
         return;
     cleanup_close int fd = sq_attempt_socket(s, a);
     if (fd < 0) {
-        bypass(s, edge, r, fd == -EPERM ? "its descriptors may not be taken (ptrace rights, Yama)" : strerror(-fd));
+        sq_attempt_bypass(s, edge, r,
+                          fd == -EPERM ? "its descriptors may not be taken (ptrace rights, Yama)" : strerror(-fd));
         return;
     }
     /* getaddrinfo connects datagram sockets to the same port; and only a fresh socket begins a connection. */
     if (int_opt(fd, SOL_SOCKET, SO_TYPE, 0) != SOCK_STREAM ||
         int_opt(fd, SOL_SOCKET, SO_DOMAIN, 0) != a->to.sa.sa_family || !fresh_tcp(fd))
         return;
-    why = listeners(s, edge, a, fd, &at, text, sizeof(text)) ? NULL : text;
-    if (!why && speaks_v6_only(a, fd) && (!(cookie = cookie_of(fd)) || !at.pass6))
+    why = sq_attempt_listeners(s, edge, a, fd, &at, text, sizeof(text)) ? NULL : text;
+    if (!why && sq_attempt_v6_only(a, fd) && (!(cookie = cookie_of(fd)) || !at.pass6))
         why = "its socket can speak IPv6 only, and there is no ::1 here";
     flags = fcntl(fd, F_GETFL);
     if (!why && (flags < 0 || !sq_link_alive(s->ic)))
@@ -307,7 +306,7 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
         return;
     }
     if (why) {
-        bypass(s, edge, r, why);
+        sq_attempt_bypass(s, edge, r, why);
         return;
     }
     if (refused) {
@@ -316,8 +315,7 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     }
     to = d.go == SQ_GO_GATE ? at.gate : at.pass;
     idx = write_flow(s, edge, &d, addr, port, cookie, now);
-    len = cookie ? proxy_address6(at.pass6, &proxy)
-                 : proxy_address(a->to.sa.sa_family, idx, to, &proxy);
+    len = cookie ? proxy_address6(at.pass6, &proxy) : proxy_address(a->to.sa.sa_family, idx, to, &proxy);
     if (cookie)
         d.go = SQ_GO_PASS; /* there is no gate */
     if (d.go == SQ_GO_GATE && !(flags & O_NONBLOCK) && has_timeout(fd) &&
@@ -332,7 +330,7 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     if (rc == -EINPROGRESS && d.go == SQ_GO_GATE && edge->hole_shut)
         sq_holed_add(s->caller, edge, fd, now, sq_edge_hole(edge), &proxy);
     if (rc != 0 && rc != -EINPROGRESS && rc != -EINTR)
-        bypass(s, edge, r, strerror(-rc));
+        sq_attempt_bypass(s, edge, r, strerror(-rc));
     conclude(r, a, flags & O_NONBLOCK, rc);
 }
 
@@ -386,7 +384,8 @@ static void take_unix(struct sq_supervisor *s, struct sq_attempt *a, struct sq_r
         return;
     cleanup_close int fd = sq_attempt_socket(s, a);
     if (fd < 0) {
-        bypass(s, edge, r, fd == -EPERM ? "its descriptors may not be taken (ptrace rights, Yama)" : strerror(-fd));
+        sq_attempt_bypass(s, edge, r,
+                          fd == -EPERM ? "its descriptors may not be taken (ptrace rights, Yama)" : strerror(-fd));
         return;
     }
     if (int_opt(fd, SOL_SOCKET, SO_TYPE, 0) != SOCK_STREAM || int_opt(fd, SOL_SOCKET, SO_DOMAIN, 0) != AF_UNIX)
@@ -400,7 +399,7 @@ static void take_unix(struct sq_supervisor *s, struct sq_attempt *a, struct sq_r
     }
     flags = fcntl(fd, F_GETFL);
     if (flags < 0 || !sq_link_alive(s->ic) || (!(flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)) {
-        bypass(s, edge, r, "the proxy is gone");
+        sq_attempt_bypass(s, edge, r, "the proxy is gone");
         return;
     }
     sq_guard_begin();
@@ -411,7 +410,7 @@ static void take_unix(struct sq_supervisor *s, struct sq_attempt *a, struct sq_r
     if (rc == -EISCONN)
         return;
     if (rc < 0) {
-        bypass(s, edge, r, strerror(-rc));
+        sq_attempt_bypass(s, edge, r, strerror(-rc));
         return;
     }
     s->ic->counts[edge->slot].redirected++;
@@ -423,7 +422,8 @@ void sq_attempt_decide(struct sq_supervisor *s, struct sq_attempt *a, struct sq_
     switch (a->to.sa.sa_family) {
     case AF_INET:
     case AF_INET6:
-        take_tcp(s, a, r);
+        if (!sq_dgram_connect(s, a, r))
+            take_tcp(s, a, r);
         break;
     case AF_UNIX:
         take_unix(s, a, r);

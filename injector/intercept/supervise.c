@@ -63,6 +63,7 @@ static void reply(struct sq_supervisor *s, uint64_t id, const struct sq_reply *r
         resp.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
     else
         resp.error = r->error;
+    resp.val = r->value;
     /* ENOENT: the process was killed meanwhile. */
     (void)ioctl(s->fd, SECCOMP_IOCTL_NOTIF_SEND, &resp);
 }
@@ -78,7 +79,7 @@ static void serve(struct sq_supervisor *s)
         return;
     if (s->seen)
         __atomic_store_n(s->seen, n.id, __ATOMIC_RELEASE);
-    if (s->caller && n.pid && !s->ic->link.dead) {
+    if (s->caller && n.pid && !s->ic->link.dead && !sq_dgram_notified(s, &n, &r)) {
         rc = sq_attempt_parse(&n, &a);
         if (rc == 1)
             rc = sq_attempt_read(&a);

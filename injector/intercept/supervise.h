@@ -44,8 +44,9 @@ struct sq_attempt {
 /* What the process gets. CONT: let the kernel do the call. */
 struct sq_reply {
     bool cont;
-    bool later; /* somebody else answers (wait.c) */
-    int error;  /* -errno or 0, when not cont */
+    bool later;    /* somebody else answers (wait.c) */
+    int error;     /* -errno or 0, when not cont */
+    int64_t value; /* what the call returns when error is 0 */
 };
 
 /* attempt.c */
@@ -61,7 +62,19 @@ bool sq_attempt_is_unix(const struct sq_attempt *a, const struct sq_dest *d);
  * copy of fd. 0, or -errno: too many, or no memory. */
 int sq_wait_connect(struct sq_supervisor *s, uint64_t id, int fd, const struct sockaddr *sa, socklen_t len);
 
+/* dgram_seccomp.c: false: none of its business; else *r says. */
+bool sq_dgram_connect(struct sq_supervisor *s, struct sq_attempt *a, struct sq_reply *r); /* its address was read */
+bool sq_dgram_notified(struct sq_supervisor *s, const struct seccomp_notif *n, struct sq_reply *r);
+
 /* redirect.c */
+/* Destination as v4-mapped, port in host byte order. False: not an address that an edge can have. */
+bool sq_attempt_wanted(const struct sq_attempt *a, uint32_t addr[4], uint16_t *port);
+bool sq_attempt_v6_only(const struct sq_attempt *a, int fd); /* FD can't reach a v4-mapped address */
+/* Where the edge is listened for in the network namespace of the socket. False: WHY it can't be reached. */
+bool sq_attempt_listeners(const struct sq_supervisor *s, struct sq_edge *edge, const struct sq_attempt *a, int fd,
+                          struct sq_space_ports *at, char *why, size_t len);
+/* It goes direct, and is counted. */
+void sq_attempt_bypass(struct sq_supervisor *s, const struct sq_edge *edge, struct sq_reply *r, const char *why);
 void sq_attempt_decide(struct sq_supervisor *s, struct sq_attempt *a, struct sq_reply *r);
 
 #endif

@@ -97,8 +97,9 @@ static void on_edge(struct px *px, struct packet *p)
 
 static void on_dgrams(struct px *px, struct packet *p)
 {
-    if (p->nfds >= 1 && !px->dflows)
-        px->dflows = map_flows(p->fds[0], SQ_FLOWS);
+    uint32_t net = number(p->o, "net");
+    if (p->nfds >= 1 && net < 2 && !px->dflows[net])
+        px->dflows[net] = map_flows(p->fds[0], SQ_FLOWS);
 }
 
 static struct px_space *space_of(struct px *px, const struct packet *p)

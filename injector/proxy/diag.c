@@ -70,14 +70,14 @@ enum px_peer px_diag(int diag, const struct sockaddr_in *from, const struct sock
 
 #define DUMPS 4096 /* messages of one dump that are read */
 
-/* A socket of FAMILY that is connected to PORT: is it to 127.3.0.0/16? */
+/* A socket of FAMILY that is connected to PORT: is it to 127.3.0.0/16 or 127.4.0.0/16? */
 static bool is_ours(const struct inet_diag_msg *m)
 {
     uint32_t host = ntohl(m->idiag_family == AF_INET ? m->id.idiag_dst[0] : m->id.idiag_dst[3]);
     if (m->idiag_family == AF_INET6 &&
         (m->id.idiag_dst[0] || m->id.idiag_dst[1] || m->id.idiag_dst[2] != htonl(0xffff)))
         return false;
-    return (host & 0xffff0000u) == SQ_NET_DGRAM;
+    return (host & 0xffff0000u) == SQ_NET_DGRAM || (host & 0xffff0000u) == SQ_NET_DGRAM_SECCOMP;
 }
 
 /* 1, 0, -1: it goes on, -2: it failed. */

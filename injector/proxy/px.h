@@ -11,8 +11,8 @@
 #include <time.h>
 #include <uv.h>
 
-#include "proxy/diag.h"
 #include "page.h"
+#include "proxy/diag.h"
 #include "proxy/http.h"
 #include "proxy/lane.h"
 #include "proxy/rules.h"
@@ -173,10 +173,10 @@ struct px {
     size_t beat_len;
     const struct sq_flow *flows[2];   /* BPF, seccomp; by index, */
     const struct sq_flow *cookies[2]; /* and by cookie; NULL: they have no such half */
-    struct sq_tally *tallies;       /* shared with squalld and the hooks; NULL: none */
-    const struct sq_flow *dflows;   /* of datagrams; NULL: none */
-    struct dgrams *dgrams;          /* udp.c; NULL: none */
-    LIST_HEAD(, dnstcp) dnstcp;     /* dnstcp.c */
+    struct sq_tally *tallies;         /* shared with squalld and the hooks; NULL: none */
+    const struct sq_flow *dflows[2];  /* of datagrams, by BPF and by seccomp; NULL: none */
+    struct dgrams *dgrams;            /* udp.c; NULL: none */
+    LIST_HEAD(, dnstcp) dnstcp;       /* dnstcp.c */
     TAILQ_HEAD(, edge) edges;
     TAILQ_HEAD(, caller) callers;
     TAILQ_HEAD(, conn) pending;

@@ -145,8 +145,9 @@ static void flow_close(struct flow *f)
 static bool origin(const struct dport *port, struct in_addr local, struct sq_flow *out)
 {
     uint32_t host = ntohl(local.s_addr);
-    const struct sq_flow *table = port->edge->px->dflows;
-    if (!table || (host & 0xffff0000u) != SQ_NET_DGRAM)
+    bool seccomp = (host & 0xffff0000u) == SQ_NET_DGRAM_SECCOMP;
+    const struct sq_flow *table = port->edge->px->dflows[seccomp];
+    if (!table || (!seccomp && (host & 0xffff0000u) != SQ_NET_DGRAM))
         return false;
     memcpy(out, &table[host & 0xffffu], sizeof(*out)); /* it may be written at any time: look at one copy */
     return out->edge == port->edge->id && out->via == port->port && (out->family == AF_INET || out->family == AF_INET6);

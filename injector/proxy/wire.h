@@ -11,7 +11,8 @@
  *   {"op":"edge","id":N,"name":S,"protocol":"auto|http|tcp|udp|dns"}
  *                                                  fds: [pass4, gate4] or [pass4, gate4, pass6], bound,
  * listening: gate drops SYNs by its socket filter unless their TTL is SQ_TTL
- *   {"op":"dgrams"}                                fds: [BPF table of datagram flows]
+ *   {"op":"dgrams","net":N}                        fds: [table of datagram flows]: what SQ_NET_DGRAM (0) or
+ *                                                  SQ_NET_DGRAM_SECCOMP (1) stands for
  *   {"op":"dgram","edge":N,"space":N}              fds: [UDP socket, bound], and maybe one on ::1:
  *                                                  what is sent to them is the edge's
  *   {"op":"space","id":N}                          fds: [maker of sockets (maker.h), sock_diag, AF_PACKET, raw]: another
@@ -71,6 +72,7 @@
 #define SQ_NET_BPF 0x7f010000u
 #define SQ_NET_SECCOMP 0x7f020000u
 #define SQ_NET_DGRAM 0x7f030000u /* datagrams (BPF): hi.lo is a destination of a caller, in a table of its own */
+#define SQ_NET_DGRAM_SECCOMP 0x7f040000u /* the same, by seccomp */
 
 /* What an unconnected socket sends to an IPv6 address goes to [::1], where there is no room for the number: it comes
  * from 100::7371:7561:7f03:hi.lo instead, and the answer too (of the discard-only prefix, RFC 6666: should such a

@@ -7,7 +7,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import dns_lib
 from dns_lib import A4, Server, alone
-from intercept_lib import Rig, main
+from intercept_lib import NO_BPF, Rig, Without, main
 
 MUSL = r"""
 #include <arpa/inet.h>
@@ -84,9 +84,15 @@ def test_ipv6(run_dir):
     resolvers(run_dir, {name: progs[name] for name in ("musl", "node lookup", "c-ares", "go")}, Server("::1"))
 
 
-def resolvers(run_dir, progs, server):
+def test_seccomp(run_dir):
+    """The same by seccomp, where BPF is not."""
+    resolvers(run_dir, programs(run_dir), Server(), NO_BPF)
+
+
+def resolvers(run_dir, progs, server, prefix=None):
     to = f"[{server.host}]:53" if ":" in server.host else f"{server.host}:53"
-    r = Rig(run_dir, [to], mode="bpf", protocol="dns")
+    r = Rig(run_dir, [to], mode="seccomp" if prefix else "bpf", protocol="dns",
+            injector=Without(run_dir, prefix) if prefix else None)
     head = f"NS={server.host!r}\nCONF={os.path.join(run_dir, 'resolv.conf')!r}\n" + dns_lib.RAW
 
     def ask(argv, host):
@@ -122,4 +128,4 @@ def resolvers(run_dir, progs, server):
 
 if __name__ == "__main__":
     alone()
-    main([test_resolvers, test_ipv6])
+    main([test_resolvers, test_ipv6, test_seccomp])

@@ -8,14 +8,18 @@ import threading
 A4, A6 = "192.0.2.7", "2001:db8::7"
 
 
-def alone(*addresses):
-    """The same program again, in a network namespace of its own: port 53 is nobody else's there."""
+def alone(*addresses, resolver=None):
+    """The same program again, in a network namespace of its own: port 53 is nobody else's there. RESOLVER: the one of
+    everybody there."""
     if os.environ.get("SQT_ALONE"):
         return
     os.environ["SQT_ALONE"] = "1"
     adding = "".join(f"ip addr add {a}/128 dev lo && " for a in addresses)
-    os.execvp("unshare", ["unshare", "-n", "sh", "-c", f'ip link set lo up && {adding}exec "$@"', "sh", sys.executable,
-                          *sys.argv])
+    if resolver:
+        adding += ("conf=$(mktemp) && chmod 644 $conf && mount --bind $conf /etc/resolv.conf && rm $conf && "
+                   f"printf 'nameserver {resolver}\\noptions timeout:1 attempts:1\\n' > /etc/resolv.conf && ")
+    os.execvp("unshare", ["unshare", "-n", "-m", "sh", "-c", f'ip link set lo up && {adding}exec "$@"', "sh",
+                          sys.executable, *sys.argv])
 
 
 def name_of(data, at=12):

@@ -40,7 +40,7 @@ int main(int argc, char **argv)
     struct sq_injected in;
     void *filter = NULL;
     size_t len = 0;
-    if (argc < 3 || sq_proc_read((pid_t)atoi(argv[1]), &p, &e) < 0 || sq_filter_build(&filter, &len, &e) < 0 ||
+    if (argc < 3 || sq_proc_read((pid_t)atoi(argv[1]), &p, &e) < 0 || sq_filter_build(false, &filter, &len, &e) < 0 ||
         sq_inject(p.pid, p.start, filter, len, &in, &e) < 0) {
         printf("{\"error\": \"%s\"}\n", e.msg);
         free(filter);

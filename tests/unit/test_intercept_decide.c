@@ -314,7 +314,7 @@ static void filter(void **state)
     pid_t pid;
 
     (void)state;
-    assert_int_equal(sq_filter_build(&bytes, &len, NULL), 0);
+    assert_int_equal(sq_filter_build(false, &bytes, &len, NULL), 0);
     pid = fork();
     if (pid == 0)
         _exit(trapped(bytes, len));

@@ -1,0 +1,206 @@
+#!/usr/bin/env python3
+"""Datagrams and DNS of programs under a seccomp filter, where cgroup-BPF is not: also of a user without rights. In a
+network namespace with a resolver of its own."""
+import os
+import signal
+import socket
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import dns_lib
+from dgram_lib import ANSWERED, CALLER, FAILED, Echo
+from dns_lib import A4, A6, Server, alone
+from injector_lib import until
+from intercept_lib import NO_BPF, Rig, Without, main
+
+RESOLVER = "127.0.0.99"
+USER = ["setpriv", "--reuid", "65533", "--regid", "65533", "--clear-groups"]
+
+# What the caller runs: each way to send to an address and to learn who answered.
+WAYS = r"""
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+def fresh(family=socket.AF_INET, v6only=False):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    if family == socket.AF_INET6: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6only))
+    s.settimeout(2)
+    return s
+def to(host, s=None, data=b"x", how="sendto"):
+    s = s or fresh(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    t0 = time.monotonic()
+    try:
+        if how == "sendto": n = s.sendto(data, (host, PORT))
+        if how == "sendmsg": n = s.sendmsg([data[:1], data[1:]], [], 0, (host, PORT))
+        if how == "sendto": got, frm = s.recvfrom(70000)
+        else: got, _, flags, frm = s.recvmsg(70000)
+        return {"n": n, "whole": got == data, "frm": list(frm[:2]), "ms": (time.monotonic() - t0) * 1000}
+    except OSError as x:
+        return {"err": str(x), "ms": (time.monotonic() - t0) * 1000}
+class Msghdr(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_void_p), ("namelen", ctypes.c_uint32), ("iov", ctypes.c_void_p),
+                ("iovlen", ctypes.c_size_t), ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t),
+                ("flags", ctypes.c_int)]
+class Mmsghdr(ctypes.Structure):
+    _fields_ = [("hdr", Msghdr), ("len", ctypes.c_uint)]
+class Iovec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
+def mmsg(s, msgs):
+    # [((host, port) or None, data)] in one call; also how long each was said to be
+    keep, vec = [], (Mmsghdr * len(msgs))()
+    for i, (to, data) in enumerate(msgs):
+        buf = ctypes.create_string_buffer(data, len(data))
+        iov = Iovec(ctypes.addressof(buf), len(data))
+        vec[i].hdr.iov, vec[i].hdr.iovlen = ctypes.addressof(iov), 1
+        keep += [buf, iov]
+        if to:
+            raw = struct.pack("=H", socket.AF_INET) + struct.pack("!H", to[1]) + socket.inet_aton(to[0]) + b"\0" * 8
+            name = ctypes.create_string_buffer(raw, len(raw))
+            vec[i].hdr.name, vec[i].hdr.namelen = ctypes.addressof(name), len(raw)
+            keep.append(name)
+    return libc.sendmmsg(s.fileno(), vec, len(msgs), 0), [v.len for v in vec]
+"""
+
+
+class Under(Rig):
+    def __init__(self, run_dir, to, prefix=NO_BPF, **kw):
+        os.chmod(run_dir, 0o755)
+        if prefix is USER:
+            os.chown(run_dir, 65533, 65533)
+        super().__init__(run_dir, to, mode="seccomp", injector=Without(run_dir, prefix), **kw)
+        self.head = ""
+
+    def run(self, body):
+        return self.do(self.head + body, 60)
+
+
+def rig(run_dir, echo, **kw):
+    r = Under(run_dir, [f"127.0.0.1:{echo.port}", f"[::1]:{echo.port}"], protocol="udp", **kw)
+    r.head = f"PORT={echo.port}\n" + CALLER + WAYS
+    return r
+
+
+def test_pass_through(run_dir):
+    """Whatever a program sends and however: it is taken, counted, and the program sees whom it had asked. What is
+    nobody's, and what is no datagram, is as ever."""
+    echo, other = Echo(socket.AF_INET6, "::"), Echo()
+    r = rig(run_dir, echo)
+    got = r.run("""
+any = fresh(socket.AF_INET6)
+conn = dial()
+result = [to("127.0.0.1"), to("127.0.0.1", how="sendmsg"), to("::1"), to("::1", how="sendmsg"), to("::1", any),
+          to("::ffff:127.0.0.1", any), to("127.0.0.1", data=b"y" * 9000), to("127.0.0.1", data=b"y" * 65000, how="sendmsg")]
+conn.send(b"z"); data, frm = conn.recvfrom(100)
+result.append({"n": len(data), "whole": data == b"z", "frm": list(frm)})
+""")
+    hosts = ["127.0.0.1", "127.0.0.1", "::1", "::1", "::1", "::ffff:127.0.0.1"] + 3 * ["127.0.0.1"]
+    assert [g.get("frm") for g in got] == [[h, echo.port] for h in hosts] and all(g["whole"] for g in got), got
+    assert [g["n"] for g in got] == [1] * 6 + [9000, 65000, 1], got
+    until("the calls are told", lambda: len(r.calls()) >= 9, 15)
+    assert all(c[2] == ANSWERED for c in r.calls()), r.calls()
+    got = r.run(f"""
+other = {other.port}
+s = fresh()
+sent = mmsg(s, [(("127.0.0.1", PORT), b"a"), (("127.0.0.1", other), b"bb"), (("127.0.0.1", PORT), b"ccc")])
+back = sorted([list(x) for x in (s.recvfrom(100) for _ in range(3))], key=str)
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+a.sendmsg([b"unix"]); unix = b.recvmsg(100)[0]
+c, d = socket.socketpair(); c.sendmsg([b"stream"]); stream = d.recvmsg(100)[0]
+r, w = os.pipe(); socket.send_fds(a, [b"fd"], [r]); fds = socket.recv_fds(b, 10, 1)
+try: fresh().sendto(b"x", ("127.0.0.1", 0)); err = 0
+except OSError as x: err = x.errno
+try: s.sendto(b"x" * 70000, ("127.0.0.1", PORT)); big = 0
+except OSError as x: big = x.errno
+result = [sent, [[x[0].decode(), x[1][1]] for x in back], unix.decode(), stream.decode(), len(fds[1]), err, big]
+""")
+    assert got == [[3, [1, 2, 3]], [["a", echo.port], ["bb", other.port], ["ccc", echo.port]], "unix", "stream", 1, 22,
+                   90], got
+    assert echo.seen == 11 and other.seen == 1, (echo.seen, other.seen)
+    r.end()
+
+
+def test_faults(run_dir):
+    """Latency, loss, duplicates and a black hole; and all is as before when they end."""
+    echo = Echo(socket.AF_INET6, "::")
+    r = rig(run_dir, echo)
+    f = r.fault("call/latency", {"delay": "150ms"})
+    got = r.run('result = [to("127.0.0.1"), to("::1", how="sendmsg"), ask(dial())]')
+    assert all(149 <= g["ms"] < 2000 and g["whole"] for g in got), got
+    r.clear(f)
+    f = r.fault("call/loss", {"loss": "30%"})
+    n = 300
+    got = r.run(f"result = burst({n})")
+    assert 0.15 * n < got["none"] < 0.45 * n and got["more"] == 0, got
+    r.clear(f)
+    f = r.fault("call/blackhole")
+    seen = echo.seen
+    got = r.run("""
+s, t = fresh(), fresh(socket.AF_INET6)
+s.settimeout(0.3); t.settimeout(0.3)
+result = [to("127.0.0.1", s), to("::1", t), ask(dial(), timeout=0.3)]
+""")
+    assert all(g["err"] for g in got) and echo.seen == seen, got
+    r.clear(f)
+    got = r.run('result = [to("127.0.0.1"), to("::1"), ask(dial())]')
+    assert all(g["whole"] and g["ms"] < 1000 for g in got), got
+    r.end()
+
+
+def dns(run_dir, prefix, server):
+    server.asked = []
+    r = Under(run_dir, [f"{RESOLVER}:53"], prefix, protocol="dns")
+    r.head = f"NS={RESOLVER!r}\n" + dns_lib.RAW + r"""
+def name(host):
+    try: return sorted({x[4][0] for x in socket.getaddrinfo(host, 80, 0, socket.SOCK_STREAM)})
+    except socket.gaierror as x: return x.errno
+"""
+    for how in ("udp('a.test')", "udp('a.test', connected=False)", "tcp(['a.test'])[0]"):
+        got = r.run(f"result = {how}")
+        assert got["addr"] == [A4] and got.get("frm", [RESOLVER, 53]) == [RESOLVER, 53], (how, got)
+    assert r.run("result = name('a.test')") == sorted([A4, A6])
+    f = r.inj.post(f"runs/{r.id}/faults", {"uses": "call/dns", "target": {"edge": r.edge},
+                                           "with": {"answer": "nxdomain", "names": ["db.test"]}})
+    for how in ("udp('db.test')", "udp('db.test', connected=False)", "tcp(['db.test'])[0]"):
+        got = r.run(f"result = {how}")
+        assert got["rcode"] == 3 and got["id_ok"] and got.get("frm", [RESOLVER, 53]) == [RESOLVER, 53], (how, got)
+    assert r.run("result = [name('db.test'), name('a.test')]") == [-2, sorted([A4, A6])]
+    assert not [a for a in server.asked if a[0] == "db.test"], server.asked
+    until("they are told", lambda: len([c for c in r.calls() if c[2] == FAILED and c[6] == f["fault"]]) >= 5, 15)
+    r.clear(f)
+    f = r.inj.post(f"runs/{r.id}/faults", {"uses": "call/dns", "target": {"edge": r.edge},
+                                           "with": {"answer": "real", "delay": "300ms"}})
+    got = r.run("t0 = time.monotonic()\nresult = [name('a.test'), time.monotonic() - t0]")
+    assert got[0] == sorted([A4, A6]) and got[1] >= 0.29, got
+    r.clear(f)
+    assert r.run("result = name('db.test')") == sorted([A4, A6])
+    r.end()
+
+
+def test_dns(run_dir):
+    """As root, and without any rights: the C library's resolver of the user's own service."""
+    server = Server(RESOLVER)
+    for who, prefix in (("root", NO_BPF), ("user", USER)):
+        os.mkdir(os.path.join(run_dir, who))
+        os.chmod(run_dir, 0o755)
+        dns(os.path.join(run_dir, who), prefix, server)
+    server.close()
+
+
+def test_deaths(run_dir):
+    """Whoever dies: nobody hangs, no ENOSYS, and datagrams go direct."""
+    echo = Echo(socket.AF_INET6, "::")
+    for who in ("squalld", "proxy"):
+        d = os.path.join(run_dir, who)
+        os.mkdir(d)
+        r = rig(d, echo)
+        r.fault("call/blackhole")
+        assert r.run('s = fresh(); s.settimeout(0.3); result = to("127.0.0.1", s)')["err"]
+        os.kill(r.inj.pid if who == "squalld" else r.proxy_pid(), signal.SIGKILL)
+        until("direct", lambda: r.run('s = fresh(); s.settimeout(0.5); result = to("127.0.0.1", s)').get("whole"), 15)
+        got = r.run('result = [to("::1", how="sendmsg"), ask(dial())]')
+        assert all(g["whole"] for g in got), got
+        r.inj.end()
+
+
+if __name__ == "__main__":
+    alone(resolver=RESOLVER)
+    main([test_pass_through, test_faults, test_dns, test_deaths])
