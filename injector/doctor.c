@@ -148,7 +148,7 @@ json_t *sq_doctor(struct sq_engine *eng)
     add(checks, &(struct check){"running-cgroup", "calls of whoever is in a systemd unit, a container, a cgroup", false},
         sq_running_check(&e), &e);
     sq_err_clear(&e);
-    add(checks, &(struct check){"seccomp", "calls of launched programs, Unix sockets too", true},
+    add(checks, &(struct check){"seccomp", "calls of launched programs, Unix sockets and datagrams too", true},
         sq_intercept_check_seccomp(&e), &e);
     sq_err_clear(&e);
     add(checks, &(struct check){"synhold", "latency delays the connect too", false}, sq_intercept_check_synhold(&e),

@@ -97,7 +97,7 @@ int sq_attach_look(struct sq_intercept *ic, pid_t pid, uint64_t start, struct sq
 
     if (rc < 0 || !filtered)
         return rc;
-    rc = sq_filter_build(&filter, &len, e);
+    rc = sq_filter_build(false, &filter, &len, e);
     return rc ? rc : sq_inject_look(pid, start, filter, len, e);
 }
 
