@@ -50,12 +50,22 @@ static int64_t high_of(unsigned cell)
     return low_of(cell) + ((int64_t)1 << bucket_of_cell(cell)) - 1;
 }
 
+static void empty(struct sq_hist *h)
+{
+    h->n = 0;
+    h->sum = 0.0;
+    h->min = INT64_MAX;
+    h->max = 0;
+    h->lo = CELLS;
+    h->hi = 0;
+}
+
 struct sq_hist *sq_hist_new(void)
 {
-    struct sq_hist *h = calloc(1, sizeof *h);
+    struct sq_hist *h = calloc(1, sizeof *h); /* its pages stay untouched until they are counted in */
 
     if (h)
-        sq_hist_reset(h);
+        empty(h);
     return h;
 }
 
@@ -66,9 +76,9 @@ void sq_hist_free(struct sq_hist *h)
 
 void sq_hist_reset(struct sq_hist *h)
 {
-    memset(h, 0, sizeof *h);
-    h->min = INT64_MAX;
-    h->lo = CELLS;
+    if (h->lo <= h->hi)
+        memset(&h->cell[h->lo], 0, (h->hi - h->lo + 1) * sizeof h->cell[0]);
+    empty(h);
 }
 
 static void put(struct sq_hist *h, unsigned cell, uint32_t count)
