@@ -115,6 +115,7 @@ $(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(TEST_LIBS)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_D) $(LIBS_C)
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TEST_LIBS)
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS_D) $(LIBS_C)
+$(addprefix $(BUILD)/tests/fuzz/,fuzz_evidence fuzz_slo): LDFLAGS += -Wl,--wrap=free
 
 
 # --- what people type -------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuzz/arena.h"
 #include "scenario/slo.h"
 #include "squall/json.h"
 
@@ -50,6 +51,15 @@ static void check_accepted(const json_t *doc)
     free(text);
 }
 
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc;
+    (void)argv;
+    arena_begin();
+    return 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
@@ -66,5 +76,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         check_accepted(doc);
     json_decref(doc);
     sq_diags_free(&d);
+    arena_end();
     return 0;
 }
