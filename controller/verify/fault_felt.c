@@ -9,6 +9,7 @@
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
+#include "verify/counted.h"
 #include "verify/facts.h"
 
 /* Stamps of calls are rounded to 10 ms, and rules reach the proxy a moment before they are confirmed: calls this near
@@ -26,7 +27,6 @@ static const struct sq_param params[] = {
 
 struct tally {
     uint64_t hit, felt, past, answered;
-    uint64_t most; /* hit calls of one instance */
     double *held;  /* of answered calls that were hit, ns */
     size_t n_held; /* of them: whose delay was seen whole */
 };
@@ -87,8 +87,6 @@ static int tally_calls(const struct sq_evidence *ev, const struct sq_ev_step *s,
         const struct sq_ev_series *series = &ev->series[i];
         size_t from, to;
 
-        uint64_t before = t->hit;
-
         (void)sq_ev_calls_in(series, reach, &from, &to);
         for (size_t k = from; k < to; k++) {
             const struct sq_ev_call *c = &series->calls[k];
@@ -107,7 +105,6 @@ static int tally_calls(const struct sq_evidence *ev, const struct sq_ev_step *s,
             if (!cut_short(c, s->win.from_ns, ending, held, delay_ns))
                 t->held[t->n_held++] = twice && held > 1.5 * delay_ns ? held / 2.0 : held;
         }
-        t->most = t->hit - before > t->most ? t->hit - before : t->most;
     }
     return 0;
 }
@@ -215,16 +212,20 @@ static uint64_t expected_calls(const struct sq_evidence *ev, const struct sq_ev_
     return (uint64_t)(calls * share);
 }
 
-/* A fault that counts is felt when it hit as many as it was to hit; a call more, and it is not the one asked for. Those
- * on bytes hit connections, each with as many calls as it carries. */
-static bool too_many(const struct tally *t, const json_t *target, int64_t acts, struct sq_result *r)
+/* Those on bytes hit connections, each with as many calls as it carries: only HTTP and whole calls can be counted. */
+static bool counted_wrong(const struct sq_evidence *ev, const struct sq_ev_step *s, bool named, struct sq_result *r)
 {
-    uint64_t first = (uint64_t)sq_json_int_or(target, "first", 0);
+    bool http = sq_is_http_fault(s->uses), partly = named || sq_edge_has_datagrams(ev, s->edge);
+    char why[512];
 
-    if (first == 0 || acts >= 0 || t->most <= first)
+    if (!http && acts_of(ev, s->fault) >= 0)
         return false;
-    (void)sq_result_set(r, SQ_V_FAIL, "the fault hit %llu calls of one instance, and was to hit %llu",
-                        (unsigned long long)t->most, (unsigned long long)first);
+    partly = partly || sq_param_percent(s->fault->target, "percent", 100.0) < 100.0 ||
+             json_object_get(s->fault->target, "match") || json_object_get(s->fault->target, "instance") ||
+             figure_of(ev, s->fault, "tls") > 0 || figure_of(ev, s->fault, "unjudged") > 0;
+    if (!sq_counted_wrong(ev, s, partly, why, sizeof why))
+        return false;
+    (void)sq_result_set(r, SQ_V_FAIL, "%s", why);
     return true;
 }
 
@@ -270,7 +271,7 @@ static void judge_tally(const struct sq_evidence *ev, const struct sq_ev_step *s
         return;
     }
     bool http = sq_is_http_fault(s->uses);
-    if (too_many(t, s->fault->target, http ? -1 : acts_of(ev, s->fault), r))
+    if (counted_wrong(ev, s, named, r))
         return;
     if (acts_of(ev, s->fault) >= 0 && !http) {
         judge_acts(acts_of(ev, s->fault), t, sq_edge_has_datagrams(ev, s->edge), r);

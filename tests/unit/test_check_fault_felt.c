@@ -68,36 +68,84 @@ static void latency(void **state)
     }
 }
 
-/* A fault with first: 3 is felt when 3 were hit, whatever else went past it; a fourth is not what was asked for. */
+/* A fault that counts is felt when it hit as many of the calls as it was to hit: no more, and no fewer. */
 static void counting(void **state)
 {
     static const struct {
         const char *target;
-        int n;
+        int hit, past;
         const char *want, *words;
     } cases[] = {
-        {"\"first\":3", 3, "pass", "felt by 3 calls"},
-        {"\"first\":3", 2, "inconclusive", "only 2 calls, at least 3"},
-        {"\"first\":3", 4, "fail", "hit 4 calls of one instance, and was to hit 3"},
-        {"\"first\":30", 20, "pass", "felt by 20 calls"},
-        {"\"every\":2", 9, "inconclusive", "at least 10"},
-        {"\"every\":2", 20, "pass", "felt by 20"},
-        {"\"after\":5", 20, "pass", "felt by 20"},
-        {"\"percent\":100", 20, "inconclusive", "bypasses the edge"},
+        {"\"first\":3", 3, 40, "pass", "felt by 3 calls"},
+        {"\"first\":3", 2, 40, "inconclusive", "only 2 calls, at least 3"},
+        {"\"first\":3", 4, 40, "fail", "hit 4 of 44 calls of a.0, and was to hit 3: the first 3 of the calls"},
+        {"\"first\":30", 20, 0, "pass", "felt by 20 calls"},
+        {"\"first\":30", 20, 40, "fail", "hit 20 of 60 calls of a.0, and was to hit 30"},
+        {"\"every\":2", 9, 9, "inconclusive", "at least 10"},
+        {"\"every\":2", 20, 20, "pass", "felt by 20"},
+        {"\"every\":2", 20, 22, "pass", "felt by 20"}, /* stamps are rounded */
+        {"\"every\":2", 20, 40, "fail", "hit 20 of 60 calls of a.0, and was to hit 30: every 2nd call"},
+        {"\"every\":2", 20, 3, "fail", "hit 20 of 23 calls of a.0, and was to hit 11"},
+        {"\"every\":3,\"after\":10", 10, 30, "pass", "felt by 10"},
+        {"\"every\":3,\"after\":10", 14, 26, "fail", "was to hit 10"},
+        {"\"after\":5", 20, 5, "pass", "felt by 20"},
+        {"\"after\":5", 20, 40, "fail", "hit 20 of 60 calls of a.0, and was to hit 55"},
+        {"\"every\":2,\"percent\":40", 10, 60, "pass", "felt by 10"}, /* whom percent spares is not counted */
+        {"\"every\":2,\"percent\":40", 40, 30, "fail", "hit 40 of 70 calls of a.0, and was to hit 35"},
+        {"\"every\":2,\"match\":{\"path\":\"/x\"}", 10, 60, "pass", "felt by 10"},
+        {"\"percent\":100", 20, 40, "inconclusive", "bypasses the edge"},
     };
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char more[128];
+        char more[160];
         struct rig r;
 
         (void)snprintf(more, sizeof more, "\"target\":{\"edge\":\"" EDGE "\",%s}", cases[i].target);
         open_step(&r, "call/error", more);
-        calls(&r, cases[i].n, (struct rig_call){.kind = 1, .outcome = 1, .fault = "f1"});
-        calls(&r, 40, (struct rig_call){.status = 200, .dur_ms = 3});
+        calls(&r, cases[i].hit, (struct rig_call){.kind = 1, .outcome = 1, .fault = "f1"});
+        calls(&r, cases[i].past, (struct rig_call){.status = 200, .dur_ms = 3});
         EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), cases[i].want);
         if (!strstr(rig_why(&r, 0), cases[i].words))
             fail_msg("case %zu: \"%s\" does not say \"%s\"", i, rig_why(&r, 0), cases[i].words);
+        rig_close(&r);
+    }
+}
+
+/* Each instance counts for itself; what was under way as the fault began, and what came as it ended, may count. */
+static void counting_each(void **state)
+{
+    (void)state;
+    for (int wrong = 0; wrong < 2; wrong++) {
+        struct rig r;
+
+        open_step(&r, "call/error", "\"target\":{\"edge\":\"" EDGE "\",\"every\":2}");
+        for (int i = 0; i < 80; i++) {
+            bool hit = wrong ? i < 40 : i % 4 < 2; /* in all, half of them */
+
+            rig_call(
+                &r, EDGE, i % 2 ? "a.1" : "a.0",
+                (struct rig_call){.t_ms = 10200 + 100 * i, .dur_ms = 1, .outcome = hit, .fault = hit ? "f1" : NULL});
+        }
+        EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), "pass");
+        rig_close(&r);
+        open_step(&r, "call/error", "\"target\":{\"edge\":\"" EDGE "\",\"every\":2}");
+        for (int i = 0; i < 80; i++) {
+            bool hit = wrong ? i % 2 : i % 4 < 2;
+
+            rig_call(
+                &r, EDGE, i % 2 ? "a.1" : "a.0",
+                (struct rig_call){.t_ms = 10200 + 100 * i, .dur_ms = 1, .outcome = hit, .fault = hit ? "f1" : NULL});
+        }
+        EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), wrong ? "fail" : "pass");
+        rig_close(&r);
+        open_step(&r, "call/error", "\"target\":{\"edge\":\"" EDGE "\",\"every\":2}");
+        calls(&r, 10, (struct rig_call){.outcome = 1, .dur_ms = 1, .fault = "f1"});
+        calls(&r, 10, (struct rig_call){.status = 200, .dur_ms = 1});
+        for (int i = 0; i < 10; i++) { /* no fewer than before it, and as it ended */
+            rig_call(&r, EDGE, "a.0", (struct rig_call){.t_ms = wrong ? 9000 : 19970, .status = 200, .dur_ms = 990});
+        }
+        EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), "pass");
         rig_close(&r);
     }
 }
@@ -309,6 +357,7 @@ int main(void)
         cmocka_unit_test(latency),
         cmocka_unit_test(cut_short),
         cmocka_unit_test(counting),
+        cmocka_unit_test(counting_each),
         cmocka_unit_test(while_it_ends),
         cmocka_unit_test(connect_is_delayed_too),
         cmocka_unit_test(percent_spares_some),
