@@ -72,8 +72,9 @@ void px_conn_new(struct edge *e, int fd, bool local, const struct origin *o)
                        .hits = o->hits & e->rules.mask};
     c->end[CALLER] = (struct end){.conn = c, .fd = fd};
     c->end[DEP] = (struct end){.conn = c, .fd = -1};
-    c->whole.start = o->hold_ns > 0 && o->flow_ns ? o->flow_ns : now;
-    c->whole.held = o->hold_ns;
+    c->whole.start = o->held_by && o->flow_ns ? o->flow_ns : now;
+    c->whole.held = o->waited_ns;
+    c->held_by = o->held_by;
     sq_http_init(&c->http);
     tune(c, fd);
     TAILQ_INSERT_TAIL(&e->conns, c, link);
@@ -197,6 +198,8 @@ static void report(struct conn *c, enum sq_call_outcome why, int status)
     settle_hole(&c->whole, end);
     if (c->whole.gave_up)
         why = SQ_OUT_GAVE_UP;
+    if (!c->whole.fault) /* its caller waited for the connect, and sent nothing when it had it */
+        c->whole.fault = c->held_by;
     px_call(c, c->state == PX_CONNECTING ? SQ_CALL_CONNECT : SQ_CALL_CONN, why, status, &c->whole, end);
 }
 

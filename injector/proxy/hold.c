@@ -489,8 +489,11 @@ void px_hold_accepted(struct px_space *space, const struct sockaddr_in *peer, co
     s->accepted = true;
     o->judged = s->edge && s->epoch == s->edge->rules.epoch;
     o->hits = s->hits;
-    if (s->hits == 0)
+    if (!s->fault)
         return;
-    o->hold_ns = s->sent_at - s->start;
+    o->held_by = s->fault;
+    o->waited_ns = s->sent_at - s->start;
     o->flow_ns = s->start;
+    if (s->hits != 0)
+        o->hold_ns = o->waited_ns;
 }

@@ -127,6 +127,7 @@ struct conn {
     uint32_t shaped;                  /* rules on bytes that hit the connection */
     int closing;                      /* uv handles that are not closed yet */
     int64_t accepted, connected_hold; /* ns; the latter: how long its connect was held */
+    uint16_t held_by;                 /* the fault that held it; 0: none */
     int64_t flow_ns;                  /* when the caller called connect; 0: unknown */
     int64_t moved;                    /* last byte in any direction */
     int64_t deadline;                 /* 0: none */
@@ -148,6 +149,8 @@ struct origin {
     uint32_t caller, dest;
     struct sq_drawn drawn;
     int64_t flow_ns, hold_ns;
+    int64_t waited_ns; /* as hold_ns, but also when what held it has ended meanwhile: */
+    uint16_t held_by;  /* the fault that did; 0: none */
     uint32_t hits; /* drawn when its SYN came, valid when `judged` */
     bool judged;
     struct sockaddr_storage to;
