@@ -12,8 +12,8 @@
 #define PROMPT_NS (100 * SQ_MS) /* a caller that was stuck calls again this soon */
 #define STAMP_NS (20 * SQ_MS)   /* two stamps, each rounded to 10 ms */
 #define STALL_NS (200 * SQ_MS)  /* so long may a process be kept from running, or collect garbage */
-#define SATURATED 0.75          /* of the most calls ever under way */
-#define ONE_CALL 0.9            /* of the calls in steady state are a request's first: one request makes one call */
+#define SATURATED 0.4 /* of the most calls ever under way; what was let go together overlaps what follows it */
+#define ONE_CALL 0.9  /* of the calls in steady state are a request's first: one request makes one call */
 
 /* ---- what is to be expected ---- */
 
@@ -125,10 +125,11 @@ static int find_repeats(const struct sq_ev_series *s, bool *repeat, struct sq_er
     return 0;
 }
 
-/* Whole connections count where nothing else is to be seen. */
+/* Whole connections count where nothing else is to be seen; one that the fault hit counts everywhere: its caller gave
+ * up before it could send its request, but did not leave the dependency alone. */
 static bool counts(const struct sq_ev_call *c, bool requests)
 {
-    return !requests || c->kind != SQ_EV_CONN;
+    return !requests || c->kind != SQ_EV_CONN || c->fault != 0;
 }
 
 static int take_calls(const struct sq_ev_series *s, struct sq_window steady, struct sq_breaker *b, struct sq_err *e)
@@ -155,11 +156,9 @@ static int take_calls(const struct sq_ev_series *s, struct sq_window steady, str
     for (size_t i = 0; i < s->n; i++) {
         const struct sq_ev_call *c = &s->calls[i];
 
-        if (!counts(c, requests))
-            continue;
         b->busy[b->n_busy++] =
             (struct sq_breaker_call){.from_ns = c->t_ns, .to_ns = c->t_ns + (int64_t)c->dur_us * 1000};
-        if (first_only && repeat[i])
+        if (!counts(c, requests) || (first_only && repeat[i]))
             continue;
         b->steady_calls += i >= from && i < to;
         b->calls[b->n++] = (struct sq_breaker_call){
@@ -238,6 +237,10 @@ static bool stuck(const struct sq_breaker *b, const int64_t *ends, size_t most, 
     if (under_way == 0 || (double)under_way < SATURATED * (double)most)
         return false;
     int64_t first_end = ends[ended], last_end = ends[ended + under_way - 1];
+    if (begun < b->n_busy && b->busy[begun].from_ns < to) { /* a connection that nothing was sent on */
+        to = b->busy[begun].from_ns;
+        open_ended = false;
+    }
     if (open_ended)
         return first_end >= to;
     if (first_end > to || to - first_end > PROMPT_NS)

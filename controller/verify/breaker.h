@@ -40,7 +40,7 @@ struct sq_silence {
 struct sq_breaker {
     struct sq_breaker_call *calls; /* by time */
     size_t n;
-    struct sq_breaker_call *busy; /* the same with the repetitions: what keeps the caller busy */
+    struct sq_breaker_call *busy; /* the same with the repetitions, and all connections: what keeps the caller busy */
     size_t n_busy;
     struct sq_silence *silences; /* by time */
     size_t n_silences;

@@ -281,6 +281,66 @@ static void fault_without_effect_is_inconclusive(void **state)
 }
 
 /* Silence for other reasons is not the breaker's. */
+static void requests(struct rig *r, int from_ms, int to_ms)
+{
+    for (int t = from_ms; t < to_ms; t += 40)
+        rig_call(r, EDGE, "checkout.0", (struct rig_call){.t_ms = t, .status = 200, .dur_ms = 2});
+}
+
+static void connections(struct rig *r, int n, int from_ms, double dur_ms, int outcome, const char *fault)
+{
+    for (int i = 0; i < n; i++)
+        rig_call(r, EDGE, "checkout.0",
+                 (struct rig_call){.t_ms = from_ms + 25 * i,
+                                   .kind = outcome ? 1 : 2,
+                                   .outcome = outcome,
+                                   .dur_ms = dur_ms,
+                                   .held_ms = fault ? dur_ms : 0,
+                                   .fault = fault});
+}
+
+/* A pool connects again and again in vain: by the time a connection is there, the request that it was for has been
+ * given up. Such a caller sends nothing, and yet has no breaker. */
+static void pool_without_breaker_fails(void **state)
+{
+    (void)state;
+    for (int hole = 0; hole < 2; hole++) {
+        struct caller c = healthy;
+        struct rig r;
+
+        c.end = 12; /* as long as all is well it is as any other */
+        build(&r, &c, 25);
+        for (int sec = 12; sec < 42; sec++)
+            rig_second(&r, "cart", sec, 25, 10, 0, 0, "");
+        if (hole) { /* all are let go together, and overlap those that come then */
+            connections(&r, 10, 12020, 10400, 2, "f1");
+            connections(&r, 20, 22440, 7600, 0, "f1");
+        } else
+            for (int at = 12020; at < 30000; at += 3010)
+                connections(&r, 10, at, 3000, 0, "f1");
+        connections(&r, 40, 30050, 30, 0, NULL);
+        requests(&r, 31000, 42000);
+        EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "fail");
+        if (!strstr(rig_why(&r, 0), "never opened"))
+            fail_msg("%s", rig_why(&r, 0));
+        rig_close(&r);
+    }
+}
+
+/* Connections that nothing is sent on, and that no fault hit, are somebody's health check: no trial calls. */
+static void health_checks_are_no_trials(void **state)
+{
+    struct caller c = healthy;
+    struct rig r;
+
+    (void)state;
+    build(&r, &c, 25);
+    for (int t = 500; t < 42000; t += 1000)
+        connections(&r, 1, t, 2, 0, NULL);
+    EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "pass");
+    rig_close(&r);
+}
+
 static void other_silences(void **state)
 {
     struct caller c = healthy;
@@ -530,6 +590,8 @@ int main(void)
         cmocka_unit_test(little_load_is_inconclusive),
         cmocka_unit_test(short_fault_is_inconclusive),
         cmocka_unit_test(fault_without_effect_is_inconclusive),
+        cmocka_unit_test(pool_without_breaker_fails),
+        cmocka_unit_test(health_checks_are_no_trials),
         cmocka_unit_test(other_silences),
         cmocka_unit_test(per_instance),
         cmocka_unit_test(ramping_load),
