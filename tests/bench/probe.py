@@ -20,6 +20,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("SQUALL_BUILD", os.path.join(ROOT, "build"))
 PROBE = os.path.join(BUILD, "tests/bench/bench_probe")
+URING = os.path.join(BUILD, "tests/bench/bench_uring")
 FIELDS = ["-H", "traceparent: 00-0123456789abcdef0123456789abcdef-0123456789abcdef-01", "-H", "user-agent: squall/0.1.0"]
 CORES = os.cpu_count() or 1
 NGINX = """daemon off; master_process off; pid {d}/pid; error_log {d}/error.log; events {{ worker_connections 4096; }}
@@ -58,9 +59,22 @@ def h2load(url, seconds, *how):
 
 
 def floor(port, seconds, together=1):
-    out, cpu = client([PROBE, "floor", str(port), "10000", "50", str(seconds), str(together)])
-    o = json.loads(out)
+    out, _ = client([PROBE, "floor", str(port), "10000", "50", str(seconds), str(together)])
+    return of_floor(json.loads(out), seconds)
+
+
+def of_floor(o, seconds):
     return {"per_s": o["requests"] / seconds, "cpu": o["cpu_s"] / o["requests"] * 1e5}
+
+
+def uring(port, seconds):
+    out, _ = client([URING, str(port), "10000", "50", str(seconds)])
+    return of_floor(json.loads(out), seconds)
+
+
+def has_uring(port):
+    """It takes Linux 6.12."""
+    return subprocess.run([URING, str(port), "1000", "1", "0.01"], stdout=subprocess.DEVNULL).returncode != 77
 
 
 def probe(url, rate, connections, seconds):
@@ -86,6 +100,7 @@ def limit(what, got, most):
 
 def throughput(url, port, rounds, seconds):
     runs = {}
+    by_ring = [("floor by io_uring, 10,000/s", lambda: uring(port, seconds))] if has_uring(port) else []
     for _ in range(rounds):
         for name, run in (("probe, closed loop", lambda: probe(url, 0, 64, seconds)), ("wrk", lambda: wrk(url, seconds, [])),
                           ("wrk, the probe's fields", lambda: wrk(url, seconds, FIELDS)),
@@ -93,9 +108,9 @@ def throughput(url, port, rounds, seconds):
                           ("probe, 10,000/s", lambda: probe(url, 10000, 50, seconds)),
                           ("h2load --h1 --rps 200", lambda: h2load(url, seconds, "-c50", "--rps", "200")),
                           ("floor, 10,000/s", lambda: floor(port, seconds)),
-                          ("floor, two at once, 50 us late", lambda: floor(port, seconds, 2)),
-                          ("floor, four at once, 150 us late", lambda: floor(port, seconds, 4)),
-                          ("floor, sleeping alone", lambda: floor(port, seconds, 0))):
+                          ("floor, two at once, half of them 100 us late", lambda: floor(port, seconds, 2)),
+                          ("floor, four at once, up to 300 us late", lambda: floor(port, seconds, 4)),
+                          ("floor, sleeping alone", lambda: floor(port, seconds, 0)), *by_ring):
             runs.setdefault(name, []).append(run())
     print("| median of %d | requests/s | CPU s per 100,000 (range) |\n| --- | ---: | ---: |" % rounds)
     for name in runs:
@@ -113,10 +128,12 @@ def throughput(url, port, rounds, seconds):
     limit("10,000/s, p50 over the service time, us", at["latency", "50"] - at["service", "50"], 20)
     limit("10,000/s, p99 of the send lag, us", at["lag", "99"], 100)
     limit("10,000/s, rate missed by, percent", max(abs(r["per_s"] / 100 - 100) for r in paced), 0.1)
+    return 1e3 / median(closed, "per_s")
 
 
-def stall(url, server, connections):
-    """The server stands still for a second: a tenth of the users waited, evenly, whatever the number of connections."""
+def stall(url, server, connections, pace):
+    """The server stands still for a second: a tenth of the users waited, evenly, whatever the number of connections. Who waited half a
+    second waited for the 500 before him, too: at PACE ms each, the closed loop's of this run, that is what the server takes."""
     took = []
 
     def stop():
@@ -139,6 +156,8 @@ def stall(url, server, connections):
     for p, less in (("95", 500), ("99", 100), ("99.9", 10)):
         truth, got = lost - less, o["latency"][p] / 1e3
         limit("p%s %.1f ms, off the truth by, percent" % (p, got), 100 * abs(got / truth - 1), 1)
+        print("  %.2f of it at the server's own pace, %.1f us for each of the %d before" % (
+            100 * less * pace / truth, pace * 1e3, less))
     limit("resident, MB", o["hwm_kib"] / 1024, 20)
 
 
@@ -163,9 +182,9 @@ def main():
                 time.sleep(0.1)
             url = "http://127.0.0.1:%d/" % port
             print("load average %.1f, %d cores" % (os.getloadavg()[0], CORES))
-            throughput(url, port, rounds, seconds)
+            pace = throughput(url, port, rounds, seconds)
             for connections in (10, 50):
-                stall(url, server.pid, connections)
+                stall(url, server.pid, connections, pace)
         finally:
             server.send_signal(signal.SIGCONT)
             server.kill()
