@@ -246,7 +246,7 @@ static void get_edges(struct request *q)
 
 static void get_metrics(struct request *q)
 {
-    char *text = sq_metrics_text(q->eng);
+    char *text = sq_metrics_text(q->eng, q->peer);
 
     q->done(q->arg, 200, text, text ? strlen(text) : 0);
 }

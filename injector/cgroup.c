@@ -239,6 +239,34 @@ int sq_cgroup_root(char *buf, size_t len, struct sq_err *e)
     return 0;
 }
 
+/* Of two injectors whose directories differ in all but their names: a lock on a byte that stands for the name, of a
+ * file that both see wherever else they are (namespaces of networks and mounts). FNV-1a. */
+int sq_cgroup_claim(const char *injector, struct sq_err *e)
+{
+    char root[SQ_CGROUP_MAX], path[PATH_MAX];
+    uint64_t h = 14695981039346656037u;
+    int r = sq_cgroup_root(root, sizeof root, e);
+    if (r == 0)
+        r = sq_path_join(path, sizeof path, root, "cgroup.procs", e);
+    if (r < 0)
+        return r;
+    for (const char *p = injector; *p; p++)
+        h = (h ^ (uint8_t)*p) * 1099511628211u;
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)(h >> 2), .l_len = 1};
+    cleanup_close int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return sq_err_sys(e, -errno, "cannot open %s", path);
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+        return SQ_TAKE_FD(fd);
+    if (errno != EAGAIN && errno != EACCES)
+        return sq_err_sys(e, -errno, "cannot lock %s", path);
+    sq_err_cls(e, SQ_C_CONFLICT, -EBUSY,
+               "another injector that is called \"%s\" uses the cgroups %s/" MARK "%s already", injector, root,
+               injector);
+    sq_err_hint(e, "give this one a directory with another name: squalld --dir .../NAME");
+    return -EBUSY;
+}
+
 static bool name_ok(const char *s)
 {
     return *s && s[0] != '.' && strlen(s) < 128 && !strpbrk(s, "/\n");

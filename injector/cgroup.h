@@ -15,6 +15,9 @@
 
 /* The directory under which we may make cgroups; -ENOENT/-EACCES with why when there is none. */
 int sq_cgroup_root(char *buf, size_t len, struct sq_err *e);
+/* The cgroups of INJECTOR are the caller's for as long as the descriptor that it gets (or a fork's) is open.
+ * SQ_C_CONFLICT, -EBUSY: they are another one's, which lives; else -errno as sq_cgroup_root: there are none for us. */
+int sq_cgroup_claim(const char *injector, struct sq_err *e);
 /* Where sq_cgroup_make would make it; touches nothing, so that the path can be journaled first. */
 int sq_cgroup_path(const char *injector, const char *run, const char *instance, char *path, size_t len,
                    struct sq_err *e);

@@ -9,6 +9,7 @@
 #include "cgroup.h"
 #include "faults/fault.h"
 #include "faults/network.h"
+#include "intercept/attach_seccomp.h"
 #include "intercept/running.h"
 #include "run.h"
 #include "squall/cleanup.h"
@@ -141,15 +142,28 @@ json_t *sq_doctor(struct sq_engine *eng)
         check_cgroup(&e), &e);
     sq_err_clear(&e);
     add(checks, &(struct check){"bpf", "connects redirected by cgroup-BPF", false}, bpf_rc, &bpf);
-    add(checks, &(struct check){"running", "calls of programs that run already: by pid, pattern, port; children followed",
-                                false},
+    add(checks,
+        &(struct check){"running", "calls of programs that run already: by pid, pattern, port; children followed",
+                        false},
         sq_running_check_processes(&e), &e);
     sq_err_clear(&e);
-    add(checks, &(struct check){"running-cgroup", "calls of whoever is in a systemd unit, a container, a cgroup", false},
+    add(checks,
+        &(struct check){"running-cgroup", "calls of whoever is in a systemd unit, a container, a cgroup", false},
         sq_running_check(&e), &e);
     sq_err_clear(&e);
     add(checks, &(struct check){"seccomp", "calls of launched programs, Unix sockets and datagrams too", true},
         sq_intercept_check_seccomp(&e), &e);
+    sq_err_clear(&e);
+    add(checks,
+        &(struct check){"attach", "attach: seccomp takes programs that run already, by ptrace: Unix sockets too",
+                        false},
+        sq_attach_here(&e), &e);
+    sq_err_clear(&e);
+    add(checks,
+        &(struct check){"attach-filtered",
+                        "attach: seccomp takes those, too, that have seccomp filters (containers), if these let it",
+                        false},
+        sq_attach_here_filtered(&e), &e);
     sq_err_clear(&e);
     add(checks, &(struct check){"synhold", "latency delays the connect too", false}, sq_intercept_check_synhold(&e),
         &e);

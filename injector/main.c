@@ -19,6 +19,7 @@
 
 #include <grp.h>
 
+#include "cgroup.h"
 #include "daemon.h"
 #include "keeper.h"
 #include "packet/wire.h"
@@ -336,7 +337,13 @@ static int serve(const struct options *o, struct sq_err *e)
     int lock = claim(o, e);
     if (lock < 0)
         return lock;
-    int rc = sq_path_join(path, sizeof(path), o->dir, "journal", e);
+    /* For as long as keeper or squalld live: no other injector takes its services for its own, or sweeps them. */
+    cleanup_close int cgroups = sq_cgroup_claim(strrchr(o->dir, '/') + 1, e);
+    int rc = cgroups == -EBUSY ? -EBUSY : 0;
+    if (!rc) {
+        sq_err_clear(e);
+        rc = sq_path_join(path, sizeof(path), o->dir, "journal", e);
+    }
     if (!rc)
         rc = sq_journal_open(path, JOURNAL_SLOTS, &journal, e);
     if (!rc)

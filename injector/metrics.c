@@ -7,6 +7,7 @@
 
 #include "engine.h"
 #include "intercept/intercept.h"
+#include "run.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
 #include "squall/json.h"
@@ -228,10 +229,22 @@ char *sq_metrics_of(const json_t *edges, const json_t *proxy)
     return NULL;
 }
 
-char *sq_metrics_text(struct sq_engine *eng)
+static void keep_own(struct sq_engine *eng, const struct sq_peer *peer, json_t *edges)
+{
+    for (size_t i = json_array_size(edges); i-- > 0;) {
+        const struct sq_run *run = sq_run_find(eng, sq_json_str_or(json_array_get(edges, i), "run", ""));
+
+        if (!run || run->uid != peer->uid)
+            (void)json_array_remove(edges, i);
+    }
+}
+
+char *sq_metrics_text(struct sq_engine *eng, const struct sq_peer *peer)
 {
     cleanup_json json_t *edges = sq_intercept_edges(sq_engine_intercept(eng), NULL);
     cleanup_json json_t *proxy = sq_intercept_proxy(sq_engine_intercept(eng));
 
+    if (peer && peer->uid != 0)
+        keep_own(eng, peer, edges);
     return sq_metrics_of(edges, proxy);
 }

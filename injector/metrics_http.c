@@ -4,17 +4,48 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "httpd.h"
 #include "metrics.h"
 
-#define CONNECTIONS 16u
+#define CONNECTIONS 32u /* at once */
+#define KEEP 16u        /* before a new one costs the oldest its place */
 #define IDLE_S 30u
 
 struct sq_metrics_server {
     struct sq_engine *eng;
     struct sq_httpd http;
+    struct MHD_Connection *conn[CONNECTIONS]; /* the oldest first */
+    size_t n;
 };
+
+/* Whoever can connect can hold connections, but nobody can keep others out: a page is answered at once, so that the
+ * oldest connection is one that waits for nothing. MHD sees that it has ended, and closes it. */
+static void end_one(struct MHD_Connection *conn)
+{
+    const union MHD_ConnectionInfo *i = MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (i)
+        (void)shutdown(i->connect_fd, SHUT_RDWR);
+}
+
+static void on_connection(void *cls, struct MHD_Connection *conn, void **ctx, enum MHD_ConnectionNotificationCode what)
+{
+    struct sq_metrics_server *s = cls;
+    size_t i = 0;
+    (void)ctx;
+    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+        if (s->n >= KEEP)
+            end_one(s->conn[s->n - KEEP]); /* those before it are on their way out */
+        if (s->n < CONNECTIONS)
+            s->conn[s->n++] = conn;
+        return;
+    }
+    while (i < s->n && s->conn[i] != conn)
+        i++;
+    if (i < s->n)
+        memmove(&s->conn[i], &s->conn[i + 1], (--s->n - i) * sizeof(s->conn[0]));
+}
 
 static enum MHD_Result reply(struct MHD_Connection *conn, unsigned status, char *text)
 {
@@ -48,7 +79,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const 
     bool get = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
     bool ours = strcmp(url, "/metrics") == 0;
     if (get && ours)
-        text = sq_metrics_text(s->eng);
+        text = sq_metrics_text(s->eng, NULL);
     else
         text = strdup(ours ? "GET it\n" : "there is /metrics only\n");
     return text ? reply(conn, !ours ? 404 : get ? 200 : 405, text) : MHD_NO;
@@ -66,9 +97,10 @@ int sq_metrics_server_new(uv_loop_t *loop, struct sq_engine *eng, const char *ad
         return fd;
     }
     s->eng = eng;
-    struct MHD_Daemon *mhd = MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, fd,
-                                              MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
-                                              IDLE_S, MHD_OPTION_END);
+    struct MHD_Daemon *mhd =
+        MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, fd,
+                         MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS,
+                         MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S, MHD_OPTION_END);
     if (sq_httpd_drive(&s->http, loop, mhd, fd) < 0) {
         free(s);
         return sq_err(e, -EIO, "the HTTP server for metrics does not start");

@@ -174,9 +174,10 @@ static int sweep_one(const char *dir, const char *id, log_fn *log, void *arg, st
         return sq_err_prefix(e, "%s", dir);
     if (rc > 0)
         return sq_err(e, -EBUSY, "%s: %d undo record%s could not be taken back", dir, rc, rc == 1 ? "" : "s");
-    if (sq_sweep_cgroups(id, e) < 0 || sq_sweep_remove(dir, e) < 0)
+    cleanup_close int claim = sq_cgroup_claim(id, NULL);
+    if (claim != -EBUSY && sq_sweep_cgroups(id, e) < 0) /* else one of the same name has them, which lives */
         return -EBUSY;
-    return 0;
+    return sq_sweep_remove(dir, e) < 0 ? -EBUSY : 0;
 }
 
 int sq_sweep_log(const char *run_dir, log_fn *log, void *arg, struct sq_err *e)

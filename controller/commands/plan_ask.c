@@ -225,18 +225,70 @@ static void look_at_check(struct sq_planning *p, const json_t *check, json_t *ne
                                          sq_json_str_or(check, "why", "unknown reason"), *hint ? ": " : "", hint));
 }
 
-/* What the host says about each kind of fault that the scenario uses. */
+static bool is_attached(const struct sq_planning *p, const char *edge)
+{
+    const json_t *spec = json_object_get(p->doc, "spec");
+
+    return strcmp(sq_json_str_or(json_object_get(json_object_get(spec, "edges"), edge), "attach", "auto"), "seccomp") ==
+           0;
+}
+
+/* Of the steps with this kind of fault: how many hit edges that are attached by seccomp, and how many others. */
+static void count_steps(const struct sq_planning *p, const char *kind, size_t *attached, size_t *others)
+{
+    const json_t *step;
+    size_t i;
+
+    *attached = *others = 0;
+    json_array_foreach(json_object_get(json_object_get(p->doc, "spec"), "steps"), i, step)
+    {
+        if (strcmp(sq_json_str_or(step, "uses", ""), kind) != 0)
+            continue;
+        if (is_attached(p, sq_json_str_or(json_object_get(step, "target"), "edge", "")))
+            ++*attached;
+        else
+            ++*others;
+    }
+}
+
+/* What the host says about a kind of fault; how its calls are taken is the edges' own where they are attached. */
+static void look_at_kind(struct sq_planning *p, const json_t *check, json_t *needs)
+{
+    cleanup_json json_t *copy = json_deep_copy(check);
+    size_t attached, others;
+
+    count_steps(p, sq_json_str_or(check, "name", ""), &attached, &others);
+    if (attached && copy)
+        (void)json_object_set_new(
+            copy, "how",
+            json_sprintf("%s%sseccomp, attached", others ? sq_json_str_or(check, "how", "") : "", others ? "; " : ""));
+    look_at_check(p, copy ? copy : check, needs);
+}
+
+/* What the host says about each kind of fault that the scenario uses, and about attaching. */
 static void look_at_host(struct sq_planning *p, const json_t *checks)
 {
+    const json_t *kind, *c, *edge;
     json_t *needs = json_array();
-    const json_t *kind, *c;
+    const char *name;
     size_t i, k;
+    bool attach = false;
 
-    json_array_foreach(json_object_get(p->plan, "faults"), i, kind){json_array_foreach(checks, k, c){
-        if (strcmp(sq_json_str_or(c, "name", ""), json_string_value(kind)) == 0) look_at_check(p, c, needs);
-}
-}
-(void)json_object_set_new(p->plan, "needs", needs);
+    json_array_foreach(json_object_get(p->plan, "faults"), i, kind) json_array_foreach(checks, k, c)
+    {
+        if (strcmp(sq_json_str_or(c, "name", ""), json_string_value(kind)) == 0)
+            look_at_kind(p, c, needs);
+    }
+    json_object_foreach(json_object_get(json_object_get(p->doc, "spec"), "edges"), name, edge)
+    {
+        attach |= is_attached(p, name);
+    }
+    json_array_foreach(checks, k, c)
+    {
+        if (attach && strcmp(sq_json_str_or(c, "name", ""), "attach") == 0)
+            look_at_check(p, c, needs);
+    }
+    (void)json_object_set_new(p->plan, "needs", needs);
 }
 
 int sq_planning_ask(struct sq_planning *p, const char *socket)

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "intercept/filters.h"
 #include "intercept/inject.h"
 #include "intercept/supervise.h"
 #include "squall/cleanup.h"
@@ -75,6 +76,28 @@ static struct sq_supervisor *ours(struct sq_intercept *ic, pid_t pid, uint64_t s
         if (s->pid == pid && s->start == start)
             return s;
     return NULL;
+}
+
+int sq_attach_here(struct sq_err *e)
+{
+#if defined(__x86_64__)
+    int rc;
+
+    if (geteuid() == 0)
+        return sq_intercept_check_seccomp(e);
+    rc = sq_err_cls(e, SQ_C_UNSUPPORTED, -EPERM, "only root may intercept the calls of programs that run already");
+    sq_err_hint(e, "run squalld as root");
+    return rc;
+#else
+    return sq_err_cls(e, SQ_C_UNSUPPORTED, -ENOTSUP, "attaching by seccomp works on x86_64 only");
+#endif
+}
+
+int sq_attach_here_filtered(struct sq_err *e)
+{
+    int rc = sq_attach_here(e);
+
+    return rc < 0 ? rc : sq_filters_check(e);
 }
 
 int sq_attach_check(struct sq_intercept *ic, pid_t pid, uint64_t start, bool *filtered, struct sq_err *e)

@@ -19,6 +19,9 @@ struct sq_attached {
     bool no_new_privs, rings; /* of any: struct sq_injected */
 };
 
+/* Does it work on this host at all? And of processes that are under seccomp filters already? SQ_C_UNSUPPORTED. */
+int sq_attach_here(struct sq_err *e);
+int sq_attach_here_filtered(struct sq_err *e);
 /* Can it be done, as far as can be told from outside? Touches nothing. *FILTERED: it is under seccomp filters of its
  * own, and sq_attach_look says more. */
 int sq_attach_check(struct sq_intercept *ic, pid_t pid, uint64_t start, bool *filtered, struct sq_err *e);

@@ -43,6 +43,17 @@ assert sorted(h["pid"] for h in hit) == sorted(map(int, sys.argv[2:])), hit
 assert sum(h["chosen"] for h in hit) == 1, hit
 assert [n["name"] for n in p["needs"]] == ["process/pause"] and p["needs"][0]["ok"], p["needs"]
 PY
+# How an edge's calls are taken is the edge's own, where it is attached by seccomp.
+if [ "$(id -u)" = 0 ] && [ "$(uname -m)" = x86_64 ]; then
+    printf 'apiVersion: squall/v1\nkind: Scenario\nmetadata: {name: t}\nspec:\n  services: {nap: {select: {pid: %s}}}\n  edges: {nap->x: {from: nap, to: ["127.0.0.1:9"], attach: seccomp}}\n  steps: [{id: a, uses: call/error, target: {edge: nap->x}, with: {errno: EIO}, duration: 1s}]\n  verify: [{check: clean}]\n' \
+        "${pids[0]}" >"$tmp/s.yaml"
+    timeout 40 "$squall" plan --json "$tmp/s.yaml" >"$tmp/out" 2>"$tmp/err" </dev/null || fail "attach: seccomp"
+    python3 - "$tmp/out" <<'PY' || fail "what attach: seccomp needs"
+import json, sys
+needs = {n["name"]: n for n in json.load(open(sys.argv[1]))["needs"]}
+assert needs["call/error"]["how"] == "seccomp, attached" and needs["attach"]["ok"], needs
+PY
+fi
 plan 2 '{id: a, uses: process/kill, target: {pattern: "^no such process anywhere$"}, duration: 1s}'
 grep -q "step a: " "$tmp/out" || fail "what is not there is not named"
 plan 5 '{id: a, uses: process/kill, target: {service: nap}, duration: 1s}' --injector "$tmp/none.sock"
