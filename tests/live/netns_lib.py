@@ -64,7 +64,7 @@ class Net:
 
     def __exit__(self, *unused):
         for ns in (self.c, self.d):
-            subprocess.run(["ip", "netns", "del", ns], check=False)
+            subprocess.run(["ip", "netns", "del", ns], check=False, capture_output=True)
 
 
 class Cgroup:
