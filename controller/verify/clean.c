@@ -100,6 +100,12 @@ static bool our_table(const struct sq_evidence *ev, const char *name)
     return false;
 }
 
+/* Of callers whose calls are taken by nftables. */
+static bool leads_edges(const char *name)
+{
+    return strncmp(name, "squall-", 7) == 0 && strstr(name, "-edges-");
+}
+
 /* Lists of what is configured in a network namespace. */
 static const char *const of_network[] = {"qdiscs", "classes", "filters", "tables"};
 
@@ -116,6 +122,8 @@ static enum whose whose(const struct sq_evidence *ev, const char *list, const js
 {
     enum whose squalls = private_injector(ev) ? OURS : DOUBTFUL;
 
+    if (strcmp(list, "tables") == 0 && leads_edges(sq_json_str_or(item, "name", "")))
+        return squalls;
     if (strcmp(list, "tables") == 0)
         return !gone && our_table(ev, sq_json_str_or(item, "name", "")) ? OURS : FOREIGN;
     if (configured(list)) { /* several Squalls may share a device: so only a root that is left is certainly ours */

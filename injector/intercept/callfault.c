@@ -7,6 +7,7 @@
 
 #include "engine.h"
 #include "intercept/httpfault.h"
+#include "intercept/nft.h"
 #include "intercept/priv.h"
 #include "squall/callkind.h"
 #include "squall/callspec.h"
@@ -96,6 +97,7 @@ int sq_call_resolve(struct sq_fault *f, struct sq_err *e)
     rc = rc ? rc : sq_call_suits(f->spec->name, sq_edge_protocol(edge), f->with, NULL, e);
     rc = rc ? rc : check_with(f, f->with, e);
     rc = rc ? rc : sq_byte_check(f->spec->name, f->with, e);
+    rc = rc ? rc : sq_nat_fits(edge, f->spec->name, f->target, f->with, e);
     if (rc == 0 && (rc = sq_http_check(f->spec->name, f->target, f->with, where, sizeof(where), e)) < 0)
         return sq_err_prefix(e, "%s", f->spec->name);
     if (rc == 0 && sq_is_http_fault(f->spec->name) && strcmp(edge->protocol, "tcp") == 0)
@@ -182,6 +184,7 @@ int sq_call_change(struct sq_fault *f, json_t *with, struct sq_err *e)
     if (rc == 0 && sq_call_with_check(f->spec->name, with, NULL, e) < 0)
         rc = sq_err_prefix(e, "%s", f->spec->name);
     rc = rc ? rc : sq_byte_check(f->spec->name, with, e);
+    rc = rc ? rc : sq_nat_fits(edge, f->spec->name, f->target, with, e);
     rc = rc ? rc : sq_http_check(f->spec->name, f->target, with, where, sizeof(where), e);
     return rc < 0 ? rc : set_rule(f, with, e);
 }

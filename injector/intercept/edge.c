@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "intercept/existing.h"
+#include "intercept/nft.h"
 #include "intercept/priv.h"
 #include "intercept/running.h"
 #include "net/netns.h"
@@ -56,6 +57,8 @@ struct sq_edge *sq_ic_edge(struct sq_intercept *ic, uint32_t id)
 
 const char *sq_edge_mode(const struct sq_edge *edge)
 {
+    if (edge->nft)
+        return "nft";
     return edge->bpf && (edge->has_tcp || edge->dgram) ? "bpf" : "seccomp";
 }
 
@@ -66,7 +69,7 @@ const char *sq_edge_protocol(const struct sq_edge *edge)
 
 bool sq_edge_delays_connect(const struct sq_edge *edge)
 {
-    return edge->ic->hold_ok && edge->has_tcp && !edge->dgram;
+    return edge->ic->hold_ok && edge->has_tcp && !edge->dgram && !edge->nft;
 }
 
 static int copy_name(char *out, size_t len, const char *in, const char *what, struct sq_err *e)
@@ -198,14 +201,15 @@ int sq_edge_choose(struct sq_intercept *ic, struct sq_err *e)
     return ic->cfg && ic->counts ? sq_tally_open(ic, e) : sq_err(e, -ENOMEM, "out of memory");
 }
 
-int sq_edge_need_bpf(struct sq_intercept *ic, struct sq_err *e)
+int sq_edge_need_hooks(struct sq_intercept *ic, struct sq_err *e)
 {
     int rc = sq_edge_choose(ic, e);
 
     if (rc < 0 || ic->bpf_ok)
         return rc;
-    return sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP,
-                      "calls of programs that run already are taken by cgroup-BPF: %s", ic->bpf_why);
+    rc = sq_nat_check(e);
+    return rc < 0 ? sq_err_prefix(e, "calls of programs that run already are taken by cgroup-BPF (%.200s) or", ic->bpf_why)
+                  : 0;
 }
 
 static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *e)
@@ -269,7 +273,10 @@ static json_t *describe(const struct sq_edge *edge)
                        ic->bpf_ok ? "attach: seccomp" : ic->bpf_why);
     else if (!edge->has_tcp && !edge->dgram)
         (void)snprintf(why, sizeof(why), "Unix sockets are always taken by seccomp");
-    if (edge->has_tcp && !ic->hold_ok)
+    if (edge->nft)
+        (void)snprintf(why + strlen(why), sizeof(why) - strlen(why),
+                       "; by nftables latency and black holes begin behind the connect");
+    else if (edge->has_tcp && !ic->hold_ok)
         (void)snprintf(why + strlen(why), sizeof(why) - strlen(why), "%s%s", *why ? "; " : "", ic->hold_why);
     return json_pack("{s:s,s:s,s:b,s:s,s:o}", "edge", edge->name, "mode", sq_edge_mode(edge), "delays_connect",
                      sq_edge_delays_connect(edge), "why", why, "names", sq_hosts_json(edge));
@@ -410,6 +417,8 @@ int sq_edge_retable(struct sq_edge *edge, struct sq_err *e)
             rc = sq_dgram_table(c, e);
         if (rc == 0 && c->dtables)
             rc = sq_edge_table(c, true, c->dtables, e);
+        if (rc == 0 && c->nat)
+            rc = sq_nat_push(c, e);
     }
     return rc;
 }
@@ -462,7 +471,11 @@ static int stand_in(const struct sq_edge *edge, struct sq_err *e)
     for (uint32_t i = 0; i < SQ_CALLERS && rc == 0; i++) {
         struct sq_caller *c = edge->ic->caller[i];
 
-        if (!c || !c->running || !c->seccomp || !is_of(edge, c->run, c->service))
+        if (!c || !c->running || !is_of(edge, c->run, c->service))
+            continue;
+        if (c->nat)
+            rc = sq_nat_edge(c, edge, e);
+        if (!c->seccomp)
             continue;
         for (size_t k = 0; k < edge->n_dest && rc == 0; k++)
             if (edge->dest[k].kind == SQ_DEST_UNIX)
@@ -486,6 +499,7 @@ int sq_edge_declare(struct sq_intercept *ic, const char *run_id, uid_t uid, cons
         return rc;
     ic->next_edge = edge->id;
     edge->bpf = ic->bpf_ok && !sq_running_by_seccomp(ic, run_id, edge->from);
+    edge->nft = sq_running_by_nft(ic, run_id, edge->from);
     rc = open_edge(edge, sq_json_str_or(def, "protocol", "auto"), e);
     rc = rc ? rc : stand_in(edge, e);
     if (rc < 0) {
@@ -496,7 +510,14 @@ int sq_edge_declare(struct sq_intercept *ic, const char *run_id, uid_t uid, cons
     slot = edge->slot;
     ic->edge[slot] = SQ_TAKE(edge);
     sq_space_edge(ic->edge[slot]);
-    (void)sq_edge_retable(ic->edge[slot], NULL); /* armed callers get it, too, as far as their arming reaches */
+    /* Armed callers get it, too, as far as their arming reaches. */
+    rc = sq_edge_retable(ic->edge[slot], ic->edge[slot]->nft ? e : NULL);
+    if (rc < 0 && ic->edge[slot]->nft) {
+        sq_edge_drop(ic->edge[slot]);
+        json_decref(*answer);
+        *answer = NULL;
+        return rc;
+    }
     return *answer ? 0 : sq_err(e, -ENOMEM, "out of memory");
 }
 
@@ -523,6 +544,7 @@ void sq_edge_drop(struct sq_edge *edge)
 {
     struct sq_intercept *ic = edge->ic;
 
+    sq_nat_unedge(edge);
     shut_edge(edge);
     sq_space_unedge(edge);
     sq_hosts_free(edge);

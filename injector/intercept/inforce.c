@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "intercept/callfault.h"
+#include "intercept/nft.h"
 #include "intercept/priv.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
@@ -190,13 +191,17 @@ int sq_edge_push(struct sq_edge *edge, enum sq_push how, struct sq_err *e)
     int rc;
 
     epoch += epoch == 0;
-    if (how == SQ_PUSH_CLEAR)
+    if (how == SQ_PUSH_CLEAR) {
         switch_hooks(edge, epoch);
-    else
+        (void)sq_nat_push_all(edge, NULL); /* should it fail, read-back and sq_edge_rule_gone say so */
+    } else {
         turn_gate(edge);
+    }
     rc = tell_proxy(edge, epoch, how != SQ_PUSH_QUIET, e);
     if (how != SQ_PUSH_CLEAR && rc == 0)
         switch_hooks(edge, epoch);
+    if (how != SQ_PUSH_CLEAR && rc == 0)
+        rc = sq_nat_push_all(edge, e);
     if (how == SQ_PUSH_CLEAR)
         turn_gate(edge);
     return rc;
@@ -305,6 +310,7 @@ int sq_edge_rule_clear(struct sq_edge *edge, const char *fault_id, struct sq_err
         return 0; /* gone, and the proxy has said so */
     if (f) {
         tally = f->tally;
+        sq_natlog_drain(edge->ic);
         sq_made_over(edge, f);
         json_decref(f->rule);
         memset(f, 0, sizeof(*f));
@@ -333,6 +339,9 @@ int sq_edge_rule_gone(struct sq_edge *edge, const char *fault_id, struct sq_err 
     for (uint32_t i = 0; i < cfg.slot[cfg.epoch & 1].n && i < SQ_EDGE_RULES; i++)
         if (strcmp(sq_edge_fault_of(edge, cfg.slot[cfg.epoch & 1].rule[i].number), fault_id) == 0)
             return sq_err(e, -EBUSY, "the connect hooks of edge %s still have fault %s", edge->name, fault_id);
+    rc = edge->nft ? sq_nat_compare(edge, e) : 0;
+    if (rc < 0)
+        return rc;
     if (acked(edge, fault_id))
         return sq_err(e, -EBUSY, "the proxy has not confirmed the end of fault %s on edge %s", fault_id, edge->name);
     return 0;
@@ -436,6 +445,9 @@ int sq_edge_rule_read(struct sq_edge *edge, const char *fault_id, json_t **out, 
         return sq_err_cls(e, SQ_C_NOTFOUND, -ENOENT, "fault %s is not on edge %s", fault_id, edge->name);
     if (!sq_link_alive(edge->ic))
         return sq_err(e, -EBADE, "the proxy is dead: fault %s on edge %s is not in force", fault_id, edge->name);
+    rc = sq_nat_compare(edge, e);
+    if (rc < 0)
+        return sq_err_prefix(e, "edge %s", edge->name);
     if (on_bytes(edge, f->rule))
         return read_bytes(edge, fault_id, out, e);
     rc = read_hooks(edge, f->number, &r, &epoch, e);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "intercept/existing.h"
+#include "intercept/nft.h"
 #include "intercept/priv.h"
 #include "intercept/running.h"
 #include "intercept/supervise.h"
@@ -116,6 +117,7 @@ void sq_ic_proxy_died(struct sq_intercept *ic, const char *why)
         return;
     ic->link.dead = true;
     sq_link_stop(ic, false);
+    sq_nat_proxy_died(ic);
     for (uint32_t i = 0; i < SQ_EDGES; i++) {
         if (!ic->edge[i])
             continue;
@@ -197,6 +199,7 @@ static void learn_netns(struct sq_intercept *ic)
 void sq_ic_flush(struct sq_intercept *ic)
 {
     sq_bpf_drain(ic);
+    sq_natlog_drain(ic);
     for (uint32_t i = 0; i < SQ_EDGES; i++)
         if (ic->edge[i])
             sq_incoming_flush(ic->edge[i]);
@@ -293,6 +296,7 @@ void sq_ic_caller_free(struct sq_caller *c)
     if (!c)
         return;
     sq_bpf_detach(c);
+    sq_nat_detach(c);
     free(c->tables);
     free(c->dtables);
     free(c->unix_edge);
@@ -359,6 +363,7 @@ void sq_intercept_free(struct sq_intercept *ic, void (*done)(void *arg), void *a
     sq_space_free(ic);
     sq_link_stop(ic, true);
     sq_bpf_close(ic);
+    sq_natlog_close(ic);
     sq_ic_end_timer(&ic->flush);
     sq_ic_end_timer(&ic->look);
     sq_ic_end_timer(&ic->tick);
@@ -585,6 +590,7 @@ void sq_intercept_disarm(struct sq_intercept *ic, const char *run_id, const char
         if (s->caller == c)
             s->caller = NULL;
     sq_bpf_detach(c);
+    sq_nat_detach(c);
     free(c->tables); /* of BPF it is the map's, and no more ours to free */
     c->tables = NULL;
     free(c->dtables);

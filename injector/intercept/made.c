@@ -241,17 +241,20 @@ static json_t *edge_json(struct sq_edge *edge)
     json_t *o = json_pack("{s:s,s:s,s:s,s:s}", "run", edge->run, "edge", edge->name, "from", edge->from, "mode",
                           sq_edge_mode(edge)),
            *list = json_array();
+    uint64_t connects = edge->nft ? 0 : c->connects; /* by nftables nobody but the proxy counts */
 
-    put(o, "connects", c->connects);
-    put(o, "redirected", c->redirected);
     put(o, "bypassed", c->bypassed);
     put(o, "lost", c->lost);
     /* Those that have not done anything yet, too. */
     for (uint32_t i = 0; i < SQ_CALLERS; i++)
         if (edge->ic->caller[i] && calls_over(edge->ic->caller[i], edge))
             (void)live_of(edge, edge->ic->caller[i]->instance);
-    for (size_t i = 0; i < edge->n_live; i++)
+    for (size_t i = 0; i < edge->n_live; i++) {
         (void)json_array_append_new(list, instance_json(edge, &edge->live[i]));
+        connects += edge->nft ? edge->live[i].connects + connects_of(edge, edge->live[i].instance) : 0;
+    }
+    put(o, "connects", connects);
+    put(o, "redirected", edge->nft ? connects - c->failed : c->redirected);
     (void)json_object_set_new(o, "instances", list);
     (void)json_object_set_new(o, "faults", faults_json(edge));
     return o;

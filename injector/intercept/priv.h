@@ -44,7 +44,8 @@ struct sq_edge {
     struct sq_dest *dest, *except;
     size_t n_dest, n_except;
     struct sq_hosts *hosts; /* those of the destinations that are host names; NULL: none */
-    bool bpf;               /* its TCP destinations are taken by BPF */
+    bool bpf;               /* its TCP destinations are taken by BPF, */
+    bool nft;               /* or by nftables (nft.h) */
     bool has_tcp, has_unix;
     bool dgram;          /* its datagrams are taken, too, or (without has_tcp) alone; its rules are the proxy's alone */
     struct sq_hole hole; /* only when no SYN can be held */
@@ -72,6 +73,8 @@ struct sq_edge {
 struct sq_bpf_caller; /* bpf.c: one loaded object */
 struct sq_follow;     /* follow.h */
 struct sq_running;    /* running.h: a service of processes that ran before */
+struct sq_nat;        /* nft.h: what redirects a caller without BPF */
+struct sq_natlog;
 struct dgram;         /* dgram.c: the same for datagrams */
 
 /* A Unix listener of the proxy that stands for one Unix socket of one edge of one caller. */
@@ -93,6 +96,7 @@ struct sq_caller {
     struct sq_bpf_caller *bpf;
     struct dgram *dgram;
     uint64_t cgroup_id; /* exec.c has it; 0: no */
+    struct sq_nat *nat; /* NULL: not by nftables */
     bool seccomp;
     struct sq_stand_in *unix_edge;
     size_t n_unix;
@@ -177,6 +181,7 @@ struct sq_intercept {
     uint32_t next_space;
     pid_t parent; /* the keeper */
     struct sq_running *running;
+    struct sq_natlog *natlog; /* NULL: not open */
     struct sq_settling *settling; /* existing.c: edges that wait for connections to end */
     uv_timer_t *tick, *flush, *look;
     int diag; /* sock_diag socket; -1: not open */
@@ -320,7 +325,7 @@ int sq_upstream_connect(const struct sq_edge *edge, size_t dest);
 
 /* edge.c */
 int sq_edge_choose(struct sq_intercept *ic, struct sq_err *e);   /* by BPF or not: asked once */
-int sq_edge_need_bpf(struct sq_intercept *ic, struct sq_err *e); /* the maps are there, or why not */
+int sq_edge_need_hooks(struct sq_intercept *ic, struct sq_err *e); /* BPF, or else nftables; or why not */
 void sq_edge_drop(struct sq_edge *edge);
 const char *sq_edge_protocol(const struct sq_edge *edge);
 void sq_edge_free(struct sq_edge *edge);

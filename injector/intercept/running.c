@@ -11,6 +11,7 @@
 #include "engine.h"
 #include "intercept/attach_seccomp.h"
 #include "intercept/follow.h"
+#include "intercept/nft.h"
 #include "intercept/running_int.h"
 #include "select.h"
 #include "squall/cleanup.h"
@@ -155,7 +156,7 @@ int sq_running_add_caller(struct sq_running *r, struct sq_running_one *o, size_t
         free(c);
         return rc;
     }
-    c->with_bpf = !r->seccomp;
+    c->with_bpf = !r->seccomp && !r->nft;
     c->seccomp = r->seccomp;
     c->running = r;
     sq_ic_enter_caller(c);
@@ -273,6 +274,16 @@ static int take_by_seccomp(struct sq_running *r, struct sq_found *f, struct sq_e
     return rc;
 }
 
+/* One that is the only process in its cgroup, or the cgroup. */
+static int take_by_nft(struct sq_running *r, struct sq_found *f, struct sq_err *e)
+{
+    struct sq_found whole = {0};
+    int rc = sq_nat_cgroup(f, whole.cgroup, sizeof whole.cgroup, e);
+
+    rc = rc ? rc : sq_running_take_cgroup(r, &whole, e);
+    return rc || !f->n ? rc : watch_one(&r->one[0], &f->v[0], e);
+}
+
 /* Datagrams are everybody's packets: nobody's pass a hook for nothing. */
 int sq_running_edge(struct sq_edge *edge, struct sq_err *e)
 {
@@ -332,7 +343,7 @@ int sq_running_attach(struct sq_intercept *ic, struct sq_engine *eng, struct sq_
     rc = rc ? rc : sq_found_by(eng, run, peer, select, &f, e);
     rc = rc ? rc : sq_running_check_alone(ic, &f, e);
     rc = rc ? rc : seccomp ? sq_intercept_check_seccomp(e) : 0;
-    rc = rc ? rc : seccomp ? sq_edge_choose(ic, e) : sq_edge_need_bpf(ic, e);
+    rc = rc ? rc : seccomp ? sq_edge_choose(ic, e) : sq_edge_need_hooks(ic, e);
     rc = rc ? rc : sq_link_start(ic, e);
     if (rc < 0)
         return rc;
@@ -344,8 +355,10 @@ int sq_running_attach(struct sq_intercept *ic, struct sq_engine *eng, struct sq_
     (void)snprintf(r->service, sizeof r->service, "%s", name);
     r->next = ic->running;
     r->seccomp = seccomp;
+    r->nft = !seccomp && !ic->bpf_ok;
     ic->running = r;
     rc = seccomp       ? take_by_seccomp(r, &f, e)
+         : r->nft      ? take_by_nft(r, &f, e)
          : f.cgroup[0] ? sq_running_take_cgroup(r, &f, e)
                        : take_processes(r, &f, e);
     if (rc < 0) {
@@ -354,7 +367,7 @@ int sq_running_attach(struct sq_intercept *ic, struct sq_engine *eng, struct sq_
     }
     for (size_t i = 0; i < r->n; i++)
         sq_running_tell(&r->one[i], "attached");
-    *answer = json_pack("{s:s,s:s,s:o}", "service", r->service, "mode", seccomp ? "seccomp" : "bpf", "instances",
+    *answer = json_pack("{s:s,s:s,s:o}", "service", r->service, "mode", seccomp ? "seccomp" : r->nft ? "nft" : "bpf", "instances",
                         sq_running_describe(r));
     return *answer ? 0 : sq_err(e, -ENOMEM, "out of memory");
 }
@@ -373,6 +386,13 @@ bool sq_running_by_seccomp(struct sq_intercept *ic, const char *run, const char 
     const struct sq_running *r = sq_running_find(ic, run, service);
 
     return r && r->seccomp;
+}
+
+bool sq_running_by_nft(struct sq_intercept *ic, const char *run, const char *service)
+{
+    const struct sq_running *r = sq_running_find(ic, run, service);
+
+    return r && r->nft;
 }
 
 int sq_running_detach(struct sq_intercept *ic, const char *run, const char *service)

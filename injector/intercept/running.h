@@ -7,6 +7,8 @@
  * is not taken. A cgroup (unit, cgroup, container) is one instance, whoever is in it and whenever; when it is made
  * again under the same name it is taken again.
  *
+ * Where cgroup-BPF is missing: nft.h.
+ *
  * With "attach": "seccomp" processes get a filter by injection (attach_seccomp.h), which stays for as long as they
  * live.
  *
@@ -38,6 +40,7 @@ int sq_running_plan(struct sq_intercept *ic, struct sq_engine *eng, struct sq_ru
 /* An edge was declared: hooks that none needed before. */
 int sq_running_edge(struct sq_edge *edge, struct sq_err *e);
 /* Is it there, and taken by seccomp ("attach": "seccomp")? */
+bool sq_running_by_nft(struct sq_intercept *ic, const char *run, const char *service);
 bool sq_running_by_seccomp(struct sq_intercept *ic, const char *run, const char *service);
 struct sq_running *sq_running_find(struct sq_intercept *ic, const char *run, const char *service);
 void sq_running_list(struct sq_intercept *ic, const char *run, json_t *instances); /* appended, as GET services says */

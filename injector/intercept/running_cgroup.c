@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "intercept/nft.h"
 #include "intercept/running.h"
 #include "intercept/running_int.h"
 #include "squall/cleanup.h"
@@ -22,7 +23,7 @@ static int hook_cgroup(struct sq_running *r, struct sq_caller *c, struct sq_err 
 
     if (fd < 0 || fstat(fd, &st) < 0)
         return sq_err_sys(e, -errno, "cannot open %s", r->cgroup);
-    rc = sq_bpf_attach(r->ic, c, fd, NULL, e);
+    rc = r->nft ? sq_nat_attach(c, r->cgroup, e) : sq_bpf_attach(r->ic, c, fd, NULL, e);
     r->ino = rc < 0 ? 0 : st.st_ino;
     return rc;
 }

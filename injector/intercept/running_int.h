@@ -36,6 +36,7 @@ struct sq_running {
     bool empty;
     bool unhooked; /* its cgroup was made anew, and can't be taken: told */
     bool seccomp;
+    bool nft;
     uv_timer_t *look;
     struct sq_running_one *one;
     size_t n;

@@ -6,6 +6,7 @@
 #include "intercept/attach_seccomp.h"
 #include "intercept/existing.h"
 #include "intercept/filters.h"
+#include "intercept/nft.h"
 #include "intercept/running.h"
 #include "intercept/running_int.h"
 #include "squall/cleanup.h"
@@ -47,6 +48,24 @@ static int plan_seccomp(struct sq_intercept *ic, const struct sq_found *f, json_
     return 0;
 }
 
+/* cgroup-BPF, or else nftables, of which is said what it can't do. */
+static int plan_hooks(const struct sq_found *f, json_t *notes, struct sq_err *e)
+{
+    struct sq_err bpf = {0};
+    char cgroup[SQ_CGROUP_MAX] = "";
+    int rc = sq_running_check(&bpf);
+
+    if (rc == 0)
+        return f->cgroup[0] ? 0 : sq_running_check_processes(e);
+    rc = sq_nat_check(e);
+    if (rc < 0)
+        return sq_err_prefix(e, "%.200s; and", bpf.msg);
+    rc = sq_nat_cgroup(f, cgroup, sizeof cgroup, e);
+    if (rc == 0)
+        sq_nat_notes(cgroup, notes);
+    return rc;
+}
+
 static json_t *hit_of(const struct sq_found *f)
 {
     json_t *hit = json_array();
@@ -78,8 +97,7 @@ int sq_running_plan(struct sq_intercept *ic, struct sq_engine *eng, struct sq_ru
     rc = rc ? rc : sq_running_check_alone(ic, &f, e);
     rc = rc            ? rc
          : seccomp     ? plan_seccomp(ic, &f, notes, e)
-         : f.cgroup[0] ? sq_running_check(e)
-                       : sq_running_check_processes(e);
+                       : plan_hooks(&f, notes, e);
     rc = rc ? rc : sq_found_family(&f, &p, e);
     rc = rc || !to ? rc : sq_existing_count(ic, to, json_object_get(def, "except"), p.pid, p.n, &open, e);
     if (rc == 0) {

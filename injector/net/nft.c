@@ -16,28 +16,57 @@
 
 #define COMMAND_MAX 512
 
+#define SOCKETS_MAX 256 /* netfilter sockets of this process that are looked at */
+
 struct sq_nft {
     struct nft_ctx *ctx;
+    int fd; /* its socket; -1: not known */
 };
 
-/* libnftables' socket is inherited by what is executed (libmnl opens it without SOCK_CLOEXEC), and an owner's table
- * lives as long as any copy of it: a killed squalld's table would stay with its services. No netfilter socket is for
- * them. */
-static void keep_to_ourselves(void)
+/* This process's netfilter sockets: so many, and the first MAX of them. */
+static size_t sockets(int *out, size_t max)
 {
     DIR *d = opendir("/proc/self/fd");
     const struct dirent *de;
+    size_t n = 0;
 
     while (d && (de = readdir(d)) != NULL) {
         int fd = (int)strtol(de->d_name, NULL, 10), domain = 0, protocol = 0;
         socklen_t dl = sizeof domain, pl = sizeof protocol;
 
         if (de->d_name[0] != '.' && getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &dl) == 0 && domain == AF_NETLINK &&
-            getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &pl) == 0 && protocol == NETLINK_NETFILTER)
-            (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+            getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &pl) == 0 && protocol == NETLINK_NETFILTER && n < max)
+            out[n++] = fd;
     }
     if (d)
         (void)closedir(d);
+    return n;
+}
+
+static bool among(int fd, const int *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (v[i] == fd)
+            return true;
+    return false;
+}
+
+/* libnftables' socket is inherited by what is executed (libmnl opens it without SOCK_CLOEXEC), and an owner's table
+ * lives as long as any copy of it: a killed squalld's table would stay with its services. No netfilter socket is for
+ * them. It is the one that was not there BEFORE; -1 when that is not exactly one. */
+static int keep_to_ourselves(const int *before, size_t n_before)
+{
+    int now[SOCKETS_MAX], found = -1;
+    size_t n = sockets(now, SOCKETS_MAX), fresh = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        (void)fcntl(now[i], F_SETFD, FD_CLOEXEC);
+        if (among(now[i], before, n_before))
+            continue;
+        found = now[i];
+        fresh++;
+    }
+    return fresh == 1 && n < SOCKETS_MAX ? found : -1;
 }
 
 static int open_here(void *arg, struct sq_err *e)
@@ -45,7 +74,10 @@ static int open_here(void *arg, struct sq_err *e)
     struct sq_nft *nft = arg;
     /* nft_ctx_new ends the process when it gets no socket: so ask first. */
     cleanup_close int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
+    int before[SOCKETS_MAX];
+    size_t n_before = sockets(before, SOCKETS_MAX);
 
+    nft->fd = -1;
     if (fd < 0) {
         int r = sq_err_cls(e, SQ_C_UNSUPPORTED, -errno, "this kernel has no nftables: %s", strerror(errno));
         sq_err_hint(e, "CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET are needed");
@@ -54,7 +86,7 @@ static int open_here(void *arg, struct sq_err *e)
     nft->ctx = nft_ctx_new(NFT_CTX_DEFAULT);
     if (!nft->ctx)
         return sq_err(e, -ENOMEM, "out of memory");
-    keep_to_ourselves();
+    nft->fd = keep_to_ourselves(before, n_before);
     return 0;
 }
 
@@ -138,6 +170,21 @@ int sq_nft_commit(struct sq_nft *nft, const json_t *commands, struct sq_err *e)
     int r = text ? run(nft, text, why, sizeof why) : -ENOMEM;
 
     return r < 0 ? refused(r, "changing", "of Squall", text ? why : "", e) : 0;
+}
+
+int sq_nft_text(struct sq_nft *nft, const char *commands, struct sq_err *e)
+{
+    char why[256];
+    int r = run(nft, commands, why, sizeof why);
+
+    return r < 0 ? refused(r, "changing", "of Squall", why, e) : 0;
+}
+
+int sq_nft_socket(const struct sq_nft *nft, struct sq_err *e)
+{
+    int fd = nft->fd < 0 ? -1 : fcntl(nft->fd, F_DUPFD_CLOEXEC, 0);
+
+    return fd < 0 ? sq_err_sys(e, nft->fd < 0 ? -EBADF : -errno, "cannot hand on the socket of an nftables table") : fd;
 }
 
 static int list_one(struct sq_nft *nft, const char *command, const char *table, json_t *objects, struct sq_err *e)

@@ -24,6 +24,11 @@ int sq_nft_commit(struct sq_nft *nft, const json_t *commands, struct sq_err *e);
  * -ENOENT (E untouched) when one of them, or the table, is not there. */
 int sq_nft_list(struct sq_nft *nft, const char *family, const char *table, const char *const *what, json_t **out,
                 struct sq_err *e);
+/* One transaction, as text that we made (of numbers, and of names of our own): for what libnftables' JSON can't say. */
+int sq_nft_text(struct sq_nft *nft, const char *commands, struct sq_err *e);
+/* A copy of its netlink socket, close-on-exec: tables with flags owner live until it and NFT are closed, and it serves
+ * for nothing else when whoever has it lacks CAP_NET_ADMIN. -EBADF: not known which one it is. */
+int sq_nft_socket(const struct sq_nft *nft, struct sq_err *e);
 int sq_nft_exists(struct sq_nft *nft, const char *family, const char *table, struct sq_err *e); /* 1, 0, -errno */
 /* Success when there is none. */
 int sq_nft_delete(struct sq_nft *nft, const char *family, const char *table, struct sq_err *e);

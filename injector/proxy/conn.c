@@ -60,6 +60,7 @@ void px_conn_new(struct edge *e, int fd, bool local, const struct origin *o)
                        .edge = e,
                        .space = o->space,
                        .local = local,
+                       .translated = o->translated,
                        .caller = o->caller,
                        .dest = o->dest,
                        .drawn = o->drawn,
@@ -80,6 +81,7 @@ void px_conn_new(struct edge *e, int fd, bool local, const struct origin *o)
     TAILQ_INSERT_TAIL(&e->conns, c, link);
     c->px->open++;
     c->space->users++;
+    c->px->nft_open += o->translated;
     px_shape_new(c);
     if (e->protocol == PX_TCP)
         px_go_opaque(c);
@@ -240,6 +242,9 @@ void px_conn_close(struct conn *c, enum sq_call_outcome why, int status, bool re
     px->open--;
     px_space_unused(c->space);
     c->space = NULL;
+    px->nft_open -= c->translated;
+    if (c->translated)
+        px->nft_last = sq_mono_ns();
     if (--c->closing == 0)
         free(c);
     px_edge_unused(e);

@@ -150,6 +150,22 @@ static void on_caller(struct px *px, struct packet *p)
     (void)px_caller_add(px, number(p->o, "id"), p->fds, p->nfds);
 }
 
+static void on_nft(struct px *px, struct packet *p)
+{
+    struct edge *e = px_edge_find(px, number(p->o, "edge"));
+    for (size_t i = 0; e && !px->draining && i < p->nfds && i < 2; i++)
+        if (px_listen(e, &px->home, p->fds[i], PX_NFT, number(p->o, "caller"), number(p->o, "tally")) == 0)
+            p->fds[i] = -1;
+}
+
+static void on_nat(struct px *px, struct packet *p)
+{
+    int fd = p->nfds ? p->fds[0] : -1;
+    if (fd >= 0)
+        p->fds[0] = -1;
+    px_nft_table(px, number(p->o, "caller"), sq_json_bool_or(p->o, "keep", false), fd);
+}
+
 static void on_uncaller(struct px *px, struct packet *p)
 {
     px_caller_drop(px, number(p->o, "id"));
@@ -254,6 +270,7 @@ static const struct {
     {"hello", on_hello},       {"raw", on_raw},           {"edge", on_edge},     {"caller", on_caller},
     {"unix", on_unix},         {"uncaller", on_uncaller}, {"unedge", on_unedge}, {"rules", on_rules},
     {"listener", on_listener}, {"upstream", on_upstream}, {"quit", on_quit},     {"ask", on_ask},
+    {"nft", on_nft},           {"nat", on_nat},
     {"dgrams", on_dgrams},     {"dgram", on_dgram},       {"plain", on_plain},   {"unplain", on_unplain},
     {"space", on_space},       {"unspace", on_unspace},   {"listen", on_listen},
 };

@@ -98,7 +98,9 @@ static void welcome(struct listener *l, int fd, const struct sockaddr_storage *p
     struct sockaddr_storage local = {0};
     socklen_t n = sizeof(local);
     bool known = l->kind == PX_UNIX || l->kind == PX_PLAIN;
-    if (l->kind == PX_PASS6 && getsockname(fd, (struct sockaddr *)&local, &n) == 0)
+    if (l->kind == PX_NFT)
+        o.translated = known = px_nft_origin(e, fd, l->dest, &o);
+    else if (l->kind == PX_PASS6 && getsockname(fd, (struct sockaddr *)&local, &n) == 0)
         known = origin_of6(e, l->space, (const struct sockaddr_in6 *)peer, (const struct sockaddr_in6 *)&local, &o);
     else if (!known && getsockname(fd, (struct sockaddr *)&local, &n) == 0 && local.ss_family == AF_INET)
         known = origin_of(e, l->space, (const struct sockaddr_in *)peer, (const struct sockaddr_in *)&local, &o);
@@ -298,6 +300,7 @@ int px_caller_add(struct px *px, uint32_t id, int *fds, size_t nfds)
         return -ENOMEM;
     }
     c->id = id;
+    c->table = -1;
     for (; c->n < nfds; c->n++) {
         c->links[c->n] = fds[c->n];
         fds[c->n] = -1;
@@ -311,6 +314,8 @@ static void free_caller(struct px *px, struct caller *c)
     TAILQ_REMOVE(&px->callers, c, link);
     for (unsigned i = 0; i < c->n; i++)
         (void)close(c->links[i]);
+    if (c->table >= 0)
+        (void)close(c->table);
     free(c);
 }
 

@@ -63,6 +63,7 @@ static void on_tick(uv_timer_t *t)
     struct px *px = t->data;
     px_calls_flush(px);
     px_wire_flush(px);
+    px_nft_look(px, sq_mono_ns());
     if (px->drain_at && px_hold_waits(px))
         px->drain_at = sq_mono_ns() + REDIRECTED; /* a held SYN is a connect that will come yet */
     if (px->drain_at && px->drain_at <= sq_mono_ns()) {
@@ -70,6 +71,8 @@ static void on_tick(uv_timer_t *t)
         close_listeners(px);
         px_maybe_leave(px);
     }
+    if (px->draining)
+        px_maybe_leave(px);
 }
 
 static void on_stats(uv_timer_t *t)
@@ -137,7 +140,7 @@ void px_orphaned(struct px *px)
 
 void px_maybe_leave(struct px *px)
 {
-    if (px->draining && !px->drain_at && px->open == 0 && !(px->answering && px_notify_any(px)))
+    if (px->draining && !px->drain_at && px->open == 0 && px->nft_keep < 0 && !(px->answering && px_notify_any(px)))
         uv_stop(&px->loop);
 }
 
@@ -150,6 +153,7 @@ static int start(struct px *px)
     px->wire.fd = -1;
     TAILQ_INIT(&px->spaces);
     px_space_home(px);
+    px->nft_keep = -1;
     px->buf = malloc(PX_BUF);
     px->out = malloc(PX_BUF);
     if (!px->buf || !px->out || uv_loop_init(&px->loop) != 0)

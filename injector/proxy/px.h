@@ -59,9 +59,11 @@ struct caller {
     uint32_t id;
     unsigned n;
     int links[SQ_WIRE_FDS];
+    int table;       /* nft.c: what leads its connects here ends with this descriptor; -1: none */
+    bool translated; /* by nftables */
 };
 
-enum listen_kind { PX_PASS, PX_GATE, PX_PASS6, PX_UNIX, PX_PLAIN };
+enum listen_kind { PX_PASS, PX_GATE, PX_PASS6, PX_UNIX, PX_PLAIN, PX_NFT };
 struct listener {
     TAILQ_ENTRY(listener) link;
     struct px_space *space;
@@ -70,8 +72,8 @@ struct listener {
     struct edge *edge;
     int fd;
     enum listen_kind kind;
-    uint32_t caller, dest; /* PX_UNIX */
     uint16_t port;         /* of a gate, network byte order */
+    uint32_t caller, dest; /* PX_UNIX; PX_NFT: dest is where connects are counted */
 };
 
 enum px_protocol { PX_AUTO, PX_HTTP, PX_TCP, PX_UDP, PX_DNS };
@@ -113,6 +115,7 @@ struct conn {
     struct sq_drawn drawn; /* for its connect, which its first request shares */
     enum { PX_CONNECTING, PX_OPEN, PX_CLOSED } state;
     bool local; /* a Unix socket */
+    bool translated; /* led here by nftables */
     bool pending;
     bool opaque;                      /* bytes, not calls */
     bool judged;                      /* `hits` was drawn */
@@ -147,6 +150,7 @@ struct conn {
 struct origin {
     struct px_space *space;
     uint32_t caller, dest;
+    bool translated;
     struct sq_drawn drawn;
     int64_t flow_ns, hold_ns;
     int64_t waited_ns; /* as hold_ns, but also when what held it has ended meanwhile: */
@@ -187,6 +191,9 @@ struct px {
     struct sq_names names;
     struct px_space home;
     TAILQ_HEAD(, px_space) spaces; /* home first */
+    int nft_keep;      /* nft.c: connections that were led here stay whole while this is open; -1: none */
+    uint64_t nft_open; /* such connections, */
+    int64_t nft_last;  /* and when the last one closed; 0: there was none */
     uint32_t last_req;
     bool draining;  /* squalld is gone, or said quit */
     bool answering; /* squalld is gone: answer seccomp notifications */
@@ -230,6 +237,13 @@ int px_caller_add(struct px *px, uint32_t id, int *fds, size_t nfds);
 void px_caller_drop(struct px *px, uint32_t id);
 void px_callers_drop(struct px *px);
 const struct sq_flow *px_flow(const struct px *px, uint32_t addr); /* host byte order; NULL: not one of ours */
+
+/* nft.c */
+/* The original destination of a connection of O->caller, counted at TALLY. False: it was not led here. */
+bool px_nft_origin(struct edge *e, int fd, uint32_t tally, struct origin *o);
+/* Owns FD (-1: none): the caller's table in the place of the one before; KEEP: the one that keeps NAT. */
+void px_nft_table(struct px *px, uint32_t caller, bool keep, int fd);
+void px_nft_look(struct px *px, int64_t now); /* is NAT still needed? */
 
 /* conn.c */
 void px_conn_new(struct edge *e, int fd, bool local, const struct origin *o);

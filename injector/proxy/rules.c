@@ -321,7 +321,7 @@ json_t *sq_rules_json(const struct sq_rules *r)
     return a;
 }
 
-static bool concerns(const struct sq_rule *r, uint32_t caller)
+bool sq_rule_concerns(const struct sq_rule *r, uint32_t caller)
 {
     for (unsigned i = 0; i < r->ncallers; i++)
         if (r->callers[i] == caller)
@@ -358,7 +358,7 @@ static uint32_t draw_kind(struct sq_rules *r, uint32_t among, uint32_t caller, c
     for (unsigned i = 0; i < r->n; i++) {
         struct sq_rule *one = &r->slot[r->order[i]];
         uint32_t bit = UINT32_C(1) << r->order[i];
-        if ((among & bit) && (one->kind == SQ_R_ERROR) == error && concerns(one, caller))
+        if ((among & bit) && (one->kind == SQ_R_ERROR) == error && sq_rule_concerns(one, caller))
             hits |= draw_one(r, one, caller, before) ? bit : 0;
     }
     return hits;
@@ -441,7 +441,7 @@ uint32_t sq_rules_certain(const struct sq_rules *r, uint32_t among, uint32_t cal
         const struct sq_rule *one = &r->slot[r->order[i]];
         uint32_t bit = UINT32_C(1) << r->order[i];
         if ((among & bit) && one->kind == kind && one->percent >= 100 && !sq_nth_any(&one->count) &&
-            concerns(one, caller))
+            sq_rule_concerns(one, caller))
             out |= bit;
     }
     return out;

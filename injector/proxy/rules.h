@@ -117,6 +117,7 @@ struct sq_drawn {
     uint8_t hits;
 };
 
+bool sq_rule_concerns(const struct sq_rule *r, uint32_t caller);
 /* Draw for one request or connection of `caller`: which of the slots in `among` hit it. What was drawn for its connect
  * (NULL: nothing) stands. One that an error hits is no call for the other rules. */
 uint32_t sq_rules_draw(struct sq_rules *r, uint32_t among, uint32_t caller, const struct sq_drawn *before);

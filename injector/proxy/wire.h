@@ -22,6 +22,13 @@
  *   {"op":"caller","id":N,"instance":S}            fds: the BPF links of this caller (held until "uncaller" or the end)
  *   {"op":"unix","edge":N,"caller":N,"dest":N}     fds: [listener]: accepted ones want {"op":"upstream"}; dest says
  *                                                  which of the edge's destinations it stands for
+ *   {"op":"nft","edge":N,"caller":N,"tally":N}     fds: [listener4] or [listener4, listener6]: what nftables leads there is
+ *                                                  the caller's, over that edge; SO_ORIGINAL_DST says where to; tally:
+ *                                                  index of struct sq_tally, `seen` counts it
+ *   {"op":"nat","caller":N,"keep":B}               fds: [netlink socket] or none: it is the owner of the table that leads
+ *                                                  the caller's connects here, in the place of the one before; closed
+ *                                                  with "uncaller" or at the end. keep: of the one that keeps NAT,
+ *                                                  closed behind the last such connection
  *   {"op":"uncaller","id":N}  {"op":"unedge","id":N}
  *   {"op":"rules","edge":N,"epoch":N,"rules":[{"fault":S,"kind":"latency|error|blackhole","percent":R,"delay":ns,
  *        "jitter":ns,"errno":N,"seed":N,"callers":[ids] or absent,"number":N,"tally":N,"first":N,"every":N,"after":N}]}

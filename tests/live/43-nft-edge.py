@@ -1,0 +1,281 @@
+#!/usr/bin/env python3
+"""Where cgroup-BPF is missing, calls of programs that run already are taken by an nftables table that ends with the proxy.
+BPF is missing because a seccomp filter refuses bpf(2) to squalld. Everything is in a network namespace of our own."""
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+from attach_lib import Program
+from injector_lib import alive, until
+from intercept_lib import Dependency, Rig, Without, main
+
+# Loads a filter that lets bpf(2) fail with EPERM, and becomes what it is told.
+NO_BPF = [sys.executable, "-c", """
+import ctypes, os, struct, sys
+code = struct.pack("HBBI" * 4, 0x20, 0, 0, 0, 0x15, 0, 1, %d, 0x06, 0, 0, 0x00050001, 0x06, 0, 0, 0x7fff0000)
+buf = ctypes.create_string_buffer(code)
+prog = struct.pack("HxxxxxxP", 4, ctypes.addressof(buf))
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.prctl(22, 2, ctypes.c_char_p(prog), 0, 0):
+    sys.exit("no filter: %%d" %% ctypes.get_errno())
+os.execvp(sys.argv[1], sys.argv[1:])
+""" % {"x86_64": 321, "aarch64": 280}.get(os.uname().machine, 321)]
+HERE, HERE6 = "10.77.0.1", "fd77::1"
+
+
+def own_network():
+    if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
+        sys.exit("no network namespace")
+    for args in (["link", "set", "lo", "up"], ["addr", "add", HERE + "/32", "dev", "lo"],
+                 ["-6", "addr", "add", HERE6 + "/128", "dev", "lo", "nodad"]):
+        subprocess.run(["ip", *args], check=True)
+
+
+def tables():
+    # As text: nft 1.0.6 writes the flags of an owned table as JSON from freed memory.
+    got = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True,
+                         env=dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin"))
+    return [line.split()[2] for line in got.stdout.splitlines()]
+
+
+def cgroup2():
+    with open("/proc/mounts") as f:
+        for line in f:
+            if line.split()[2] == "cgroup2":
+                return line.split()[1]
+    return None
+
+
+class Cgroup:
+    def __init__(self, name="a"):
+        self.path = os.path.join(cgroup2(), f"sqt-nft-{os.getpid()}-{name}")
+        os.makedirs(self.path, exist_ok=True)
+
+    def __enter__(self):
+        return self.path
+
+    def __exit__(self, *unused):
+        def gone():
+            try:
+                os.rmdir(self.path)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                return False
+            return True
+        until("the cgroup is empty", gone)
+
+
+class Attached(Rig):
+    def __init__(self, run_dir, select, to, injector=None, more=None, prog=None):
+        self.inj = injector or Without(run_dir, NO_BPF)
+        Rig.all.append(self.inj)
+        self.run_dir = run_dir
+        self.prog = prog
+        self.id = self.inj.run(lease="60s")
+        self.edge = "app->dep"
+        self.plan = self.inj.post(f"runs/{self.id}/plan", {"select": select, "to": to})
+        self.taken = self.inj.post(f"runs/{self.id}/services", {"name": "app", "select": select})
+        self.answer = self.inj.post(f"runs/{self.id}/edges",
+                                    {"name": self.edge, "from": "app", "to": to, "protocol": "auto", **(more or {})})
+        assert self.taken["mode"] == "nft" and self.answer["mode"] == "nft", (self.taken, self.answer)
+
+    def do(self, code, timeout=30):
+        return self.prog.do(code, timeout)
+
+    def live(self):
+        return next(e for e in self.inj.get(f"runs/{self.id}/edges")["edges"] if e["edge"] == self.edge)
+
+
+def walks(run_dir):
+    """What passes is counted, faults come and go, nobody else is touched, and nothing is left."""
+    with Dependency(host=HERE) as dep, Dependency(host=HERE) as other, Cgroup() as cg:
+        with Program(run_dir, cgroup=cg) as prog:
+            to = [f"{HERE}:{dep.port}"]
+            rig = Attached(run_dir, {"cgroup": cg}, to, prog=prog)
+            assert any("nftables" in n for n in rig.plan["notes"]), rig.plan
+            assert not rig.answer["delays_connect"] and "behind the connect" in rig.answer["why"], rig.answer
+            assert [t for t in tables() if "-edges-" in t] and [t for t in tables() if "-held-" in t], tables()
+            call = f"result = attempt({dep.port}, {HERE!r})"
+            for _ in range(5):
+                r = rig.do(call)
+                assert r["body"] == "real" and r["peer"] == [HERE, dep.port], r
+            assert rig.do(f"result = blocking({dep.port}, {HERE!r})")["err"] == 0
+            assert rig.do(f"result = attempt({dep.port}, '::ffff:{HERE}', family=socket.AF_INET6)")["body"] == "real"
+            assert rig.do(f"result = attempt({other.port}, {HERE!r})")["body"] == "real"
+            until("they are counted", lambda: len(rig.calls()) == 7)
+            assert rig.live()["connects"] == rig.live()["redirected"] == 7, rig.live()
+            assert rig.live()["instances"][0]["requests"] == 6, rig.live()
+
+            f = rig.fault("call/latency", {"delay": "150ms"})
+            r = rig.do(call)
+            assert r["err"] == 0 and r["ms"] < 100 and r["total_ms"] >= 149, r
+            s = socket.create_connection((HERE, dep.port))  # not of the cgroup
+            t0 = time.monotonic()
+            s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert s.recv(100) and time.monotonic() - t0 < 0.14
+            s.close()
+            rig.clear(f)
+            f = rig.fault("call/http_status", {"status": 503})
+            assert rig.do("import http.client; c = http.client.HTTPConnection(%r, %d); c.request('GET', '/');"
+                          " result = c.getresponse().status" % (HERE, dep.port)) == 503
+            rig.clear(f)
+            f = rig.fault("call/blackhole")
+            r = rig.do(f"result = attempt({dep.port}, {HERE!r}, timeout=0.3)")
+            assert r["err"] == 110 and not r["body"], r
+            rig.clear(f)
+            assert rig.do(call)["body"] == "real"
+            before = len(rig.calls())
+            f = rig.fault("call/error", {"errno": "ECONNREFUSED"})
+            for code in (call, f"result = blocking({dep.port}, {HERE!r})"):
+                r = rig.do(code)
+                assert r["err"] == 111 and r["ms"] < 500, r
+            assert rig.do(f"result = attempt({other.port}, {HERE!r})")["body"] == "real"
+            until("the refused ones are told", lambda: sum(c[2] == 1 for c in rig.calls()[before:]) == 2)
+            felt = next(x for x in rig.live()["faults"] if x["active"])
+            assert felt["seen"] == felt["hits"] == 2, felt
+            rig.clear(f)
+            assert rig.do(call)["body"] == "real"
+            f = rig.fault("call/error", {"errno": "ECONNREFUSED"}, percent="40%")
+            errs = rig.do(f"result = [attempt({dep.port}, {HERE!r}, ask=False)['err'] for _ in range(500)]", 60)
+            assert set(errs) == {0, 111} and 130 <= errs.count(111) <= 270, errs.count(111)
+            until("all are counted", lambda: next(x for x in rig.live()["faults"] if x["active"])["seen"] == 500)
+            assert next(x for x in rig.live()["faults"] if x["active"])["hits"] == errs.count(111)
+            rig.clear(f)
+            assert rig.do(call)["body"] == "real"
+            assert rig.inj.delete(f"runs/{rig.id}")["clean"]
+            until("no table leads anybody", lambda: not [t for t in tables() if "-edges-" in t])
+            assert rig.do(call)["body"] == "real"
+            until("no table is left", lambda: not tables(), 10)
+
+
+def unlike(run_dir):
+    """IPv6, exceptions, and edges that come and go; what nftables can't do is refused before anything is touched."""
+    with Dependency(socket.AF_INET6, HERE6) as six, Dependency(host=HERE) as dep, Dependency(host=HERE) as spared, Cgroup() as cg:
+        with Program(run_dir, cgroup=cg) as prog:
+            rig = Attached(run_dir, {"cgroup": cg}, [f"[{HERE6}]:{six.port}"], prog=prog)
+            rig.inj.post(f"runs/{rig.id}/edges", {"name": "net", "from": "app", "to": ["10.77.0.0/16:1-65535"],
+                                                  "except": [f"{HERE}:{spared.port}"]})
+            assert rig.do(f"result = attempt({six.port}, {HERE6!r}, family=socket.AF_INET6)")["body"] == "real"
+            only6 = f"result = attempt({six.port}, {HERE6!r}, family=socket.AF_INET6, prepare=lambda c: c.setsockopt(41, 26, 1))"
+            assert rig.do(only6)["body"] == "real"
+            assert rig.do(f"result = attempt({dep.port}, {HERE!r})")["body"] == "real"
+            until("they are counted", lambda: len(rig.calls()) == 3)
+            f = rig.fault("call/error", {"errno": "ECONNREFUSED"})
+            assert rig.do(only6)["err"] == 111
+            rig.clear(f)
+            rig.edge = "net"
+            f = rig.fault("call/error", {"errno": "ECONNREFUSED"})
+            assert rig.do(f"result = attempt({dep.port}, {HERE!r})")["err"] == 111
+            assert rig.do(f"result = attempt({spared.port}, {HERE!r})")["body"] == "real"
+            assert rig.do(only6)["body"] == "real"
+            rig.clear(f)
+
+            def refused(what, status=(409, 422, 400, 501), **fault):
+                got = rig.fault("call/error", want=status, **fault)
+                assert what in got["error"]["message"], got
+            refused("ECONNREFUSED only", with_={"errno": "EHOSTUNREACH"})
+            refused("can't count them", with_={"errno": "ECONNREFUSED"}, first=3)
+
+
+def whom(run_dir):
+    """A process that has its cgroup to itself is taken in place; others are refused, with the reason."""
+    with Dependency(host=HERE) as dep, Cgroup() as cg, Cgroup("b") as shared:
+        with Program(run_dir, cgroup=cg) as prog, Program(run_dir, "c", shared) as c, Program(run_dir, "d", shared) as d:
+            rig = Attached(run_dir, {"pid": prog.pid}, [f"{HERE}:{dep.port}"], prog=prog)
+            child = ("p = subprocess.run([sys.executable, '-c', 'import socket, sys; c = socket.socket();'"
+                     " 'sys.exit(c.connect_ex((%r, %d)))']); result = p.returncode" % (HERE, dep.port)).replace("'10.", "\"10.").replace(".1',", ".1\",")
+            f = rig.fault("call/error", {"errno": "ECONNREFUSED"})
+            assert rig.do(child) == 111 and rig.do(f"result = attempt({dep.port}, {HERE!r})")["err"] == 111
+            assert c.do(f"result = attempt({dep.port}, {HERE!r})")["err"] == 0
+            rig.clear(f)
+
+            def says(text, **select):
+                for what, body in (("services", {"name": "other", "select": select}), ("plan", {"select": select})):
+                    status, got = rig.inj.call("POST", f"runs/{rig.id}/{what}", body)
+                    assert status >= 400 and text in got["error"]["message"], (status, got)
+            says("shares the cgroup", pid=c.pid)
+            says("2 processes match", pattern=f"{run_dir}/[cd].sock")
+            says("intercepted already", pid=prog.pid)
+            with Cgroup("n") as away:
+                with Program(run_dir, "e", away) as e:
+                    e.do("import ctypes; result = ctypes.CDLL(None).unshare(0x40000000)")
+                    says("another network namespace", pid=e.pid)
+
+
+def before(run_dir):
+    """A connection from before stays with whom it was made; one that was led goes on when its run has ended."""
+    with Dependency(host=HERE) as dep, Cgroup() as cg:
+        with Program(run_dir, cgroup=cg) as prog:
+            opened = (f"c = socket.create_connection(({HERE!r}, {dep.port})); c.settimeout(5); keep.append(c); result = 1")
+            ask = ("c = keep[%d]; c.sendall(b'GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'); got = b''\n"
+                   "while not got.endswith(b'real'): got += c.recv(4096) or b'real'\nresult = got.decode()[-4:]")
+            assert prog.do(opened) == 1 and prog.do(ask % 0) == "real"
+            rig = Attached(run_dir, {"cgroup": cg}, [f"{HERE}:{dep.port}"], prog=prog)
+            assert rig.plan["connections"] == 1 and rig.answer["existing"]["left"] == 1, (rig.plan, rig.answer)
+            assert prog.do(ask % 0) == "real"
+            assert prog.do(opened) == 1 and prog.do(ask % 1) == "real"
+            f = rig.fault("call/error", {"errno": "ECONNREFUSED"})
+            assert prog.do(ask % 0) == "real"
+            rig.clear(f)
+            assert prog.do(opened) == 1 and prog.do(ask % 2) == "real"
+            assert rig.inj.delete(f"runs/{rig.id}")["clean"]
+            assert [t for t in tables() if "-edges-" in t] == []
+            for i in range(3):
+                if i != 1:  # a fault that fails every call resets what is idle
+                    assert prog.do(ask % i) == "real", i
+            rig.inj.post("quit")
+            until("squalld has ended", lambda: not alive(rig.inj.pid))
+            assert prog.do(ask % 2) == "real"
+            assert prog.do("[c.close() for c in keep]; result = 1")
+            until("no table is left", lambda: not tables(), 15)
+
+
+def deaths(run_dir):
+    """Whoever is killed in the middle of a fault: calls go direct, no table is left."""
+    with Dependency(host=HERE) as dep, Cgroup() as cg:
+        with Program(run_dir, cgroup=cg) as prog:
+            call = f"result = attempt({dep.port}, {HERE!r})"
+            for who in (["squalld"], ["proxy"], ["squalld", "keeper"], ["squalld", "proxy"], ["keeper"]):
+                for uses, with_ in (("call/error", {"errno": "ECONNREFUSED"}), ("call/latency", {"delay": "2s"}),
+                                    ("call/blackhole", {})):
+                    rig = Attached(run_dir, {"cgroup": cg}, [f"{HERE}:{dep.port}"], prog=prog)
+                    rig.fault(uses, with_)
+                    open_call = []
+                    t = threading.Thread(target=lambda: open_call.append(prog_call(run_dir, prog, dep.port)))
+                    t.start()
+                    time.sleep(0.2)
+                    pids = {"squalld": rig.inj.pid, "keeper": rig.inj.keeper, "proxy": rig.proxy_pid()}
+                    for w in who:
+                        os.kill(pids[w], signal.SIGKILL)
+                    t0 = time.monotonic()
+                    t.join(20)
+                    assert open_call, (who, uses)
+                    until("calls go direct", lambda: prog.do(call)["err"] == 0 and not [x for x in tables() if "-edges-" in x], 5)
+                    took = time.monotonic() - t0
+                    for _ in range(10):
+                        r = prog.do(call)
+                        assert r["body"] == "real" and r["total_ms"] < 1000, (who, uses, r)
+                    print("  ", who, uses, "open call:", open_call[0]["err"], open_call[0].get("body"), f"{took:.2f} s")
+                    if "keeper" not in who:
+                        rig.inj.proc.wait(15) if who != ["proxy"] else None
+                    rig.inj.end()
+                    Rig.all.remove(rig.inj)
+                    until("no table is left", lambda: not tables(), 15)
+
+
+def prog_call(run_dir, prog, port):
+    """One call that is under way while somebody dies: its program serves one at a time."""
+    return prog.do(f"result = attempt({port}, {HERE!r}, timeout=8)")
+
+
+if os.geteuid() != 0 or not cgroup2():
+    print("skipped: it needs root and cgroup2")
+    sys.exit(0)
+own_network()
+main([walks, unlike, whom, before, deaths])
