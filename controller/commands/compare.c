@@ -162,6 +162,13 @@ static void column(FILE *out, const char *text, int width)
     (void)fprintf(out, "%*s", chars < width ? width - chars : 1, "");
 }
 
+#define TABLE_WIDTH 124 /* columns that a row of the table takes; a narrower terminal gets several lines each */
+
+static bool narrow(const struct sq_term *t)
+{
+    return t->tty && t->width < TABLE_WIDTH;
+}
+
 static void put_row(const struct sq_term *t, const json_t *row)
 {
     const char *outcome = sq_json_str_or(row, "outcome", "?");
@@ -178,6 +185,12 @@ static void put_row(const struct sq_term *t, const json_t *row)
                    (long long)json_integer_value(json_array_get(n, 1)));
     column(t->out, sq_json_str_or(row, "endpoint", "?"), 14);
     column(t->out, sq_json_str_or(row, "metric", "?"), 11);
+    if (narrow(t)) {
+        (void)fprintf(t->out, "%s%s%s\n", sq_term_out(t, paint_of(outcome)), outcome, sq_term_out(t, SQ_PLAIN));
+        (void)fprintf(t->out, "  %s -> %s\n", a, b);
+        (void)fprintf(t->out, "  %s%s%s\n", change, change[0] == '\0' ? "" : t->width < 46 ? "\n  " : "  ", p);
+        return;
+    }
     column(t->out, a, 20);
     column(t->out, b, 20);
     column(t->out, change, 25);
@@ -208,14 +221,19 @@ static void put_left_out(const struct sq_term *t, const json_t *left_out)
 static void put_table(const struct sq_term *t, const struct sq_args *a, const json_t *rows)
 {
     const json_t *row;
+    char why[1024];
     size_t i;
 
     (void)fputs(sq_term_out(t, SQ_BOLD), t->out);
     column(t->out, "endpoint", 14);
     column(t->out, "metric", 11);
-    column(t->out, "base", 20);
-    column(t->out, "now", 20);
-    column(t->out, "change [95 %]", 25);
+    if (narrow(t)) {
+        (void)fputs("\n  base -> now, change [95 %]", t->out);
+    } else {
+        column(t->out, "base", 20);
+        column(t->out, "now", 20);
+        column(t->out, "change [95 %]", 25);
+    }
     (void)fprintf(t->out, "%s\n", sq_term_out(t, SQ_PLAIN));
     json_array_foreach(rows, i, row) put_row(t, row);
     (void)fprintf(t->out, "\n%sbase: %s\nnow:  %s\nmedians \302\261 spread from run to run%s\n", sq_term_out(t, SQ_DIM),
@@ -224,9 +242,8 @@ static void put_table(const struct sq_term *t, const struct sq_args *a, const js
     {
         if (!worth_words(sq_json_str_or(row, "outcome", "")))
             continue;
-        (void)fprintf(t->out, "%s: ", sq_json_str_or(row, "outcome", ""));
-        plain(t->out, sq_json_str_or(row, "why", ""));
-        (void)fputc('\n', t->out);
+        (void)snprintf(why, sizeof why, "%s: %s", sq_json_str_or(row, "outcome", ""), sq_json_str_or(row, "why", ""));
+        sq_term_words(t, 2, why);
     }
 }
 

@@ -170,11 +170,12 @@ static int show(const struct sq_args *a, const struct sq_term *t, const char *ti
             return SQ_INFRA;
     } else if (!sq_args_has(a, "quiet")) {
         sq_probe_show(t, title, doc, r, heat);
-        (void)fprintf(t->out, "\n%s%s%s: %s\n",
+        (void)fprintf(t->out, "\n%s%s%s:%s",
                       sq_term_out(t, code == SQ_PASS   ? SQ_GREEN
                                      : code == SQ_FAIL ? SQ_RED
                                                        : SQ_YELLOW),
-                      verdict, sq_term_out(t, SQ_PLAIN), why);
+                      verdict, sq_term_out(t, SQ_PLAIN), t->tty ? "\n  " : " ");
+        sq_term_words(t, 2, why);
     }
     return code;
 }

@@ -154,12 +154,14 @@ static void show_lag(const struct sq_term *t, const struct sq_adhoc *a)
     }
 }
 
+#define LATENCY_WIDTH 52 /* columns that the table of latencies takes */
+
 static void latency_row(const struct sq_term *t, const char *name, int64_t planned, int64_t service)
 {
     char x[32], y[32];
 
-    (void)fprintf(t->out, "    %-8s %22s %14s\n", name, sq_fmt_duration(planned, x, sizeof x),
-                  sq_fmt_duration(service, y, sizeof y));
+    (void)fprintf(t->out, t->width < LATENCY_WIDTH ? "    %-5s %13s %13s\n" : "    %-8s %22s %14s\n", name,
+                  sq_fmt_duration(planned, x, sizeof x), sq_fmt_duration(service, y, sizeof y));
 }
 
 static void show_latency(const struct sq_term *t, const struct sq_adhoc *a, bool closed)
@@ -167,8 +169,14 @@ static void show_latency(const struct sq_term *t, const struct sq_adhoc *a, bool
     const struct sq_adhoc_sums *s = &a->sums;
     char name[16];
 
-    (void)fprintf(t->out, "\n  %slatency%s  %22s %14s\n", sq_term_out(t, SQ_BOLD), sq_term_out(t, SQ_PLAIN),
-                  closed ? "from the send" : "from the planned send", "service time");
+    bool small = t->width < LATENCY_WIDTH;
+
+    (void)fprintf(t->out, small ? "\n  %slatency%s %13s %13s\n" : "\n  %slatency%s  %22s %14s\n",
+                  sq_term_out(t, SQ_BOLD), sq_term_out(t, SQ_PLAIN),
+                  closed  ? "from the send"
+                  : small ? "planned send"
+                          : "from the planned send",
+                  "service time");
     for (size_t i = 0; i < SQ_COUNT(percentiles); i++) {
         /* Beyond the last request there is only the maximum, told below. */
         if (i > 3 && (double)sq_hist_count(s->h) * (1 - percentiles[i] / 100) < 1)
@@ -181,7 +189,7 @@ static void show_latency(const struct sq_term *t, const struct sq_adhoc *a, bool
     (void)fputs(sq_term_out(t, SQ_DIM), t->out);
     if (closed)
         (void)fputs("    a closed loop waits with the server: these percentiles do not show its stalls\n", t->out);
-    else
+    else if (t->width >= 70)
         (void)fputs("    from the planned send: what users wait, the server's stalls in it\n", t->out);
     (void)fputs(sq_term_out(t, SQ_PLAIN), t->out);
 }
@@ -266,10 +274,10 @@ static void show_plot(const struct sq_term *t, const struct sq_adhoc_sums *s)
 
     if (!plot_init(&p, t, s))
         return;
-    (void)fprintf(t->out, "\n  %sby percentile%s%s%s%s%s from the planned send  %s%s%s service time\n",
-                  sq_term_out(t, SQ_BOLD), sq_term_out(t, SQ_PLAIN), t->width < 66 ? "\n  " : "  ",
-                  sq_term_out(t, SQ_CYAN), utf8 ? "●" : "#", sq_term_out(t, SQ_PLAIN), sq_term_out(t, SQ_YELLOW),
-                  utf8 ? "·" : ".", sq_term_out(t, SQ_PLAIN));
+    (void)fprintf(t->out, "\n  %sby percentile%s%s%s%s%s %s  %s%s%s service time\n", sq_term_out(t, SQ_BOLD),
+                  sq_term_out(t, SQ_PLAIN), t->width < 66 ? "\n  " : "  ", sq_term_out(t, SQ_CYAN), utf8 ? "●" : "#",
+                  sq_term_out(t, SQ_PLAIN), t->width < LATENCY_WIDTH ? "planned send" : "from the planned send",
+                  sq_term_out(t, SQ_YELLOW), utf8 ? "·" : ".", sq_term_out(t, SQ_PLAIN));
     for (int row = PLOT_ROWS - 1; row >= 0; row--) {
         int64_t ns = (int64_t)pow(10, p.low + (p.high - p.low) * row / (PLOT_ROWS - 1));
         bool named = row % 3 == 0;
@@ -298,6 +306,8 @@ static enum sq_paint paint_of(const char *verdict)
     return strcmp(verdict, "pass") == 0 ? SQ_GREEN : strcmp(verdict, "fail") == 0 ? SQ_RED : SQ_YELLOW;
 }
 
+#define ROW_WIDTH 100 /* columns that a threshold's line may take */
+
 static void show_thresholds(const struct sq_term *t, const struct sq_adhoc *a)
 {
     const json_t *checks = json_object_get(a->verdict, "checks"), *c;
@@ -311,14 +321,15 @@ static void show_thresholds(const struct sq_term *t, const struct sq_adhoc *a)
 
         (void)fprintf(t->out, "    %s%-12s%s %-20s ", sq_term_out(t, paint_of(verdict)), verdict,
                       sq_term_out(t, SQ_PLAIN), sq_json_str_or(c, "limit", ""));
+        if (t->tty && t->width < ROW_WIDTH)
+            (void)fputs("\n                 ", t->out);
         plain(t->out, sq_json_str_or(c, "observed", ""));
         if (*interval)
             (void)fprintf(t->out, "  %s%s%s", sq_term_out(t, SQ_DIM), interval, sq_term_out(t, SQ_PLAIN));
         (void)fputc('\n', t->out);
         if (strcmp(verdict, "pass") != 0) {
             (void)fprintf(t->out, "    %12s ", "");
-            plain(t->out, sq_json_str_or(c, "why", ""));
-            (void)fputc('\n', t->out);
+            sq_term_words(t, 17, sq_json_str_or(c, "why", ""));
         }
     }
 }

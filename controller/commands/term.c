@@ -101,6 +101,20 @@ void sq_term_wrap(const struct sq_term *t, int indent, const char *text)
     (void)fputc('\n', t->out);
 }
 
+void sq_term_words(const struct sq_term *t, int indent, const char *words)
+{
+    char text[1024];
+
+    (void)snprintf(text, sizeof text, "%s", words);
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = ' ';
+    if (t->tty)
+        sq_term_wrap(t, indent, text);
+    else
+        (void)fprintf(t->out, "%s\n", text);
+}
+
 int sq_term_finish(const struct sq_term *t, int code)
 {
     struct sq_err e = {0};

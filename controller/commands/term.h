@@ -27,6 +27,9 @@ int sq_term_usage(const struct sq_term *t, const char *hint, const char *fmt, ..
 /* TEXT wrapped at the terminal's width (at most 100), every line after INDENT spaces; the first is where the cursor is.
  */
 void sq_term_wrap(const struct sq_term *t, int indent, const char *text);
+/* One sentence of somebody else's, without what would drive the terminal: wrapped so for people, one line for programs.
+ * At most 1,023 bytes. */
+void sq_term_words(const struct sq_term *t, int indent, const char *words);
 /* Flush t->out; SQ_INFRA with an error when not all of it could be written (a full disk, a closed pipe), else CODE. */
 int sq_term_finish(const struct sq_term *t, int code);
 

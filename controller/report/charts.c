@@ -192,7 +192,7 @@ int sq_charts(FILE *out, const struct sq_evidence *ev, struct sq_err *e)
 
     if (ev->load.to_ns <= ev->load.from_ns)
         return 0;
-    (void)fputs("<h2>Timeline</h2>\n", out);
+    (void)fputs("<h2>Timeline</h2>\n<div class=\"wrap\"><div class=\"charts\">\n", out);
     r = users(out, ev, e);
     while (r == 0 && (edge = sq_next_edge(ev, &i)) != NULL)
         r = edge_calls(out, ev, edge, e);
@@ -200,5 +200,6 @@ int sq_charts(FILE *out, const struct sq_evidence *ev, struct sq_err *e)
         r = breaker_band(out, ev, &ev->series[i], e);
     if (r == 0 && ev->n_series > 0)
         sq_legend(out, keys);
+    (void)fputs("</div></div>\n", out);
     return r;
 }

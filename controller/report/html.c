@@ -34,6 +34,8 @@ static const char style[] =
     "table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th{text-align:left;font-weight:600;"
     "color:var(--dim);font-size:13px}td,th{padding:7px 10px;border-bottom:1px solid var(--line);vertical-align:top}"
     ".n{text-align:right}td small{display:block;color:var(--dim);font-size:13.5px}.wrap{overflow-x:auto}"
+    "@media(max-width:720px){main{padding:20px 14px 48px}.charts{width:760px}td,th{padding:6px 7px}.wrap "
+    "table{min-width:600px}}"
     "svg{display:block;width:100%;height:auto;margin:10px 0 4px}svg text{font:12px system-ui,sans-serif;fill:var(--fg)}"
     "svg .title{font-weight:600;font-size:13.5px}svg .unit{fill:var(--dim);font-weight:400}svg .tick{fill:var(--dim);"
     "font-size:11px}svg .span{fill:var(--dim);font-size:11px}.grid{stroke:var(--line)}.line{fill:none;stroke-width:1.8;"
