@@ -59,3 +59,13 @@ void sq_exec_unwatch(struct sq_caller *c)
     if (--ic->n_exec == 0)
         end(ic);
 }
+
+void sq_exec_forget(struct sq_intercept *ic, uint64_t cookie)
+{
+    for (uint32_t i = 0; ic->exec && i < SQ_CALLERS; i++) {
+        const uint64_t key[2] = {cookie, ic->caller[i] ? ic->caller[i]->id : 0}; /* struct told */
+
+        if (key[1])
+            (void)bpf_map_delete_elem(bpf_map__fd(ic->exec->maps.told), key);
+    }
+}

@@ -156,6 +156,7 @@ static void on_tick(uv_timer_t *t)
 
     sq_running_tick(ic);
     sq_hosts_tick(ic);
+    sq_space_tick(ic);
     for (uint32_t i = 0; i < SQ_EDGES; i++) {
         struct sq_edge *edge = ic->edge[i];
 

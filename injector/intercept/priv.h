@@ -176,6 +176,7 @@ struct sq_intercept {
     struct sq_supervisor *sups;
     struct sq_space *space[SQ_SPACES]; /* space.c; NULL: free */
     struct sq_space *left_spaces;
+    unsigned space_ticks;
     struct exec *exec; /* exec.c; NULL: not attached */
     unsigned n_exec;   /* callers that it has */
     uint32_t next_space;
@@ -284,12 +285,15 @@ void sq_space_unedge(const struct sq_edge *edge);         /* it is dropped; a na
 void sq_space_lost(struct sq_intercept *ic, uint32_t id); /* the proxy gets no sockets there: calls go direct */
 void sq_space_drop_all(struct sq_intercept *ic);          /* the proxy is dead */
 void sq_space_free(struct sq_intercept *ic);
+void sq_space_tick(struct sq_intercept *ic); /* once a second: those that nobody lives in are left */
+void sq_space_plan(const struct sq_intercept *ic, const pid_t *pid, size_t n, json_t *notes); /* of callers, for people */
 uint64_t sq_space_cookie(int fd);                         /* of the namespace of a socket; 0: unknown */
 
 /* exec.c: programs that begin in other network namespaces are told to sq_space_seen before their first call. The cgroup is
  * C's. Best effort. */
 void sq_exec_watch(struct sq_caller *c, int cgroup_fd);
 void sq_exec_unwatch(struct sq_caller *c);
+void sq_exec_forget(struct sq_intercept *ic, uint64_t cookie); /* tell of that namespace again */
 
 /* listen.c */
 int sq_listen_lo(bool gate, int *fd, uint16_t *port, struct sq_err *e); /* port in network byte order */

@@ -101,6 +101,7 @@ int sq_running_plan(struct sq_intercept *ic, struct sq_engine *eng, struct sq_ru
     rc = rc ? rc : sq_found_family(&f, &p, e);
     rc = rc || !to ? rc : sq_existing_count(ic, to, json_object_get(def, "except"), p.pid, p.n, &open, e);
     if (rc == 0) {
+        sq_space_plan(ic, p.pid, p.n, notes);
         *answer = json_pack("{s:o,s:I,s:I,s:O}", "hit", hit_of(&f), "processes", (json_int_t)p.n, "connections",
                             (json_int_t)open, "notes", notes);
         rc = *answer ? 0 : sq_err(e, -ENOMEM, "out of memory");

@@ -5,6 +5,7 @@
  * Sockets keep a namespace alive: ours are closed with the last edge that is listened for there, but for those of
  * connections that the proxy still carries. */
 #include <bpf/bpf.h>
+#include <dirent.h>
 #include <errno.h>
 #include <linux/netlink.h>
 #include <net/if.h>
@@ -29,10 +30,13 @@
 #define SO_NETNS_COOKIE 71 /* Linux 5.14 */
 #endif
 
+#define EMPTY_TICKS 5 /* of a second */
+
 struct sq_space {
     struct sq_intercept *ic;
     uint32_t id;
     uint64_t cookie;
+    ino_t ino; /* of nsfs */
     char name[96];
     pid_t maker;
     int pidfd; /* of the maker */
@@ -153,6 +157,7 @@ static void drop(struct sq_space *s)
     for (uint32_t i = 0; i < SQ_EDGES; i++)
         if (s->at[i].pass)
             forget_hooks(ic, s->cookie, i);
+    sq_exec_forget(ic, s->cookie);
     (void)sq_link_send(ic, msg, NULL, 0, NULL);
     for (size_t i = 0; i < SQ_SPACES; i++)
         if (ic->space[i] == s)
@@ -234,6 +239,47 @@ static int begin(struct sq_space *s, const struct sq_netns *ns, struct sq_err *e
     return rc;
 }
 
+static ino_t netns_of(pid_t pid)
+{
+    char path[64];
+    struct stat st;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
+    return stat(path, &st) == 0 ? st.st_ino : 0;
+}
+
+/* Whom nobody but its maker lives in any more, we don't keep. */
+static void leave_empty(struct sq_intercept *ic)
+{
+    bool lives[SQ_SPACES] = {0};
+    DIR *d = opendir("/proc");
+
+    if (!d)
+        return;
+    for (const struct dirent *de; (de = readdir(d));) {
+        pid_t pid = (pid_t)strtol(de->d_name, NULL, 10);
+        ino_t ino = pid > 0 ? netns_of(pid) : 0;
+
+        for (size_t i = 0; ino && i < SQ_SPACES; i++)
+            if (ic->space[i] && ic->space[i]->ino == ino && ic->space[i]->maker != pid)
+                lives[i] = true;
+    }
+    (void)closedir(d);
+    for (size_t i = 0; i < SQ_SPACES; i++)
+        if (ic->space[i] && !lives[i])
+            drop(ic->space[i]);
+}
+
+void sq_space_tick(struct sq_intercept *ic)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < SQ_SPACES; i++)
+        any = any || ic->space[i];
+    if (any && ++ic->space_ticks % EMPTY_TICKS == 0)
+        leave_empty(ic);
+}
+
 /* The namespace NS, which is not ours; a new one when it is not known yet. */
 static int enter(struct sq_intercept *ic, const struct sq_netns *ns, struct sq_space **out, struct sq_err *e)
 {
@@ -246,6 +292,11 @@ static int enter(struct sq_intercept *ic, const struct sq_netns *ns, struct sq_s
         return s->lost ? sq_err(e, -EPIPE, "the proxy's process there has ended") : 0;
     while (i < SQ_SPACES && ic->space[i])
         i++;
+    if (i == SQ_SPACES) {
+        leave_empty(ic);
+        for (i = 0; i < SQ_SPACES && ic->space[i]; i++)
+            ;
+    }
     if (i == SQ_SPACES)
         return sq_err_cls(e, SQ_C_CONFLICT, -ENOSPC, "the proxy is in %u others already, which is the most", SQ_SPACES);
     if (!ns->cookie)
@@ -259,6 +310,7 @@ static int enter(struct sq_intercept *ic, const struct sq_netns *ns, struct sq_s
     s->ic = ic;
     s->id = ++ic->next_space;
     s->cookie = ns->cookie;
+    s->ino = ns->ino;
     s->pidfd = -1;
     (void)snprintf(s->name, sizeof(s->name), "%s", ns->name);
     ic->space[i] = s;
@@ -356,15 +408,6 @@ static void warn(const struct sq_edge *edge, pid_t pid, const struct sq_err *why
                (int)pid, edge->name, why->msg);
 }
 
-static ino_t netns_of(pid_t pid)
-{
-    char path[64];
-    struct stat st;
-
-    (void)snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
-    return stat(path, &st) == 0 ? st.st_ino : 0;
-}
-
 void sq_space_edge(struct sq_edge *edge)
 {
     const struct sq_running *r = sq_running_find(edge->ic, edge->run, edge->from);
@@ -410,9 +453,10 @@ void sq_space_seen(struct sq_intercept *ic, const struct sq_hook_event *ev)
         if (!edge || strcmp(edge->run, c->run) != 0 || strcmp(edge->from, c->service) != 0 || !edge->bpf)
             continue;
         rc = follow(edge, (pid_t)ev->pid, ev->netns, &why);
-        if (rc < 0 && why.cls == SQ_C_NOTFOUND)
-            forget_hooks(ic, ev->netns, i); /* the next process that is seen may live longer */
-        else if (rc < 0 && !told)
+        if (rc < 0 && why.cls == SQ_C_NOTFOUND) { /* the next process that is seen may live longer */
+            forget_hooks(ic, ev->netns, i);
+            sq_exec_forget(ic, ev->netns);
+        } else if (rc < 0 && !told)
             warn(edge, (pid_t)ev->pid, &why);
         told = told || (rc < 0 && why.cls != SQ_C_NOTFOUND);
     }
@@ -472,4 +516,30 @@ void sq_space_free(struct sq_intercept *ic)
     sq_space_drop_all(ic);
     while (ic->left_spaces)
         free_space(ic->left_spaces);
+}
+
+void sq_space_plan(const struct sq_intercept *ic, const pid_t *pid, size_t n, json_t *notes)
+{
+    ino_t known[SQ_SPACES + 1] = {ic->netns_ino};
+    size_t n_known = 1;
+
+    for (size_t i = 0; i < n && n_known < SQ_COUNT(known); i++) {
+        ino_t ino = netns_of(pid[i]);
+        struct sq_netns ns = {.fd = -1};
+        char text[256], spec[32];
+        bool seen = ino == 0, up = true;
+
+        for (size_t k = 0; k < n_known && !seen; k++)
+            seen = known[k] == ino;
+        (void)snprintf(spec, sizeof(spec), "pid:%d", (int)pid[i]);
+        if (seen || sq_netns_open(spec, &ns, NULL) < 0)
+            continue;
+        known[n_known++] = ino;
+        (void)sq_netns_call(&ns, look_at_lo, &up, NULL);
+        sq_netns_close(&ns);
+        (void)snprintf(text, sizeof(text), "process %d is in another network namespace: %s", (int)pid[i],
+                       up ? "its calls are taken there, and its dependencies reached from there"
+                          : "its loopback device is down, and until somebody puts it up its calls go past the proxy");
+        (void)json_array_append_new(notes, json_string(text));
+    }
 }

@@ -125,8 +125,11 @@ static void on_space(struct px *px, struct packet *p)
 static void on_unspace(struct px *px, struct packet *p)
 {
     struct px_space *space = px_space_find(px, number(p->o, "id"));
-    if (space)
-        px_space_leave(space);
+    if (!space || space == &px->home)
+        return;
+    px_edges_unlisten(px, space);
+    px_udp_leave_space(px, space);
+    px_space_leave(space);
 }
 
 static void on_listen(struct px *px, struct packet *p)

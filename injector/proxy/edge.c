@@ -198,6 +198,20 @@ void px_edge_unlisten(struct edge *e)
         unlisten(TAILQ_FIRST(&e->listeners));
 }
 
+void px_edges_unlisten(struct px *px, const struct px_space *space)
+{
+    struct edge *e;
+    TAILQ_FOREACH(e, &px->edges, link)
+    {
+        struct listener *next;
+        for (struct listener *l = TAILQ_FIRST(&e->listeners); l; l = next) {
+            next = TAILQ_NEXT(l, link);
+            if (l->space == space)
+                unlisten(l);
+        }
+    }
+}
+
 static enum px_protocol protocol_of(const char *s)
 {
     if (strcmp(s, "tcp") == 0)

@@ -232,6 +232,7 @@ int px_edge_unix(struct edge *e, uint32_t caller, uint32_t dest, int fd);
 int px_listen(struct edge *e, struct px_space *space, int fd, enum listen_kind kind, uint32_t caller, uint32_t dest);
 void px_edge_drop(struct edge *e); /* stop listening and counting, no rules any more */
 void px_edge_unlisten(struct edge *e);
+void px_edges_unlisten(struct px *px, const struct px_space *space); /* all of them, there */
 void px_edge_unused(struct edge *e); /* free it when nothing uses it any more */
 int px_caller_add(struct px *px, uint32_t id, int *fds, size_t nfds);
 void px_caller_drop(struct px *px, uint32_t id);
@@ -361,6 +362,7 @@ int px_hold_raw(const struct px_space *space); /* a raw IPv4 socket, or -1 */
 /* udp.c: datagrams */
 int px_udp_add(struct edge *e, struct px_space *space, int fd); /* owns fd when it returns 0 */
 void px_udp_leave(struct edge *e);      /* count no more; its sockets stay while somebody is connected to them */
+void px_udp_leave_space(struct px *px, const struct px_space *space); /* as if the edges were dropped there */
 void px_udp_rules(struct edge *e, uint32_t gone, uint32_t fresh);
 void px_udp_close(struct px *px);
 

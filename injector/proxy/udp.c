@@ -531,6 +531,22 @@ void px_udp_leave(struct edge *e)
         (void)sq_timer_set(&e->px->timers, &d->sweep, now + SWEEP, on_sweep);
 }
 
+void px_udp_leave_space(struct px *px, const struct px_space *space)
+{
+    struct dgrams *d = px->dgrams;
+    int64_t now = sq_mono_ns();
+    struct dport *p;
+    if (!d)
+        return;
+    TAILQ_FOREACH(p, &d->ports, link)
+    {
+        if (p->space == space && !p->dropped)
+            p->dropped = now;
+    }
+    if (!TAILQ_EMPTY(&d->ports) && !d->sweep.at)
+        (void)sq_timer_set(&px->timers, &d->sweep, now + SWEEP, on_sweep);
+}
+
 void px_udp_rules(struct edge *e, uint32_t gone, uint32_t fresh)
 {
     struct flow *f;

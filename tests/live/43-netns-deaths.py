@@ -7,8 +7,8 @@ import sys
 import time
 
 from attach_lib import Attached, Program, hooks_of
-from injector_lib import alive, until
-from intercept_lib import Dependency, main
+from injector_lib import Injector, alive, until
+from intercept_lib import NAME, Dependency, main
 from netns_lib import Net, ip, makers, there
 
 TIMES = int(os.environ.get("TIMES", "1"))
@@ -105,6 +105,32 @@ def namespace_ends(run_dir):
         assert rig.inj.wait() == 0
 
 
+def emptied(run_dir):
+    """Nor for much longer than its last process lives; and it is taken again when somebody comes back to it."""
+    with Net() as net, Net() as second, there(net.c, Dependency) as dep, program(run_dir, second.c) as first:
+        with there(net.c, lambda: Program(run_dir, "other")) as prog:
+            os.makedirs(os.path.join(run_dir, "x"))
+            rig = Attached(os.path.join(run_dir, "x"), {"pattern": run_dir}, [f"127.0.0.1:{dep.port}"])
+            until("sockets are made there", lambda: len(makers(rig.inj.pid)) == 2)
+            assert prog.do(call(dep.port))["body"] == "real"
+        until("the one that nobody lives in is left", lambda: len(makers(rig.inj.pid)) == 1, 15)
+        assert first.do("result = 1") == 1
+        rig.end()
+
+
+def planned(run_dir):
+    with Net() as net, Net(lo=False) as dark, program(run_dir, net.c) as prog,             there(dark.c, lambda: Program(run_dir, "dark")) as other:
+        inj = Injector(run_dir, NAME)
+        try:
+            run = inj.run()
+            notes = [inj.post(f"runs/{run}/plan", {"select": {"pid": p.pid}, "to": ["10.99.0.2:1"]})["notes"]
+                     for p in (prog, other)]
+            assert any("taken there" in n for n in notes[0]), notes
+            assert any("loopback device is down" in n for n in notes[1]), notes
+        finally:
+            inj.end()
+
+
 def has_link(ns):
     return "eth0" in subprocess.run(["ip", "-n", ns, "-o", "link"], capture_output=True, text=True).stdout
 
@@ -113,4 +139,4 @@ if __name__ == "__main__":
     if os.geteuid() != 0:
         print("needs root")
         sys.exit(77)
-    main([deaths, hangs, namespace_ends])
+    main([deaths, hangs, namespace_ends, emptied, planned])
