@@ -9,6 +9,7 @@
 
 #include "run/state.h"
 #include "scenario/vars.h"
+#include "squall/callkind.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
 #include "squall/json.h"
@@ -256,6 +257,20 @@ static const char *attach_of(const struct run *r, const char *service)
     return NULL;
 }
 
+/* By seccomp the filter must know from the beginning whether an edge takes datagrams. */
+static bool has_datagrams(const struct run *r, const char *service)
+{
+    const char *name;
+    json_t *edge;
+    json_object_foreach(json_object_get(r->spec, "edges"), name, edge)
+    {
+        if (strcmp(sq_json_str_or(edge, "from", ""), service) == 0 &&
+            sq_protocol_dgram(sq_json_str_or(edge, "protocol", "auto")))
+            return true;
+    }
+    return false;
+}
+
 static void selected(void *arg, int status, json_t *body, const struct sq_err *e)
 {
     struct run *r = arg;
@@ -287,6 +302,8 @@ static void next_selected(struct run *r)
                              json_object_get(json_object_iter_value(it), "select"));
     if (attach_of(r, json_object_iter_key(it)))
         json_object_set_new(body, "attach", json_string(attach_of(r, json_object_iter_key(it))));
+    if (has_datagrams(r, json_object_iter_key(it)))
+        json_object_set_new(body, "datagrams", json_true());
     sq_run_ask(r, "POST", "/services", body, selected);
 }
 

@@ -8,6 +8,7 @@
 
 #include "intercept/filters.h"
 #include "intercept/inject.h"
+#include "intercept/running_int.h"
 #include "intercept/supervise.h"
 #include "squall/cleanup.h"
 #include "squall/door.h"
@@ -147,6 +148,15 @@ static int take_back(struct sq_caller *c, pid_t pid, uint64_t start, size_t i, s
     return rc;
 }
 
+/* A filter can't be taken off, nor another one put beside it. */
+static int no_dgrams(pid_t pid, struct sq_err *e)
+{
+    sq_err_cls(e, SQ_C_CONFLICT, -EBUSY,
+               "process %d is under a seccomp filter of an earlier run, which may let datagrams go", (int)pid);
+    sq_err_hint(e, "restart it, or leave out the edges with protocol udp or dns");
+    return -EBUSY;
+}
+
 static int take(struct sq_caller *c, pid_t pid, uint64_t start, size_t i, struct sq_attached *out, struct sq_err *e)
 {
     struct sq_supervisor *s = ours(c->ic, pid, start);
@@ -158,17 +168,22 @@ static int take(struct sq_caller *c, pid_t pid, uint64_t start, size_t i, struct
 
     if (rc < 0)
         return rc;
+    if (c->running->dgram && (s ? !s->dgram : sq_door_exists(pid, start)))
+        return no_dgrams(pid, e);
     if (s) {
         s->caller = c;
         return 0;
     }
     if (sq_door_exists(pid, start))
         return take_back(c, pid, start, i, e);
-    rc = sq_filter_build(false, &filter, &len, e);
+    rc = sq_filter_build(c->running->dgram, &filter, &len, e);
     rc = rc ? rc : sq_inject(pid, start, filter, len, &in, e);
     if (rc < 0)
         return rc;
     rc = sq_supervise(c->ic, c, key_of(c, i), pid, start, in.listener, e);
+    s = ours(c->ic, pid, start);
+    if (rc == 0 && s)
+        s->dgram = c->running->dgram;
     if (rc == 0)
         sq_inject_done(&in);
     else

@@ -162,9 +162,12 @@ static int parse_existing(struct sq_edge *edge, const json_t *def, struct sq_err
     if (i == SQ_COUNT(names))
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: existing must be leave, reset or wait", edge->name);
     edge->existing = (enum sq_existing_how)i;
-    if (edge->dgram && sq_running_by_seccomp(edge->ic, edge->run, edge->from))
-        return sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP, "edge %s: datagrams can't be taken with attach: seccomp",
-                          edge->name);
+    if (edge->dgram && !sq_running_datagrams(edge->ic, edge->run, edge->from)) {
+        sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP, "edge %s: %s was attached to without datagrams", edge->name,
+                   edge->from);
+        sq_err_hint(e, "cgroup-BPF takes them (root); attach: seccomp does when \"datagrams\" was said with it");
+        return -EOPNOTSUPP;
+    }
     if (sq_running_find(edge->ic, edge->run, edge->from)) {
         if (!edge->has_unix || sq_running_by_seccomp(edge->ic, edge->run, edge->from))
             return 0;

@@ -265,6 +265,10 @@ static int take_by_seccomp(struct sq_running *r, struct sq_found *f, struct sq_e
         r->n = i + 1;
         c->tables = calloc(1, sizeof(*c->tables));
         rc = c->tables ? sq_edge_table(c, false, c->tables, e) : sq_err(e, -ENOMEM, "out of memory");
+        if (rc == 0 && r->dgram) {
+            c->dtables = calloc(1, sizeof(*c->dtables));
+            rc = c->dtables ? sq_edge_table(c, true, c->dtables, e) : sq_err(e, -ENOMEM, "out of memory");
+        }
         rc = rc ? rc : watch_one(&r->one[i], &f->v[i], e);
         rc = rc ? rc : sq_ic_tell_caller(c, e);
         rc = rc ? rc : sq_attach_tree(c, all[i], f->v[i].start, all, f->n, &got, e);
@@ -334,10 +338,12 @@ int sq_running_attach(struct sq_intercept *ic, struct sq_engine *eng, struct sq_
 
     *answer = NULL;
     bool seccomp = false;
+    size_t more = 2u + (json_object_get(def, "attach") ? 1u : 0u) + (json_object_get(def, "datagrams") ? 1u : 0u);
 
-    if (rc == 0 && json_object_size(def) != 2 + (json_object_get(def, "attach") != NULL))
+    if (rc == 0 && json_object_size(def) != more)
         rc = sq_err_cls(e, SQ_C_INPUT, -EINVAL,
-                        "a service that is selected has \"name\", \"select\" and \"attach\", nothing else");
+                        "a service that is selected has \"name\", \"select\", \"attach\" and \"datagrams\", nothing "
+                        "else");
     rc = rc ? rc : sq_running_parse_attach(def, &seccomp, e);
     rc = rc ? rc : check_free(ic, sq_run_id(run), name, e);
     rc = rc ? rc : sq_found_by(eng, run, peer, select, &f, e);
@@ -356,6 +362,7 @@ int sq_running_attach(struct sq_intercept *ic, struct sq_engine *eng, struct sq_
     r->next = ic->running;
     r->seccomp = seccomp;
     r->nft = !seccomp && !ic->bpf_ok;
+    r->dgram = seccomp && sq_json_bool_or(def, "datagrams", false);
     ic->running = r;
     rc = seccomp       ? take_by_seccomp(r, &f, e)
          : r->nft      ? take_by_nft(r, &f, e)
@@ -379,6 +386,13 @@ struct sq_running *sq_running_find(struct sq_intercept *ic, const char *run, con
     while (r && (strcmp(r->run, run) != 0 || strcmp(r->service, service) != 0))
         r = r->next;
     return r;
+}
+
+bool sq_running_datagrams(struct sq_intercept *ic, const char *run, const char *service)
+{
+    const struct sq_running *r = sq_running_find(ic, run, service);
+
+    return !r || (r->seccomp ? r->dgram : !r->nft);
 }
 
 bool sq_running_by_seccomp(struct sq_intercept *ic, const char *run, const char *service)

@@ -42,6 +42,8 @@ int sq_running_edge(struct sq_edge *edge, struct sq_err *e);
 /* Is it there, and taken by seccomp ("attach": "seccomp")? */
 bool sq_running_by_nft(struct sq_intercept *ic, const char *run, const char *service);
 bool sq_running_by_seccomp(struct sq_intercept *ic, const char *run, const char *service);
+/* May its edges have datagrams? Not by nftables, nor when it was attached to by seccomp without them. */
+bool sq_running_datagrams(struct sq_intercept *ic, const char *run, const char *service);
 struct sq_running *sq_running_find(struct sq_intercept *ic, const char *run, const char *service);
 void sq_running_list(struct sq_intercept *ic, const char *run, json_t *instances); /* appended, as GET services says */
 /* -ENOENT: there is none of this name. */

@@ -37,6 +37,7 @@ struct sq_running {
     bool unhooked; /* its cgroup was made anew, and can't be taken: told */
     bool seccomp;
     bool nft;
+    bool dgram; /* by seccomp: the filter takes datagrams, too */
     uv_timer_t *look;
     struct sq_running_one *one;
     size_t n;

@@ -22,6 +22,7 @@ struct sq_supervisor {
     int door; /* squall/door.h; -1: none */
     uv_poll_t *at_door;
     volatile uint64_t *seen;
+    bool dgram;     /* of a filter that was put into a running process: it takes datagrams, too */
     pid_t last_tid; /* whose last_pidfd is (attempt.c); 0: nobody's */
     int last_pidfd;
 };

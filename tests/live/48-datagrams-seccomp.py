@@ -8,9 +8,10 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import dns_lib
+from attach_lib import Program
 from dgram_lib import ANSWERED, CALLER, FAILED, Echo
 from dns_lib import A4, A6, Server, alone
-from injector_lib import until
+from injector_lib import alive, until
 from intercept_lib import NO_BPF, Rig, Without, main
 
 RESOLVER = "127.0.0.99"
@@ -201,6 +202,63 @@ def test_deaths(run_dir):
         r.inj.end()
 
 
+class Attached(Under):
+    """A program that ran before; its datagrams are said to be wanted when it is attached to, or not."""
+
+    def __init__(self, run_dir, prog, echo, datagrams=True, injector=None):
+        self.inj = injector or Without(run_dir, NO_BPF)
+        if self.inj not in Rig.all:
+            Rig.all.append(self.inj)
+        self.id, self.edge, self.prog = self.inj.run(), "app->dep", prog
+        self.head = f"PORT={echo.port}\n" + CALLER + WAYS
+        self.taken = self.inj.call("POST", f"runs/{self.id}/services",
+                                   {"name": "app", "select": {"pid": prog.pid}, "attach": "seccomp",
+                                    "datagrams": datagrams})
+        self.made = self.inj.call("POST", f"runs/{self.id}/edges", {"name": self.edge, "from": "app", "protocol": "udp",
+                                                                    "to": [f"127.0.0.1:{echo.port}"]})
+
+    def run(self, body):
+        return self.prog.do(self.head + body, 60)
+
+
+def test_attach(run_dir):
+    """A running program's datagrams by an injected filter, which must be made for them from the beginning."""
+    progs = [Program(run_dir), Program(run_dir, "other")]
+    try:
+        attach(run_dir, *progs)
+    finally:
+        for p in progs:
+            p.end()
+
+
+def attach(run_dir, prog, other):
+    echo = Echo()
+    r = Attached(run_dir, prog, echo)
+    assert r.taken[0] == 201 and r.made[0] == 201 and r.made[1]["mode"] == "seccomp", (r.taken, r.made)
+    for body in ('result = to("127.0.0.1")', 'result = to("127.0.0.1", how="sendmsg")', "result = ask(dial())"):
+        assert r.run(body)["whole"], body
+    until("they are counted", lambda: len(r.calls()) >= 3, 15)
+    f = r.fault("call/blackhole")
+    assert r.run('s = fresh(); s.settimeout(0.3); result = to("127.0.0.1", s)')["err"]
+    r.clear(f)
+    assert r.run('result = to("127.0.0.1")')["whole"]
+    assert r.inj.delete(f"runs/{r.id}")["clean"]
+    again = Attached(run_dir, prog, echo, injector=r.inj)
+    assert again.taken[0] == 201 and again.made[0] == 201, (again.taken, again.made)
+    assert again.run('result = to("127.0.0.1")')["whole"]
+    until("it is counted", lambda: len(again.calls()) >= 1, 15)
+    again.inj.delete(f"runs/{again.id}")
+    without = Attached(run_dir, other, echo, False, r.inj)
+    assert without.taken[0] == 201 and without.made[0] >= 400 and "without datagrams" in without.made[1]["error"]["message"]
+    without.inj.delete(f"runs/{without.id}")
+    late = Attached(run_dir, other, echo, True, r.inj)
+    assert late.taken[0] == 409 and "earlier run" in late.taken[1]["error"]["message"], late.taken
+    late.inj.delete(f"runs/{late.id}")
+    r.inj.post("quit")
+    until("squalld has left", lambda: not alive(r.inj.pid))
+    assert prog.do(r.head + 'result = to("127.0.0.1")')["whole"]
+
+
 if __name__ == "__main__":
     alone(resolver=RESOLVER)
-    main([test_pass_through, test_faults, test_dns, test_deaths])
+    main([test_pass_through, test_faults, test_dns, test_attach, test_deaths])
