@@ -9,7 +9,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from proxy_rig import (ANSWERED, CONNECT, GAVE_UP, MS, REQUEST, Rig, get, http_server, main, rule)
+from proxy_rig import (ANSWERED, CONN, CONNECT, GAVE_UP, MS, REQUEST, Rig, get, http_server, main, rule)
 
 
 def start(rig, to, **kw):
@@ -138,6 +138,25 @@ def black_holed_connects_heal():
     rig.quit()
 
 
+def a_connection_that_came_too_late_is_told():
+    """Whoever waited for it sends nothing on it any more: it was held all the same, also when what held it is over."""
+    srv, rig = http_server(), Rig(raw=True)
+    rig.edge(1)
+    for kind in ("latency", "blackhole"):
+        rig.rules(1, [rule(kind, delay=300 * MS)], epoch=1)
+        s, t = start(rig, srv.addr, drawn=2, epoch=1)
+        if kind == "blackhole":
+            time.sleep(0.3)
+            rig.rules(1, [], epoch=2)
+        wait_connected(s, t)
+        time.sleep(0.1)
+        s.close()
+        c = rig.take(1)[0]
+        assert (c.kind, c.outcome, c.fault) == (CONN, ANSWERED, "f1"), c
+        assert c.dur >= c.held >= 290 * MS, c
+    rig.quit()
+
+
 def held_connects_keep_their_due_time():
     """When the rule ends, and when squalld dies; late SYNs to the gate still pass."""
     srv, rig = http_server(), Rig(raw=True)
@@ -166,4 +185,4 @@ if __name__ == "__main__":
         sys.exit(0)
     main([connects_are_delayed_exactly, many_at_once, retransmissions_are_not_new_connects,
           a_spared_connect_passes_at_once, undrawn_connects_are_drawn_once, a_caller_that_stops_waiting_is_counted,
-          black_holed_connects_heal, held_connects_keep_their_due_time])
+          black_holed_connects_heal, a_connection_that_came_too_late_is_told, held_connects_keep_their_due_time])
