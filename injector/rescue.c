@@ -48,6 +48,7 @@ struct rescue {
     pid_t of[TREE_MAX]; /* processes */
     size_t n;
     size_t threads, skipped;
+    bool grew;
 };
 
 /* ---- whom ---- */
@@ -80,7 +81,7 @@ static int add_child(pid_t pid, void *arg)
     struct sq_proc p;
     if (r->n < TREE_MAX && !has(r, pid) && sq_proc_read(pid, &p, NULL) == 0 && has(r, p.ppid) && p.state != 'Z') {
         r->of[r->n++] = pid;
-        r->threads++; /* something new: look again */
+        r->grew = true;
     }
     return 0;
 }
@@ -88,9 +89,9 @@ static int add_child(pid_t pid, void *arg)
 static void add_descendants(struct rescue *r)
 {
     do {
-        r->threads = 0;
+        r->grew = false;
         (void)sq_proc_each(add_child, r);
-    } while (r->threads);
+    } while (r->grew);
 }
 
 /* ---- tracing ---- */
@@ -135,25 +136,38 @@ static int seize_process(struct rescue *r, pid_t pid)
     return 0;
 }
 
+/* Process I, with a filter of ours. */
+static int trace_one(struct rescue *r, size_t i, struct sq_err *e)
+{
+    int n = filters(r->of[i]);
+    if (i > 0 && (n <= 0 || (n > 1 && !r->unconfined))) {
+        r->skipped += n > 1;
+        return 0;
+    }
+    int rc = seize_process(r, r->of[i]);
+    if (rc < 0 && i == 0) {
+        sq_err_sys(e, rc, "cannot trace process %d", (int)r->of[i]);
+        sq_err_hint(e, rc == -EINVAL  ? "this kernel has no CONFIG_CHECKPOINT_RESTORE: restart the program"
+                       : rc == -EPERM ? "is it traced already (a debugger, strace)? is this shell itself under seccomp?"
+                                      : "restart the program");
+        return rc;
+    }
+    r->skipped += rc < 0;
+    return 0;
+}
+
+/* What one of them forks is traced with it once it is traced itself; what it forked before, the next look finds. So
+ * when a look finds nobody new, nobody is missing. */
 static int trace_tree(struct rescue *r, struct sq_err *e)
 {
     r->threads = 0;
-    for (size_t i = 0; i < r->n; i++) {
-        int n = filters(r->of[i]);
-        if (i > 0 && (n <= 0 || (n > 1 && !r->unconfined))) {
-            r->skipped += n > 1;
-            continue;
+    for (size_t done = 0; done < r->n;) {
+        for (; done < r->n; done++) {
+            int rc = trace_one(r, done, e);
+            if (rc < 0)
+                return rc;
         }
-        int rc = seize_process(r, r->of[i]);
-        if (rc < 0 && i == 0) {
-            sq_err_sys(e, rc, "cannot trace process %d", (int)r->of[i]);
-            sq_err_hint(e, rc == -EINVAL ? "this kernel has no CONFIG_CHECKPOINT_RESTORE: restart the program"
-                           : rc == -EPERM
-                               ? "is it traced already (a debugger, strace)? is this shell itself under seccomp?"
-                               : "restart the program");
-            return rc;
-        }
-        r->skipped += rc < 0;
+        add_descendants(r);
     }
     return r->threads ? 0 : sq_err(e, -ESRCH, "process %d has ended", (int)r->of[0]);
 }

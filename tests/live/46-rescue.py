@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from injector_lib import SQUALLD, until
+from injector_lib import SQUALLD, state, until
 from intercept_lib import ASK_CHILD, CHILD, NEW_CHILD, NO_BPF, Dependency, Rig, Without, main
 
 ENOSYS = 38
@@ -75,6 +75,58 @@ def rescues(run_dir):
         assert r.wait(10) == 0
 
 
+FORKS = """
+import threading
+def forks():
+    for _ in range(60):
+        if os.fork() == 0:
+            os.closerange(3, 256); time.sleep(60); os._exit(0)
+        time.sleep(0.011)
+    sys.modules['forked'] = True
+sys.modules['forked'] = False
+threading.Thread(target=forks, daemon=True).start(); result = 1
+"""
+
+
+def below(pid):
+    """It, and all that it has forked, and they."""
+    found = [pid]
+    for p in found:
+        for t in os.listdir(f"/proc/{p}/task"):
+            with open(f"/proc/{p}/task/{t}/children") as f:
+                found += [c for c in map(int, f.read().split()) if state(c) not in ("", "Z")]
+    return found
+
+
+def tracer(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return int(f.read().split("\nTracerPid:")[1].split()[0])
+
+
+def forks(run_dir):
+    """Children that are made while the program is looked at are not forgotten."""
+    with Dependency() as dep:
+        rig = orphan(run_dir, dep)
+        try:
+            for _ in range(6):
+                assert rig.do(FORKS) == 1
+                time.sleep(0.1)
+                r = subprocess.Popen([SQUALLD, "rescue", str(rig.pid)], stdout=subprocess.PIPE, text=True)
+                assert "is rescued" in r.stdout.readline()
+                until("it has forked all", lambda: rig.do("result = sys.modules['forked']"), 20)
+                who = {p: tracer(p) for p in below(rig.pid)}
+                missed = [p for p, t in who.items() if t != r.pid]
+                assert len(who) > 60 and not missed, (len(who), missed)
+                for p in who:
+                    if p != rig.pid:
+                        os.kill(p, signal.SIGKILL)
+                r.kill()
+                r.wait()
+        finally:
+            for p in reversed(below(rig.pid)):
+                os.kill(p, signal.SIGKILL)
+
+
 def refuses(run_dir):
     def says(got, status, text):
         assert got.returncode == status and text in got.stdout + got.stderr, got
@@ -102,4 +154,4 @@ def refuses(run_dir):
 if os.geteuid() != 0:
     print("skipped: it needs root")
     sys.exit(0)
-main([rescues, refuses])
+main([rescues, forks, refuses])
