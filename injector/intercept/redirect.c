@@ -190,12 +190,18 @@ static uint32_t write_flow(struct sq_supervisor *s, const struct sq_edge *edge, 
 }
 
 /* connect(2) that does not wait, whatever the socket's own mode is, or is made meanwhile by the application: to a
- * listener on this host the handshake is over before the call could wait (ASIS: the mode needs no change, and nobody
- * who is killed here leaves it changed), and the guard ends one that does wait all the same: -EINTR, it has begun. */
+ * listener on this host the handshake is over before the call could wait (ASIS), and the guard ends one that does wait
+ * all the same: -EINTR, it has begun. To the gate it would wait: MSG_FASTOPEN with nothing to send is a connect that
+ * MSG_DONTWAIT holds for. The socket's own mode is not touched, so nobody who is killed here leaves it changed; only
+ * where net.ipv4.tcp_fastopen forbids it there is no other way. */
 static int begin(int fd, bool asis, int flags, const struct sockaddr *sa, socklen_t len)
 {
-    int rc;
+    int rc = -EOPNOTSUPP;
 
+    if (!asis)
+        rc = sendto(fd, "", 0, MSG_FASTOPEN | MSG_DONTWAIT | MSG_NOSIGNAL, sa, len) < 0 ? -errno : 0;
+    if (rc != -EOPNOTSUPP)
+        return rc;
     if (!asis && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
         return -errno;
     sq_guard_begin();
@@ -378,7 +384,7 @@ static void take_unix(struct sq_supervisor *s, struct sq_attempt *a, struct sq_r
     struct sq_decision d = {0};
     const char *path = NULL;
     struct sq_edge *edge = a->fastopen ? NULL : unix_edge(s, a, &path);
-    int flags, rc;
+    int rc;
 
     if (!edge)
         return;
@@ -397,16 +403,13 @@ static void take_unix(struct sq_supervisor *s, struct sq_attempt *a, struct sq_r
         answer(r, -(int)d.err);
         return;
     }
-    flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || !sq_link_alive(s->ic) || (!(flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)) {
+    if (!sq_link_alive(s->ic)) {
         sq_attempt_bypass(s, edge, r, "the proxy is gone");
         return;
     }
-    sq_guard_begin();
+    sq_guard_begin(); /* where the proxy accepts nothing, one that blocks would wait: it goes past it */
     rc = sq_connect_in(fd, s->ic->dir, path);
     sq_guard_end();
-    if (!(flags & O_NONBLOCK))
-        (void)fcntl(fd, F_SETFL, flags);
     if (rc == -EISCONN)
         return;
     if (rc < 0) {

@@ -144,7 +144,8 @@ def one(name, run_dir, prefix=()):
         # Before that there were none but these.
         assert set(p.seen) <= {"ok", "refused"}, sorted(set(p.seen))
         assert state(p.pid) in "SR" and p.proc.poll() is None
-        assert p.seen.index("refused") == len([x for x in p.seen if x == "ok"]), "refused and then again not"
+        # Another thread may say a moment later what came of its call of before.
+        assert p.seen[p.seen.index("refused"):].count("ok") <= 2, "refused and then again not"
         tool.stdin.close()
         tool.wait()
         return said
