@@ -19,22 +19,40 @@ struct px_h2 {
     uint32_t fresh; /* rules that begin now */
 };
 
+/* What a read made, in one piece: a frame a send would be dear. */
+static void put_batch(struct conn *c, int lane)
+{
+    struct sq_out *o = &c->px->batch[lane];
+    int64_t now = sq_mono_ns();
+    size_t n = o->n;
+    o->n = 0;
+    if (n == 0 || c->state != PX_OPEN)
+        return;
+    int64_t due = lane == DOWN ? px_due(c, NULL, now) : 0; /* blind: there are no calls */
+    (void)px_put(c, lane, o->p, n, due, px_blackhole(c, c->hits), now);
+    if (o->cap > 4 * PX_BUF)
+        sq_out_free(o);
+    if (c->state != PX_OPEN)
+        sq_h2_break(c->h2->h);
+}
+
 static void on_out(void *arg, int lane, char *p, size_t len)
 {
     struct conn *c = arg;
-    int64_t now = sq_mono_ns();
-    if (c->state != PX_OPEN)
-        return;
-    int64_t due = lane == DOWN ? px_due(c, NULL, now) : 0; /* blind: there are no calls */
-    (void)px_put(c, lane, p, len, due, px_blackhole(c, c->hits), now);
-    if (c->state != PX_OPEN)
+    struct sq_out *o = &c->px->batch[lane];
+    sq_out_put(o, p, len);
+    if (o->failed) { /* bytes are missing */
+        sq_out_free(o);
         sq_h2_break(c->h2->h);
+    } else if (o->n >= PX_BUF) {
+        put_batch(c, lane);
+    }
 }
 
 static bool on_room(void *arg, int lane)
 {
     const struct conn *c = arg;
-    return c->lane[lane].held < ROOM;
+    return c->lane[lane].held + c->px->batch[lane].n < ROOM;
 }
 
 static void on_spared(void *arg, unsigned slot)
@@ -129,6 +147,8 @@ static void go_blind(struct conn *c)
 /* After anything that may have written, and so may have closed the connection. */
 static void settle(struct conn *c, struct px_h2 *x, bool was_blind)
 {
+    put_batch(c, UP);
+    put_batch(c, DOWN);
     x->busy = false;
     if (c->state == PX_CLOSED) {
         sq_h2_free(x->h);

@@ -209,6 +209,8 @@ static void stop(struct px *px)
         (void)munmap(px->beat_page, px->beat_len);
     sq_names_free(&px->names);
     free(px->wire.calls);
+    sq_out_free(&px->batch[UP]);
+    sq_out_free(&px->batch[DOWN]);
     free(px->buf);
     free(px->out);
 }

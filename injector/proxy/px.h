@@ -13,6 +13,7 @@
 
 #include "page.h"
 #include "proxy/diag.h"
+#include "proxy/head.h"
 #include "proxy/http.h"
 #include "proxy/lane.h"
 #include "proxy/rules.h"
@@ -205,6 +206,7 @@ struct px {
     size_t web_held;                      /* bytes of messages that rules on HTTP wait for the rest of */
     char *buf;                            /* PX_BUF bytes, for whoever is reading now */
     char *out;                            /* the same, for an answer that a fault gives */
+    struct sq_out batch[2];               /* by lane, of the connection of HTTP/2 that is being fed */
 };
 
 /* wire.c */

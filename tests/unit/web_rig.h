@@ -77,6 +77,8 @@ void px_conn_close(struct conn *c, enum sq_call_outcome why, int status, bool re
     sq_http_free(&c->http);
     px_web_free(c);
     px_h2_free(c);
+    sq_out_free(&c->px->batch[0]);
+    sq_out_free(&c->px->batch[1]);
 }
 
 void px_dnstcp_rules(struct edge *e, uint32_t gone, uint32_t fresh)
