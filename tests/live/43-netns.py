@@ -198,6 +198,21 @@ def launched(run_dir):
             rig.end()
 
 
+def by_seccomp(run_dir):
+    """Datagrams of one that is launched without BPF."""
+    with Net() as net:
+        echo = there(net.c, Echo)
+        rig = Rig(run_dir, [f"127.0.0.1:{echo.port}"], mode="seccomp", protocol="udp",
+                  injector=Without(run_dir, NO_BPF), wrap=["ip", "netns", "exec", net.c])
+        asks = f"PORT={echo.port}\n" + CALLER + "s = dial()\nresult = ask(s)\ns.close()\n"
+        f = rig.fault("call/latency", {"delay": "200ms"})
+        r = rig.do(asks)
+        assert r["err"] == 0 and r["whole"] and r["ms"] >= 190, r
+        rig.clear(f)
+        until("it is counted", lambda: len(rig.calls()) == 1)
+        rig.end()
+
+
 def down(run_dir):
     """Where the loopback is down nothing of ours can be reached: calls go past, and that is told; until it is up."""
     with Net(lo=False) as net, there(net.d, lambda: Dependency(host="10.99.0.2")) as dep, \
@@ -221,4 +236,4 @@ if __name__ == "__main__":
     if os.geteuid() != 0:
         print("needs root")
         sys.exit(77)
-    main([passes, ipv6, faults, datagrams, dns, container, launched, down])
+    main([passes, ipv6, faults, datagrams, dns, container, launched, by_seccomp, down])
