@@ -453,8 +453,12 @@ void sq_space_seen(struct sq_intercept *ic, const struct sq_hook_event *ev)
         if (!edge || strcmp(edge->run, c->run) != 0 || strcmp(edge->from, c->service) != 0 || !edge->bpf)
             continue;
         rc = follow(edge, (pid_t)ev->pid, ev->netns, &why);
-        if (rc < 0 && why.cls == SQ_C_NOTFOUND) { /* the next process that is seen may live longer */
-            forget_hooks(ic, ev->netns, i);
+        if (rc < 0 && why.cls == SQ_C_NOTFOUND) {
+            const struct sq_space *s = find(ic, ev->netns);
+
+            if (s && s->at[i].pass) /* another process was seen there before, and the hooks know where to go */
+                continue;
+            forget_hooks(ic, ev->netns, i); /* the next process that is seen may live longer */
             sq_exec_forget(ic, ev->netns);
         } else if (rc < 0 && !told)
             warn(edge, (pid_t)ev->pid, &why);
