@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -178,12 +179,18 @@ static pid_t tgid_of(pid_t tid)
     return tgid > 0 ? (pid_t)tgid : -1;
 }
 
+/* Then a pidfd that was opened before is the process's; else its number may have been used again. */
+static bool waits(const struct sq_supervisor *s, const struct sq_attempt *a)
+{
+    return ioctl(s->fd, SECCOMP_IOCTL_NOTIF_ID_VALID, &a->id) == 0;
+}
+
 /* Linux before 6.9: the leader's must do for all threads. */
-static int socket_of_group(const struct sq_attempt *a)
+static int socket_of_group(const struct sq_supervisor *s, const struct sq_attempt *a)
 {
     cleanup_close int pidfd = sq_pidfd_open(tgid_of(a->tid));
 
-    return pidfd < 0 ? pidfd : sq_pidfd_getfd(pidfd, a->fd);
+    return pidfd < 0 ? pidfd : waits(s, a) ? sq_pidfd_getfd(pidfd, a->fd) : -ESRCH;
 }
 
 /* The thread's own pidfd is kept for its next call, because to open and close one takes 10 us: when its number has
@@ -202,8 +209,8 @@ int sq_attempt_socket(struct sq_supervisor *s, const struct sq_attempt *a)
     s->last_pidfd = (int)syscall(SYS_pidfd_open, a->tid, PIDFD_THREAD);
     s->last_tid = s->last_pidfd >= 0 ? a->tid : 0;
     if (s->last_pidfd < 0)
-        return errno == EINVAL ? socket_of_group(a) : -errno;
-    return sq_pidfd_getfd(s->last_pidfd, a->fd);
+        return errno == EINVAL ? socket_of_group(s, a) : -errno;
+    return waits(s, a) ? sq_pidfd_getfd(s->last_pidfd, a->fd) : -ESRCH;
 }
 
 /* The file that the process means by PATH, from its own root and working directory. */

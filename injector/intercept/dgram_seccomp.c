@@ -5,8 +5,10 @@
  * and the copy is what is sent. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <seccomp.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -43,11 +45,41 @@ static int read_from(pid_t tid, const void *from, void *to, size_t len)
     return process_vm_readv(tid, &here, 1, &there, 1, 0) == (ssize_t)len ? 0 : -EFAULT;
 }
 
-static int write_to(pid_t tid, uint64_t to, const void *from, size_t len)
+static bool waits(const struct sq_supervisor *s, const struct seccomp_notif *n)
 {
-    struct iovec here = {(void *)(uintptr_t)from, len}, there = {(void *)(uintptr_t)to, len};
+    return ioctl(s->fd, SECCOMP_IOCTL_NOTIF_ID_VALID, &n->id) == 0;
+}
 
-    return process_vm_writev(tid, &here, 1, &there, 1, 0) == (ssize_t)len ? 0 : -EFAULT;
+/* The memory of the program, to be written: opened while it certainly waits, and no other's when it is killed later and
+ * its number used again, as a number for process_vm_writev(2) would be (seccomp_unotify(2)). -errno. */
+static int open_memory(const struct sq_supervisor *s, const struct seccomp_notif *n)
+{
+    char path[64];
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)n->pid);
+    cleanup_close int mem = open(path, O_RDWR | O_CLOEXEC);
+    if (mem < 0)
+        return -errno;
+    return waits(s, n) ? SQ_TAKE_FD(mem) : -ESRCH;
+}
+
+static int write_to(int mem, uint64_t to, const void *from, size_t len)
+{
+    return pwrite(mem, from, len, (off_t)to) == (ssize_t)len ? 0 : -EFAULT;
+}
+
+static int scatter(int mem, const struct iovec *part, int n, const char *from, size_t len)
+{
+    int rc = 0;
+
+    for (int i = 0; i < n && rc == 0 && len > 0; i++) {
+        size_t now = part[i].iov_len < len ? part[i].iov_len : len;
+
+        rc = now ? write_to(mem, (uint64_t)(uintptr_t)part[i].iov_base, from, now) : 0;
+        from += now;
+        len -= now;
+    }
+    return rc;
 }
 
 static void *there(uint64_t p)
@@ -239,8 +271,10 @@ bool sq_dgram_connect(struct sq_supervisor *s, struct sq_attempt *a, struct sq_r
 }
 
 /* One message, to where it goes now. What sendmsg(2) says; -EOPNOTSUPP: not a message that can be copied. */
-static ssize_t send_one(int fd, pid_t tid, const struct order *o, const struct msghdr *m, void *name, socklen_t len)
+static ssize_t send_one(const struct sq_supervisor *s, const struct seccomp_notif *call, int fd, const struct order *o,
+                        const struct msghdr *m, void *name, socklen_t len)
 {
+    const pid_t tid = (pid_t)call->pid;
     struct iovec part[PARTS], mine;
     char data[ROOM];
     int n = parts_of(tid, o, m, part);
@@ -251,6 +285,8 @@ static ssize_t send_one(int fd, pid_t tid, const struct order *o, const struct m
     mine = (struct iovec){data, length(part, n)};
     if (mine.iov_len && process_vm_readv(tid, &mine, 1, part, (unsigned long)n, 0) != (ssize_t)mine.iov_len)
         return -EFAULT;
+    if (!waits(s, call)) /* else it may be another one's memory that was read */
+        return -ESRCH;
     ssize_t sent = sendmsg(fd, &out, o->flags | MSG_DONTWAIT | MSG_NOSIGNAL);
     return sent < 0 ? -errno : sent;
 }
@@ -281,14 +317,15 @@ static bool take_send(struct sq_supervisor *s, const struct seccomp_notif *n, st
     memset(a, 0, sizeof(a));
     for (i = 0; i < o->n; i++) {
         a[i].tid = (pid_t)n->pid;
+        a[i].id = n->id;
         a[i].fd = (int)n->data.args[0];
         edge[i] = aim(s, &a[i], &o->m[i].msg_hdr, addr[i], &port[i]);
         any = any ? any : edge[i];
     }
     if (!any)
         return false;
-    cleanup_close int fd = sq_attempt_socket(s, &a[0]);
-    if (fd < 0 || !is_udp(fd) || ioctl(s->fd, SECCOMP_IOCTL_NOTIF_ID_VALID, &n->id) != 0)
+    cleanup_close int fd = sq_attempt_socket(s, &a[0]), mem = -1;
+    if (fd < 0 || !is_udp(fd) || (o->vector && (mem = open_memory(s, n)) < 0))
         return false;
     for (i = 0; i < o->n; i++) {
         struct sockaddr_storage proxy = a[i].to.ss;
@@ -300,12 +337,12 @@ static bool take_send(struct sq_supervisor *s, const struct seccomp_notif *n, st
         if (!via)
             break;
 
-        sent = send_one(fd, a[i].tid, o, &o->m[i].msg_hdr, len ? &proxy : NULL, len);
+        sent = send_one(s, n, fd, o, &o->m[i].msg_hdr, len ? &proxy : NULL, len);
         if (sent < 0)
             break;
         o->m[i].msg_len = (unsigned)sent;
         if (o->vector)
-            (void)write_to(a[i].tid, o->at + i * sizeof(o->m[0]) + offsetof(struct mmsghdr, msg_len), &o->m[i].msg_len,
+            (void)write_to(mem, o->at + i * sizeof(o->m[0]) + offsetof(struct mmsghdr, msg_len), &o->m[i].msg_len,
                            sizeof(o->m[i].msg_len));
     }
     if (i == 0 && (!via || sent == -EOPNOTSUPP || sent == -EINVAL || sent == -EAGAIN || sent == -ENETUNREACH)) {
@@ -353,7 +390,7 @@ static bool give_back(const struct sq_supervisor *s, struct sockaddr_storage *fr
     return true;
 }
 
-static int tell_sender(pid_t tid, const struct order *o, const struct sockaddr_storage *from, socklen_t len, int flags)
+static int tell_sender(int mem, const struct order *o, const struct sockaddr_storage *from, socklen_t len, int flags)
 {
     const struct msghdr *m = &o->m[0].msg_hdr;
     uint64_t name = (uint64_t)(uintptr_t)m->msg_name;
@@ -362,21 +399,21 @@ static int tell_sender(pid_t tid, const struct order *o, const struct sockaddr_s
     int rc = 0;
 
     if (o->bare)
-        rc = read_from(tid, there(o->namelen_at), &room, sizeof(room));
+        rc = pread(mem, &room, sizeof(room), (off_t)o->namelen_at) == (ssize_t)sizeof(room) ? 0 : -EFAULT;
     if (rc == 0)
-        rc = write_to(tid, name, from, len < room ? len : room);
+        rc = write_to(mem, name, from, len < room ? len : room);
     if (rc == 0)
-        rc = write_to(tid, o->bare ? o->namelen_at : o->at + offsetof(struct msghdr, msg_namelen), &len, sizeof(len));
+        rc = write_to(mem, o->bare ? o->namelen_at : o->at + offsetof(struct msghdr, msg_namelen), &len, sizeof(len));
     if (rc == 0 && !o->bare)
-        rc = write_to(tid, o->at + offsetof(struct msghdr, msg_flags), &flags, sizeof(flags));
+        rc = write_to(mem, o->at + offsetof(struct msghdr, msg_flags), &flags, sizeof(flags));
     if (rc == 0 && !o->bare)
-        rc = write_to(tid, o->at + offsetof(struct msghdr, msg_controllen), &none, sizeof(none));
+        rc = write_to(mem, o->at + offsetof(struct msghdr, msg_controllen), &none, sizeof(none));
     return rc;
 }
 
 static bool take_receive(struct sq_supervisor *s, const struct seccomp_notif *n, struct order *o, struct sq_reply *r)
 {
-    struct sq_attempt a = {.tid = (pid_t)n->pid, .fd = (int)n->data.args[0]};
+    struct sq_attempt a = {.tid = (pid_t)n->pid, .id = n->id, .fd = (int)n->data.args[0]};
     struct sockaddr_storage from = {0};
     socklen_t len = sizeof(from);
     struct iovec part[PARTS], mine;
@@ -386,14 +423,14 @@ static bool take_receive(struct sq_supervisor *s, const struct seccomp_notif *n,
 
     if (parts < 0 || (o->flags & (MSG_ERRQUEUE | MSG_OOB)))
         return false;
-    cleanup_close int fd = sq_attempt_socket(s, &a);
-    if (fd < 0 || !is_udp(fd) || ioctl(s->fd, SECCOMP_IOCTL_NOTIF_ID_VALID, &n->id) != 0)
+    cleanup_close int fd = sq_attempt_socket(s, &a), mem = -1;
+    if (fd < 0 || !is_udp(fd))
         return false;
     if (recvfrom(fd, data, 1, MSG_PEEK | MSG_DONTWAIT, (struct sockaddr *)&from, &len) < 0) {
         *r = (struct sq_reply){.cont = errno == EAGAIN || errno == EINTR, .error = -errno};
         return true;
     }
-    if (!give_back(s, &from, &len))
+    if (!give_back(s, &from, &len) || (mem = open_memory(s, n)) < 0)
         return false;
     mine = (struct iovec){data, length(part, parts) < ROOM ? length(part, parts) : ROOM};
     in.msg_namelen = sizeof(from);
@@ -405,9 +442,7 @@ static bool take_receive(struct sq_supervisor *s, const struct seccomp_notif *n,
     len = in.msg_namelen;
     (void)give_back(s, &from, &len);
     mine.iov_len = (size_t)got < mine.iov_len ? (size_t)got : mine.iov_len;
-    bool ok =
-        !mine.iov_len || process_vm_writev(a.tid, &mine, 1, part, (unsigned long)parts, 0) == (ssize_t)mine.iov_len;
-    ok = ok && tell_sender(a.tid, o, &from, len, in.msg_flags) == 0;
+    bool ok = scatter(mem, part, parts, data, mine.iov_len) == 0 && tell_sender(mem, o, &from, len, in.msg_flags) == 0;
     *r = ok ? (struct sq_reply){.value = got} : (struct sq_reply){.error = -EFAULT};
     return true;
 }

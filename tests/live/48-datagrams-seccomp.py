@@ -259,6 +259,78 @@ def attach(run_dir, prog, other):
     assert prog.do(r.head + 'result = to("127.0.0.1")')["whole"]
 
 
+# A child whose memory lets squalld wait (userfaultfd(2)) in the middle of a call, and one that gets its number (clone3(2),
+# set_tid) when it was killed meanwhile. Both have a page at PAGE.
+REUSED = r"""
+import ctypes, mmap, signal
+libc.mmap.restype = libc.syscall.restype = ctypes.c_long
+libc.mmap.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+def page(): return libc.mmap(0, 4096, 3, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+PAGE = page()
+ctypes.memmove(PAGE + 1024, struct.pack("=I", 128), 4) # the length of a name at PAGE
+def slow():
+    # a page that is not there until somebody says so, and the descriptor to say it
+    at, fd = page(), libc.syscall(323, os.O_CLOEXEC)
+    api, reg = (ctypes.c_uint64 * 3)(0xaa, 0, 0), (ctypes.c_uint64 * 4)(at, 4096, 1, 0)
+    assert fd >= 0 and libc.ioctl(fd, ctypes.c_ulong(0xc018aa3f), api) == 0
+    assert libc.ioctl(fd, ctypes.c_ulong(0xc020aa00), reg) == 0
+    return at, fd
+def receiver(tell):
+    s = fresh(); s.sendto(b"x" * 100, ("127.0.0.1", PORT)); select.select([s], [], [], 5)
+    at, fd = slow()
+    tell(fd)
+    libc.syscall(45, s.fileno(), ctypes.c_long(at), ctypes.c_long(4096), 0, ctypes.c_long(PAGE), ctypes.c_long(PAGE + 1024))
+def sender(tell):
+    s = fresh(); at, fd = slow()
+    raw = struct.pack("=H", socket.AF_INET) + struct.pack("!H", PORT) + socket.inet_aton("127.0.0.1") + b"\0" * 8
+    name = ctypes.create_string_buffer(raw, len(raw))
+    iov, vec = (Iovec * 2)(Iovec(at, 8), Iovec(PAGE, 8)), (Mmsghdr * 2)()
+    for i in range(2):
+        vec[i].hdr.name, vec[i].hdr.namelen = ctypes.addressof(name), len(raw)
+        vec[i].hdr.iov, vec[i].hdr.iovlen = ctypes.addressof(iov[i]), 1
+    tell(fd)
+    libc.sendmmsg(s.fileno(), vec, 2, 0)
+def reused(what, begin):
+    # what the second one has in its page when squalld goes on
+    a, b = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        what(lambda fd: os.write(b, b"%9d" % fd))
+        os._exit(0)
+    fd = libc.syscall(438, os.pidfd_open(pid), int(os.read(a, 9)), 0)
+    waited = bool(select.select([fd], [], [], 1)[0])
+    os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)
+    ids = (ctypes.c_int * 1)(pid)
+    args = (ctypes.c_uint64 * 11)(0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(ids), 1, 0)
+    c, d = os.pipe(); e, f = os.pipe()
+    if libc.syscall(435, args, 88) == 0:
+        os.close(fd)
+        ctypes.memmove(PAGE, begin, len(begin))
+        os.write(d, b"1"); os.read(e, 1)
+        os.write(d, ctypes.string_at(PAGE, 64)); os._exit(0)
+    os.read(c, 1)
+    os.close(fd); time.sleep(0.3)
+    os.write(f, b"1")
+    return [waited, os.read(c, 64).hex()]
+"""
+
+
+def test_reused(run_dir):
+    """A program that is killed while its call is looked at, and another one that gets its number: nobody else's memory
+    is written, and nobody else's is sent."""
+    echo = Echo()
+    r = rig(run_dir, echo)
+    r.head += REUSED
+    waited, page = r.run('result = reused(receiver, b"mine")')
+    assert bytes.fromhex(page) == b"mine".ljust(64, b"\0"), (waited, page)
+    seen = echo.seen
+    waited, page = r.run('result = reused(sender, b"secret")')
+    assert waited and bytes.fromhex(page) == b"secret".ljust(64, b"\0"), (waited, page)
+    assert echo.seen == seen, echo.seen
+    assert r.run('result = to("127.0.0.1")')["whole"]
+    r.end()
+
+
 if __name__ == "__main__":
     alone(resolver=RESOLVER)
-    main([test_pass_through, test_faults, test_dns, test_attach, test_deaths])
+    main([test_pass_through, test_faults, test_dns, test_attach, test_deaths, test_reused])
