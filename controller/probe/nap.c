@@ -99,8 +99,10 @@ bool sq_nap(struct sq_engine *p)
 int64_t sq_arrived(struct sq_engine *p, const struct sq_request *r, int64_t stamp)
 {
     /* By its age, so that the two clocks need agree only as long as a nap lasts; a step of the wall clock in just that
-     * time is caught by what is certain: it came after the poll before, and after its request. */
-    int64_t at = p->now - (sq_wall_ns() - stamp), from = p->nap.since > r->sent ? p->nap.since : r->sent;
+     * time is caught by what is certain: it came after the poll before, and after its request. The wall clock is read
+     * first: what holds the process up between the two makes an answer later than it was, never earlier. */
+    int64_t age = sq_wall_ns() - stamp, at = sq_mono_ns() - age;
+    int64_t from = p->nap.since > r->sent ? p->nap.since : r->sent;
 
     at = at > from ? at : from;
     return at < p->now ? at : p->now;
