@@ -10,6 +10,7 @@
 #include "faults/fault.h"
 #include "faults/network.h"
 #include "intercept/attach_seccomp.h"
+#include "intercept/nft.h"
 #include "intercept/running.h"
 #include "run.h"
 #include "squall/cleanup.h"
@@ -150,6 +151,12 @@ json_t *sq_doctor(struct sq_engine *eng)
     add(checks,
         &(struct check){"running-cgroup", "calls of whoever is in a systemd unit, a container, a cgroup", false},
         sq_running_check(&e), &e);
+    sq_err_clear(&e);
+    add(checks,
+        &(struct check){"running-nft",
+                        "the same by nftables, where cgroup-BPF is missing: cgroups, and processes alone in theirs",
+                        false},
+        sq_nat_check(&e), &e);
     sq_err_clear(&e);
     add(checks, &(struct check){"seccomp", "calls of launched programs, Unix sockets and datagrams too", true},
         sq_intercept_check_seccomp(&e), &e);

@@ -162,6 +162,13 @@ static int parse_existing(struct sq_edge *edge, const json_t *def, struct sq_err
     if (i == SQ_COUNT(names))
         return sq_err_cls(e, SQ_C_INPUT, -EINVAL, "edge %s: existing must be leave, reset or wait", edge->name);
     edge->existing = (enum sq_existing_how)i;
+    if (edge->dgram && sq_running_by_nft(edge->ic, edge->run, edge->from)) {
+        sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP,
+                   "edge %s: datagrams of a program that runs already are taken by cgroup-BPF only, not by nftables",
+                   edge->name);
+        sq_err_hint(e, "let the scenario start the caller (command)");
+        return -EOPNOTSUPP;
+    }
     if (edge->dgram && !sq_running_datagrams(edge->ic, edge->run, edge->from)) {
         sq_err_cls(e, SQ_C_UNSUPPORTED, -EOPNOTSUPP, "edge %s: %s was attached to without datagrams", edge->name,
                    edge->from);

@@ -179,6 +179,9 @@ def unlike(run_dir):
             def refused(what, status=(409, 422, 400, 501), **fault):
                 got = rig.fault("call/error", want=status, **fault)
                 assert what in got["error"]["message"], got
+            status, got = rig.inj.call("POST", f"runs/{rig.id}/edges", {"name": "dns", "from": "app", "protocol": "dns",
+                                                                        "to": [f"{HERE}:53"]})
+            assert status >= 400 and "datagrams" in got["error"]["message"], got
             refused("ECONNREFUSED only", with_={"errno": "EHOSTUNREACH"})
             refused("can't count them", with_={"errno": "ECONNREFUSED"}, first=3)
 
