@@ -293,11 +293,18 @@ static void free_nat(struct sq_nat *nat)
     free(nat);
 }
 
-static int send_socket(const struct sq_caller *c, bool keep, const struct sq_nft *nft, struct sq_err *e)
+static int send_hold(const struct sq_caller *c, struct sq_err *e)
+{
+    cleanup_close int fd = sq_nat_hold(c->ic, c->nat->keep, e);
+
+    return fd < 0 ? fd : tell(c, true, fd, e);
+}
+
+static int send_socket(const struct sq_caller *c, const struct sq_nft *nft, struct sq_err *e)
 {
     cleanup_close int fd = sq_nft_socket(nft, e);
 
-    return fd < 0 ? fd : tell(c, keep, fd, e);
+    return fd < 0 ? fd : tell(c, false, fd, e);
 }
 
 int sq_nat_attach(struct sq_caller *c, const char *cgroup, struct sq_err *e)
@@ -317,7 +324,7 @@ int sq_nat_attach(struct sq_caller *c, const char *cgroup, struct sq_err *e)
         name_table(c->ic, SQ_NAT_HELD, name);
         rc = hold_table(&own, name, &nat->keep, e);
     }
-    rc = rc ? rc : send_socket(c, true, nat->keep, e);
+    rc = rc ? rc : send_hold(c, e);
     return rc ? rc : sq_nat_push(c, e);
 }
 
@@ -429,7 +436,7 @@ static int bring(const struct sq_caller *c, struct sq_nat_table *t, struct sq_er
     }
     rc = rc ? rc : sq_nft_text(nft, text, e);
     rc = rc ? rc : sq_nat_same(t, nft, e);
-    return rc ? rc : send_socket(c, false, nft, e);
+    return rc ? rc : send_socket(c, nft, e);
 }
 
 int sq_nat_push(struct sq_caller *c, struct sq_err *e)

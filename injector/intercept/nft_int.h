@@ -51,6 +51,11 @@ struct sq_nat_error {
 /* Those of EDGE that mean C, in their order: so many. */
 size_t sq_nat_errors(const struct sq_edge *edge, const struct sq_caller *c, struct sq_nat_error out[SQ_EDGE_RULES]);
 
+/* nft_hold.c */
+/* TABLE lives on for as long as the proxy wants, and then until it is dead: what is returned (-errno) is for the proxy,
+ * which writes a byte to it and closes it when it needs the table no more. */
+int sq_nat_hold(const struct sq_intercept *ic, const struct sq_nft *table, struct sq_err *e);
+
 /* nft_text.c */
 /* What is in force for one caller, or shall be. */
 struct sq_nat_table {

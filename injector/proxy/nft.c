@@ -60,6 +60,15 @@ static void swap(int *slot, int fd)
         (void)close(old);
 }
 
+/* Whoever holds the table that keeps NAT may let go of it. */
+static void let_go(int fd)
+{
+    if (fd < 0)
+        return;
+    (void)!write(fd, "", 1);
+    (void)close(fd);
+}
+
 void px_nft_table(struct px *px, uint32_t caller, bool keep, int fd)
 {
     struct caller *c;
@@ -72,8 +81,10 @@ void px_nft_table(struct px *px, uint32_t caller, bool keep, int fd)
         c->translated = true;
         if (px->nft_keep < 0)
             px->nft_keep = fd;
-        else if (fd >= 0)
-            (void)close(fd);
+        else
+            let_go(fd);
+    } else if (keep) {
+        let_go(fd);
     } else if (c && !px->draining) {
         swap(&c->table, fd);
     } else if (fd >= 0) {
@@ -92,6 +103,8 @@ void px_nft_look(struct px *px, int64_t now)
         if (c->translated)
             return;
     }
-    if (px->nft_open == 0 && (px->nft_last == 0 || now - px->nft_last >= LINGER))
-        swap(&px->nft_keep, -1);
+    if (px->nft_open == 0 && (px->nft_last == 0 || now - px->nft_last >= LINGER)) {
+        let_go(px->nft_keep);
+        px->nft_keep = -1;
+    }
 }

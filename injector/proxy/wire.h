@@ -27,8 +27,9 @@
  *                                                  index of struct sq_tally, `seen` counts it
  *   {"op":"nat","caller":N,"keep":B}               fds: [netlink socket] or none: it is the owner of the table that leads
  *                                                  the caller's connects here, in the place of the one before; closed
- *                                                  with "uncaller" or at the end. keep: of the one that keeps NAT,
- *                                                  closed behind the last such connection
+ *                                                  with "uncaller" or at the end. keep: a pipe instead, to
+ *                                                  whoever holds the table that keeps NAT: a byte is
+ *                                                  written, and it is closed, behind the last such connection
  *   {"op":"uncaller","id":N}  {"op":"unedge","id":N}
  *   {"op":"rules","edge":N,"epoch":N,"rules":[{"fault":S,"kind":"latency|error|blackhole","percent":R,"delay":ns,
  *        "jitter":ns,"errno":N,"seed":N,"callers":[ids] or absent,"number":N,"tally":N,"first":N,"every":N,"after":N}]}

@@ -1,95 +1,13 @@
 #!/usr/bin/env python3
-"""Where cgroup-BPF is missing, calls of programs that run already are taken by an nftables table that ends with the proxy.
-BPF is missing because a seccomp filter refuses bpf(2) to squalld. Everything is in a network namespace of our own."""
-import ctypes
-import os
-import signal
+"""Where cgroup-BPF is missing, calls of programs that run already are taken by an nftables table that ends with the proxy
+(nft_lib.py)."""
 import socket
-import subprocess
-import sys
-import threading
 import time
 
 from attach_lib import Program
 from injector_lib import alive, until
-from intercept_lib import Dependency, Rig, Without, main
-
-# Loads a filter that lets bpf(2) fail with EPERM, and becomes what it is told.
-NO_BPF = [sys.executable, "-c", """
-import ctypes, os, struct, sys
-code = struct.pack("HBBI" * 4, 0x20, 0, 0, 0, 0x15, 0, 1, %d, 0x06, 0, 0, 0x00050001, 0x06, 0, 0, 0x7fff0000)
-buf = ctypes.create_string_buffer(code)
-prog = struct.pack("HxxxxxxP", 4, ctypes.addressof(buf))
-libc = ctypes.CDLL(None, use_errno=True)
-if libc.prctl(22, 2, ctypes.c_char_p(prog), 0, 0):
-    sys.exit("no filter: %%d" %% ctypes.get_errno())
-os.execvp(sys.argv[1], sys.argv[1:])
-""" % {"x86_64": 321, "aarch64": 280}.get(os.uname().machine, 321)]
-HERE, HERE6 = "10.77.0.1", "fd77::1"
-
-
-def own_network():
-    if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
-        sys.exit("no network namespace")
-    for args in (["link", "set", "lo", "up"], ["addr", "add", HERE + "/32", "dev", "lo"],
-                 ["-6", "addr", "add", HERE6 + "/128", "dev", "lo", "nodad"]):
-        subprocess.run(["ip", *args], check=True)
-
-
-def tables():
-    # As text: nft 1.0.6 writes the flags of an owned table as JSON from freed memory.
-    got = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True,
-                         env=dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin"))
-    return [line.split()[2] for line in got.stdout.splitlines()]
-
-
-def cgroup2():
-    with open("/proc/mounts") as f:
-        for line in f:
-            if line.split()[2] == "cgroup2":
-                return line.split()[1]
-    return None
-
-
-class Cgroup:
-    def __init__(self, name="a"):
-        self.path = os.path.join(cgroup2(), f"sqt-nft-{os.getpid()}-{name}")
-        os.makedirs(self.path, exist_ok=True)
-
-    def __enter__(self):
-        return self.path
-
-    def __exit__(self, *unused):
-        def gone():
-            try:
-                os.rmdir(self.path)
-            except FileNotFoundError:
-                pass
-            except OSError:
-                return False
-            return True
-        until("the cgroup is empty", gone)
-
-
-class Attached(Rig):
-    def __init__(self, run_dir, select, to, injector=None, more=None, prog=None):
-        self.inj = injector or Without(run_dir, NO_BPF)
-        Rig.all.append(self.inj)
-        self.run_dir = run_dir
-        self.prog = prog
-        self.id = self.inj.run(lease="60s")
-        self.edge = "app->dep"
-        self.plan = self.inj.post(f"runs/{self.id}/plan", {"select": select, "to": to})
-        self.taken = self.inj.post(f"runs/{self.id}/services", {"name": "app", "select": select})
-        self.answer = self.inj.post(f"runs/{self.id}/edges",
-                                    {"name": self.edge, "from": "app", "to": to, "protocol": "auto", **(more or {})})
-        assert self.taken["mode"] == "nft" and self.answer["mode"] == "nft", (self.taken, self.answer)
-
-    def do(self, code, timeout=30):
-        return self.prog.do(code, timeout)
-
-    def live(self):
-        return next(e for e in self.inj.get(f"runs/{self.id}/edges")["edges"] if e["edge"] == self.edge)
+from intercept_lib import Dependency, main
+from nft_lib import HERE, HERE6, Attached, Cgroup, begin, tables
 
 
 def walks(run_dir):
@@ -239,46 +157,5 @@ def before(run_dir):
             until("no table is left", lambda: not tables(), 15)
 
 
-def deaths(run_dir):
-    """Whoever is killed in the middle of a fault: calls go direct, no table is left."""
-    with Dependency(host=HERE) as dep, Cgroup() as cg:
-        with Program(run_dir, cgroup=cg) as prog:
-            call = f"result = attempt({dep.port}, {HERE!r})"
-            for who in (["squalld"], ["proxy"], ["squalld", "keeper"], ["squalld", "proxy"], ["keeper"]):
-                for uses, with_ in (("call/error", {"errno": "ECONNREFUSED"}), ("call/latency", {"delay": "2s"}),
-                                    ("call/blackhole", {})):
-                    rig = Attached(run_dir, {"cgroup": cg}, [f"{HERE}:{dep.port}"], prog=prog)
-                    rig.fault(uses, with_)
-                    open_call = []
-                    t = threading.Thread(target=lambda: open_call.append(prog_call(run_dir, prog, dep.port)))
-                    t.start()
-                    time.sleep(0.2)
-                    pids = {"squalld": rig.inj.pid, "keeper": rig.inj.keeper, "proxy": rig.proxy_pid()}
-                    for w in who:
-                        os.kill(pids[w], signal.SIGKILL)
-                    t0 = time.monotonic()
-                    t.join(20)
-                    assert open_call, (who, uses)
-                    until("calls go direct", lambda: prog.do(call)["err"] == 0 and not [x for x in tables() if "-edges-" in x], 5)
-                    took = time.monotonic() - t0
-                    for _ in range(10):
-                        r = prog.do(call)
-                        assert r["body"] == "real" and r["total_ms"] < 1000, (who, uses, r)
-                    print("  ", who, uses, "open call:", open_call[0]["err"], open_call[0].get("body"), f"{took:.2f} s")
-                    if "keeper" not in who:
-                        rig.inj.proc.wait(15) if who != ["proxy"] else None
-                    rig.inj.end()
-                    Rig.all.remove(rig.inj)
-                    until("no table is left", lambda: not tables(), 15)
-
-
-def prog_call(run_dir, prog, port):
-    """One call that is under way while somebody dies: its program serves one at a time."""
-    return prog.do(f"result = attempt({port}, {HERE!r}, timeout=8)")
-
-
-if os.geteuid() != 0 or not cgroup2():
-    print("skipped: it needs root and cgroup2")
-    sys.exit(0)
-own_network()
-main([walks, unlike, whom, before, deaths])
+begin()
+main([walks, unlike, whom, before])
