@@ -203,6 +203,7 @@ static int start_parts(struct sq_engine *eng, struct sq_err *e)
 {
     struct sq_intercept_opts io = {
         .loop = eng->o.loop,
+        .patience = eng->patience,
         .dir = eng->dir,
         .self = eng->self,
         .event = on_event,
@@ -235,8 +236,8 @@ int sq_engine_new(const struct sq_engine_opts *o, struct sq_engine **out, struct
     eng->o.dir = eng->dir;
     eng->o.self = eng->self;
     eng->idle_since = sq_mono_ns();
-    int rc = start_parts(eng, e);
-    rc = rc < 0 ? rc : sq_patience_new(&o->page->squalld_beat, &eng->patience, e);
+    int rc = sq_patience_new(&o->page->squalld_beat, &eng->patience, e);
+    rc = rc < 0 ? rc : start_parts(eng, e);
     if (rc < 0) {
         /* Whoever fails to start one ends the process: what is half open goes with it. */
         free(eng);

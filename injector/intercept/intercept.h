@@ -24,8 +24,11 @@ struct sq_edge;
 /* Events for the evidence, as EVIDENCE.md says ("calls", "proxy", ...): the callee owns OBJ afterwards. */
 typedef void sq_event_fn(void *arg, const char *run_id, json_t *obj);
 
+struct sq_patience;
+
 struct sq_intercept_opts {
     uv_loop_t *loop;
+    struct sq_patience *patience; /* patience.h, borrowed; NULL: nothing */
     const char *dir;  /* RUN/<injector id>, for the proxy's Unix sockets */
     const char *self; /* path of the squalld executable: the proxy is `squalld proxy` */
     sq_event_fn *event;

@@ -9,8 +9,11 @@
 #include "intercept/nft.h"
 #include "intercept/running.h"
 #include "intercept/running_int.h"
+#include "patience.h"
 #include "squall/cleanup.h"
+#include "squall/clock.h"
 #include "squall/json.h"
+#include "squall/units.h"
 
 #define AGAIN_MS 1000 /* hooks that can't be attached are tried again so much later: loading them takes its time */
 #define LOOK_MS 100   /* a cgroup that is made again is seen so much later */
@@ -61,7 +64,11 @@ static void on_look(uv_timer_t *t)
 
         (void)sq_link_send(ic, msg, NULL, 0, NULL);
         sq_bpf_detach(c);
-        if (hook_cgroup(r, c, &e) < 0) {
+        sq_patience_begin(ic->o.patience, SQ_PATIENCE_NS); /* the kernel verifies: 0.6 s on a busy host */
+        const int64_t began = sq_mono_ns();
+        int rc = hook_cgroup(r, c, &e);
+        sq_patience_end(ic->o.patience);
+        if (rc < 0) {
             if (!r->unhooked && access(r->cgroup, F_OK) == 0) { /* else it is being removed again */
                 sq_ic_warn(ic, r->run, "the cgroup %s was made anew, and calls from it go past Squall: %s", r->cgroup,
                            e.msg);
@@ -73,8 +80,8 @@ static void on_look(uv_timer_t *t)
         r->unhooked = false;
         r->empty = false;
         sq_running_tell(&r->one[0], "restarted");
-        sq_ic_warn(ic, r->run, "the cgroup %s was made anew: calls of its first %d ms may have gone past Squall",
-                   r->cgroup, LOOK_MS);
+        sq_ic_warn(ic, r->run, "the cgroup %s was made anew: calls of its first %lld ms may have gone past Squall",
+                   r->cgroup, (long long)(LOOK_MS + (sq_mono_ns() - began) / SQ_MS + 1));
     }
     if (sq_cgroup_empty(r->cgroup) != r->empty) {
         r->empty = !r->empty;
