@@ -112,7 +112,7 @@ int sq_attach_check(struct sq_intercept *ic, pid_t pid, uint64_t start, bool *fi
     return s || sq_door_exists(pid, start) ? 0 : sq_inject_check(pid, start, filtered, e);
 }
 
-int sq_attach_look(struct sq_intercept *ic, pid_t pid, uint64_t start, struct sq_err *e)
+int sq_attach_look(struct sq_intercept *ic, pid_t pid, uint64_t start, bool dgram, struct sq_err *e)
 {
     cleanup_free void *filter = NULL;
     bool filtered = false;
@@ -121,7 +121,7 @@ int sq_attach_look(struct sq_intercept *ic, pid_t pid, uint64_t start, struct sq
 
     if (rc < 0 || !filtered)
         return rc;
-    rc = sq_filter_build(false, &filter, &len, e);
+    rc = sq_filter_build(dgram, &filter, &len, e);
     return rc ? rc : sq_inject_look(pid, start, filter, len, e);
 }
 

@@ -193,8 +193,8 @@ static const struct named DONE[] = {
 };
 static const struct named NNP = {"prctl", {X64(SYS_prctl), {PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0}, 0x1f}};
 static const struct named RESTART = {"restart_syscall", {X64(SYS_restart_syscall), {0}, 0}};
-/* What ours asks the supervisor about: stronger than TRACE (kernel/seccomp.c), which would not be heard any more, and a
- * call that was left to it would be made. */
+/* What ours may ask the supervisor about: stronger than TRACE (kernel/seccomp.c), which would not be heard any more, and
+ * a call that was left to it would be made. */
 static const struct named ASKED[] = {
     {"connect", {X64(SYS_connect), {0}, 0}}, {"sendto", {X64(SYS_sendto), {0}, 0}},
     {"sendmsg", {X64(SYS_sendmsg), {0}, 0}}, {"sendmmsg", {X64(SYS_sendmmsg), {0}, 0}},
@@ -202,7 +202,10 @@ static const struct named ASKED[] = {
     {"sendmsg", {I386(370), {0}, 0}},        {"sendmmsg", {I386(345), {0}, 0}},
     {"socketcall", {I386(102), {0}, 0}},     {"connect", {X32(SYS_connect), {0}, 0}},
     {"sendto", {X32(SYS_sendto), {0}, 0}},   {"sendmsg", {X32(518), {0}, 0}},
-    {"sendmmsg", {X32(538), {0}, 0}},
+    {"sendmmsg", {X32(538), {0}, 0}},        {"recvfrom", {X64(SYS_recvfrom), {0}, 0}},
+    {"recvmsg", {X64(SYS_recvmsg), {0}, 0}}, {"recvfrom", {I386(371), {0}, 0}},
+    {"recvmsg", {I386(372), {0}, 0}},        {"recvfrom", {X32(517), {0}, 0}},
+    {"recvmsg", {X32(519), {0}, 0}},
 };
 #endif
 
@@ -251,7 +254,8 @@ int sq_filters_allow(const struct sq_filters *f, pid_t pid, const void *ours, si
     for (size_t i = 0; i < SQ_COUNT(DONE) && rc == 0; i++)
         rc = never(f, pid, &DONE[i], ~(unsigned)RETS, e);
     for (size_t i = 0; i < SQ_COUNT(ASKED) && rc == 0; i++)
-        rc = never(f, pid, &ASKED[i], CONTROLS, e);
+        if (sq_cbpf_says(ours, len / sizeof(struct sock_filter), &ASKED[i].call) != SQ_SAYS_ALLOW)
+            rc = never(f, pid, &ASKED[i], CONTROLS, e);
     return rc;
 }
 

@@ -253,7 +253,7 @@ static int take_by_seccomp(struct sq_running *r, struct sq_found *f, struct sq_e
         return sq_err(e, -ENOMEM, "out of memory");
     for (size_t i = 0; i < f->n && rc == 0; i++) {
         all[i] = f->v[i].pid;
-        rc = sq_attach_look(r->ic, f->v[i].pid, f->v[i].start, e);
+        rc = sq_attach_look(r->ic, f->v[i].pid, f->v[i].start, r->dgram, e);
     }
     for (size_t i = 0; i < f->n && rc == 0; i++) {
         struct sq_caller *c = NULL;

@@ -158,6 +158,15 @@ def refused(run_dir):
             if "connect" not in text:
                 assert prog.do(f"result = attempt({dep.port}, ask=False)['err']") == 0, text
             prog.end()
+        # What ours asks about only when it takes datagrams.
+        prog = Program(run_dir, "receives")
+        assert prog.do(FILTER + "result = under(ALLOW, [(47, TRACE)])") == 0
+        says(prog.pid, "asks a tracer about recvmsg(2)", datagrams=True)
+        assert filters(prog.pid) == [1]
+        status, got = inj.call("POST", f"runs/{inj.run()}/services",
+                               {"name": "app", "select": {"pid": prog.pid}, "attach": "seccomp"})
+        assert status < 400, got
+        prog.end()
         # One that may set no_new_privs only by its filters' leave: it has not got it, and is not root.
         prog = Program(run_dir, "nnp")
         assert prog.do(FILTER + "result = under(ALLOW, [(157, errno(1))], [(3, 0)])") == 0  # CTL_NNP off
