@@ -260,6 +260,9 @@ int sq_cgroup_claim(const char *injector, struct sq_err *e)
         return SQ_TAKE_FD(fd);
     if (errno != EAGAIN && errno != EACCES)
         return sq_err_sys(e, -errno, "cannot lock %s", path);
+    /* Whoever may read the file can lock it for reading: that is no injector, and must not keep one from its work. */
+    if (fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_RDLCK)
+        return sq_err(e, -EACCES, "somebody who is no injector locks %s", path);
     sq_err_cls(e, SQ_C_CONFLICT, -EBUSY,
                "another injector that is called \"%s\" uses the cgroups %s/" MARK "%s already", injector, root,
                injector);
