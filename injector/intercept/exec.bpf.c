@@ -8,6 +8,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
 
+#define SQ_NO_DECISIONS
 #include "intercept/rules.h"
 
 #define LEVELS 10 /* of cgroups that are looked at */

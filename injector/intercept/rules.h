@@ -113,6 +113,8 @@ struct sq_decision {
     uint32_t drawn[SQ_EDGE_RULES];
 };
 
+#ifndef SQ_NO_DECISIONS /* a program of hooks that makes none */
+
 #ifdef __bpf__
 #define SQ_RND() bpf_get_prandom_u32()
 /* Beside the map, in edge.bpf.c. */
@@ -174,5 +176,7 @@ static __attribute__((always_inline)) inline void sq_decide(const struct sq_edge
             d->go = SQ_GO_GATE;
     }
 }
+
+#endif
 
 #endif

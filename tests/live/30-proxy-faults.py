@@ -5,6 +5,7 @@ import socket
 import statistics
 import struct
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -211,7 +212,7 @@ def the_first_request_shares_its_connects_draw():
 def blackhole_holds_and_releases():
     """Both directions, also what was under way; at the end everything arrives, in order."""
     for protocol in ("auto", "tcp"):
-        got = []
+        got, go = [], threading.Event()
 
         def handle(c):
             while True:
@@ -219,15 +220,17 @@ def blackhole_holds_and_releases():
                 if not d:
                     return
                 got.append(d)
-                time.sleep(0.2)
+                go.wait(5)
                 c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         srv, rig = Server(handle), Rig()
         rig.edge(1, protocol)
         a, b = rig.connect(srv.addr), rig.connect(srv.addr)
-        a.sendall(ASK) # reaches the dependency, its answer does not come back
-        time.sleep(0.1)
+        a.sendall(ASK)  # reaches the dependency, its answer does not come back
+        while not got:
+            time.sleep(0.01)
         t = time.monotonic()
         rig.rules(1, [rule("blackhole")])
+        go.set()
         b.sendall(ASK)  # does not reach it
         a.settimeout(0.6)
         try:
