@@ -113,6 +113,11 @@ static int receive(struct px_space *s)
     ssize_t len = sq_fds_recv(s->maker, &m, sizeof(m), fds, &n, MSG_DONTWAIT);
     if (len == -EAGAIN)
         return 0;
+    if (len == -EMSGSIZE) { /* we had no room for all of its descriptors: whoever waits gets none, and others ask again */
+        for (int k = 0; k < PX_MAKE_KINDS; k++)
+            s->pool[k].asked = false;
+        return 1;
+    }
     bool ok = len == (ssize_t)sizeof(m) && m.kind < PX_MAKE_KINDS;
     struct px_pool *p = ok ? &s->pool[m.kind] : NULL;
     for (size_t i = 0; i < n; i++) {
