@@ -270,14 +270,36 @@ static void leave_empty(struct sq_intercept *ic)
             drop(ic->space[i]);
 }
 
+/* Namespaces that were seen when there was no room: their next calls are told again, for there may be some now. */
+static void look_again(struct sq_intercept *ic)
+{
+    struct sq_space_key key, next;
+    int fd = ic->bpf.fd[SQ_M_SPACES];
+    bool more = fd >= 0 && bpf_map_get_next_key(fd, NULL, &key) == 0;
+
+    for (unsigned i = 0; more && i < SQ_SPACE_PORTS; i++, key = next) {
+        more = bpf_map_get_next_key(fd, &key, &next) == 0;
+        if (find(ic, key.cookie))
+            continue;
+        (void)bpf_map_delete_elem(fd, &key);
+        sq_exec_forget(ic, key.cookie);
+    }
+}
+
 void sq_space_tick(struct sq_intercept *ic)
 {
     bool any = false;
 
     for (size_t i = 0; i < SQ_SPACES; i++)
         any = any || ic->space[i];
-    if (any && ++ic->space_ticks % EMPTY_TICKS == 0)
-        leave_empty(ic);
+    if (!any || ++ic->space_ticks % EMPTY_TICKS != 0)
+        return;
+    leave_empty(ic);
+    for (size_t i = 0; i < SQ_SPACES; i++)
+        if (!ic->space[i]) {
+            look_again(ic);
+            return;
+        }
 }
 
 /* The namespace NS, which is not ours; a new one when it is not known yet. */
