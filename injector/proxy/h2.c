@@ -74,9 +74,9 @@ static bool on_reset(struct sq_h2 *h, int lane)
         return !sq_h2_buried(h, d->id);
     sq_h2_give_back(h, TO_DEP, 0, sq_h2_discard(h, TO_DEP, s));
     sq_h2_body_free(h, TO_DEP, s);
-    if (lane == TO_CALLER && (s->hole || s->queue[lane].head)) { /* behind what waits */
+    if (lane == TO_CALLER && (s->hole || s->queue[lane].head)) { /* behind what waits, which may be all of it */
+        s->call.cut = s->call.cut || !s->done[TO_CALLER];
         s->done[TO_CALLER] = s->done[TO_DEP] = true;
-        s->call.cut = true;
         sq_h2_pass(h, lane, s, d->frame.p, d->frame.n);
         return false;
     }

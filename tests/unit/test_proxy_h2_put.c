@@ -241,6 +241,30 @@ static void test_caught(void **state)
     stop(&w);
 }
 
+/* Who has answered before it read all of the request stops it with a reset: the call is answered, also when its answer
+ * waits. One that is reset in its middle is not. */
+static void test_reset_behind_answer(void **state)
+{
+    (void)state;
+    for (int whole = 0; whole < 2; whole++) {
+        struct world w;
+        start(&w, "[{\"fault\":\"a\",\"kind\":\"latency\",\"delay\":1000}]");
+        greet(&w);
+        get(&w, 1, 'x', 4);
+        answer(&w, 1, "10", whole ? 5 : 4);
+        send_frame(&w, DEP, RST, 0, 1, "\0\0\0", 4);
+        assert_int_equal(count(&w.out[DEP], HEADERS, 1), 0);
+        assert_int_equal(w.done, 0);
+        sq_h2_due(w.h, 2000);
+        assert_int_equal(count(&w.out[DEP], HEADERS, 1), 1);
+        assert_int_equal(count(&w.out[DEP], RST, 1), 1);
+        assert_int_equal(w.done, 1);
+        assert_int_equal(w.answered, whole);
+        assert_int_equal(sq_h2_open(w.h), 0);
+        stop(&w);
+    }
+}
+
 /* A longer body in the place of a short one, in a small window; then trailers. */
 static void test_replace(void **state)
 {
@@ -348,6 +372,7 @@ int main(void)
         cmocka_unit_test(test_our_answers_wait_small),
         cmocka_unit_test(test_calls),
         cmocka_unit_test(test_caught),
+        cmocka_unit_test(test_reset_behind_answer),
         cmocka_unit_test(test_replace),
         cmocka_unit_test(test_cut_and_patch),
         cmocka_unit_test(test_collected_is_bounded),
