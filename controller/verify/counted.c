@@ -13,6 +13,7 @@
 struct counts {
     uint64_t hit;
     uint64_t sure, most; /* calls that were counted: those well within the fault; all that may have been */
+    uint64_t others;     /* marked with another fault, which may hide that this one hit them, too */
 };
 
 /* How many of N calls are hit. */
@@ -41,11 +42,14 @@ static struct counts count(const struct sq_ev_series *series, const struct sq_ev
     for (size_t i = 0; i < series->n; i++) {
         const struct sq_ev_call *call = &series->calls[i];
         int64_t end = call->t_ns + (int64_t)call->dur_us * 1000;
+        bool in = end >= w.from_ns - EDGE_NS && call->t_ns < w.to_ns + EDGE_NS; /* under way counts, too */
 
         c.hit += call->fault == fault;
-        if (call->fault != fault && call->fault != 0)
+        c.most += in;
+        if (call->fault != fault && call->fault != 0) {
+            c.others += in;
             continue;
-        c.most += end >= w.from_ns - EDGE_NS && call->t_ns < w.to_ns + EDGE_NS; /* under way counts, too */
+        }
         c.sure += call->t_ns >= w.from_ns + EDGE_NS && call->t_ns < ending - EDGE_NS &&
                   (!http || call->kind == SQ_EV_REQUEST);
     }
@@ -64,6 +68,7 @@ bool sq_counted_wrong(const struct sq_evidence *ev, const struct sq_ev_step *s, 
     for (size_t i = 0; i < n; i++) {
         struct counts c = count(&series[i], s, (uint16_t)(s->fault - ev->faults + 1));
         uint64_t most = due(target, c.most), least = partly ? 0 : due(target, c.sure);
+        least -= c.others < least ? c.others : least;
         bool exact = most == (uint64_t)sq_json_int_or(target, "first", INT64_MAX);
         bool many = c.hit > most + (exact ? 0 : slack(most));
 

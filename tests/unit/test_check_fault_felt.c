@@ -112,6 +112,35 @@ static void counting(void **state)
     }
 }
 
+/* A call that two faults hit is marked with one of them: which of those of another one were hit, too, can't be told. */
+static void counting_beside(void **state)
+{
+    static const struct {
+        int hit, other, past;
+        const char *want, *words;
+    } cases[] = {
+        {12, 40, 28, "pass", "felt by 12"}, /* of 40, 28 are marked with the other one */
+        {28, 40, 12, "pass", "felt by 28"}, /* or 12 */
+        {43, 20, 17, "fail", "hit 43 of 80 calls of a.0, and was to hit 40"},
+        {10, 5, 65, "fail", "hit 10 of 75 calls of a.0, and was to hit 32"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct rig r;
+
+        open_step(&r, "call/error", "\"target\":{\"edge\":\"" EDGE "\",\"every\":2}");
+        rig_fault(&r, "f2", "t", "call/error", 10, 20, "\"target\":{\"edge\":\"" EDGE "\",\"percent\":50}");
+        calls(&r, cases[i].hit, (struct rig_call){.kind = 1, .outcome = 1, .fault = "f1"});
+        calls(&r, cases[i].other, (struct rig_call){.kind = 1, .outcome = 1, .fault = "f2"});
+        calls(&r, cases[i].past, (struct rig_call){.status = 200, .dur_ms = 3});
+        EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), cases[i].want);
+        if (!strstr(rig_why(&r, 0), cases[i].words))
+            fail_msg("case %zu: \"%s\" does not say \"%s\"", i, rig_why(&r, 0), cases[i].words);
+        rig_close(&r);
+    }
+}
+
 /* Each instance counts for itself; what was under way as the fault began, and what came as it ended, may count. */
 static void counting_each(void **state)
 {
@@ -357,6 +386,7 @@ int main(void)
         cmocka_unit_test(latency),
         cmocka_unit_test(cut_short),
         cmocka_unit_test(counting),
+        cmocka_unit_test(counting_beside),
         cmocka_unit_test(counting_each),
         cmocka_unit_test(while_it_ends),
         cmocka_unit_test(connect_is_delayed_too),
