@@ -23,15 +23,17 @@ static int64_t weight_of(const char *p, size_t n)
     return n >= 9 && p[3] == DATA ? (int64_t)n - 9 : 0;
 }
 
-/* Who sends it keeps to the windows; it does not know of what we put in. */
+/* For DATA of others. Who sends it keeps to the windows; it does not know of what we put in. */
+static int64_t room_of(const struct sq_h2 *h, int lane, const struct stream *s)
+{
+    int64_t room = h->flow[lane].owed > 0 ? h->flow[lane].room : INT64_MAX;
+    int64_t mine = s && s != &h->others && s->flow[lane].owed > 0 ? h->initial[lane] + s->flow[lane].room : INT64_MAX;
+    return room < mine ? room : mine;
+}
+
 bool sq_h2_has_room(const struct sq_h2 *h, int lane, const struct stream *s, int64_t weight)
 {
-    const struct flow *f = &h->flow[lane];
-    if (weight <= 0)
-        return true;
-    if (f->owed > 0 && weight > f->room)
-        return false;
-    return !s || s == &h->others || s->flow[lane].owed <= 0 || weight <= h->initial[lane] + s->flow[lane].room;
+    return weight <= 0 || weight <= room_of(h, lane, s);
 }
 
 void sq_h2_take_room(struct sq_h2 *h, int lane, struct stream *s, int64_t weight)
@@ -102,6 +104,8 @@ void sq_h2_pass(struct sq_h2 *h, int lane, struct stream *s, char *p, size_t n)
     bool later = s && lane == TO_CALLER && (s->hole || s->slow);
     if (!later && !of->queue[lane].head && !ready(h, lane))
         h->unready[lane] = true;
+    if (!later && !of->queue[lane].head && !sq_h2_has_room(h, lane, s, weight_of(p, n)))
+        h->wake = true; /* a part of it may have */
     if (later || of->queue[lane].head || !ready(h, lane) || !sq_h2_has_room(h, lane, s, weight_of(p, n)))
         (void)hold(h, lane, of, p, n);
     else
@@ -173,14 +177,38 @@ static bool say_head(struct sq_h2 *h, struct stream *s, const struct held *one)
     return true;
 }
 
+/* A frame may be as large as the window that its sender knows of. Who has had nothing of it may give no credit: as much
+ * goes on as there is room for, unless it is padded. */
+static void say_part(struct sq_h2 *h, int lane, struct stream *s, struct held *one)
+{
+    int64_t room = room_of(h, lane, s);
+    struct sq_out o = {0};
+    if (room <= 0 || (one->p[4] & PADDED))
+        return;
+    size_t some = (size_t)room, left = one->n - 9 - some;
+    sq_h2_frame(&o, DATA, 0, sq_h2_get32(one->p + 5), one->p + 9, some);
+    h->broken = h->broken || o.failed;
+    if (!o.failed)
+        out(h, lane, s, o.p, o.n);
+    sq_out_free(&o);
+    memmove(one->p + 9, one->p + 9 + some, left);
+    one->p[0] = (char)(left >> 16 & 255);
+    one->p[1] = (char)(left >> 8 & 255);
+    one->p[2] = (char)(left & 255);
+    one->n -= some;
+    h->held[lane] -= some;
+}
+
 static bool step(struct sq_h2 *h, int lane, struct stream *s, struct held *one)
 {
     if (one->kind == H_TEXT)
         return say_text(h, lane, s, one);
     if (one->kind == H_ANSWER)
         return say_head(h, s, one);
-    if (!sq_h2_has_room(h, lane, s, weight_of(one->p, one->n)))
+    if (!sq_h2_has_room(h, lane, s, weight_of(one->p, one->n))) {
+        say_part(h, lane, s, one);
         return false;
+    }
     out(h, lane, s, one->p, one->n);
     return true;
 }

@@ -132,15 +132,46 @@ static void test_room_of_others(void **state)
     answer(&w, 1, "99", 4);
     get(&w, 3, 'a', 5);
     data(&w, DEP, 1, 6000, 0);
-    data(&w, DEP, 2, 300, 0); /* pushed: behind what waits it must not overtake, but there is room */
+    assert_int_equal(sum(&w.out[DEP], DATA, 1), 65535 - 60000);
+    data(&w, DEP, 2, 300, 0); /* pushed */
     data(&w, DEP, 2, 9000, 0);
     data(&w, DEP, 2, 10, 1);
-    assert_int_equal(sum(&w.out[DEP], DATA, 1), 0);
-    assert_int_equal(sum(&w.out[DEP], DATA, 2), 300);
-    credit(&w, CALLER, 0, 60000);
+    assert_int_equal(sum(&w.out[DEP], DATA, 2), 0);
+    credit(&w, CALLER, 0, 465 + 400);
+    assert_int_equal(sum(&w.out[DEP], DATA, 1) + sum(&w.out[DEP], DATA, 2), 65535 - 60000 + 865);
+    assert_false(ends(&w.out[DEP], 2));
+    credit(&w, CALLER, 0, 59135);
     assert_int_equal(sum(&w.out[DEP], DATA, 1), 6000);
     assert_int_equal(sum(&w.out[DEP], DATA, 2), 9310);
+    assert_true(ends(&w.out[DEP], 2));
+    assert_int_equal(count(&w.out[DEP], DATA, 1), 2);
     assert_int_equal(count(&w.out[CALLER], CREDIT, 0), 0);
+    stop(&w);
+}
+
+/* A frame that is as large as the whole window, and a byte of ours in it: its receiver gets what has room, for it gives
+ * no credit before it has anything. */
+static void test_large_frame(void **state)
+{
+    struct world w;
+    (void)state;
+    char *rules = rules_with("http_status", "/a", "body", 1);
+    start(&w, rules);
+    free(rules);
+    greet(&w);
+    get(&w, 1, 'c', 5);
+    answer(&w, 1, "99", 4);
+    get(&w, 3, 'a', 5);
+    data(&w, DEP, 1, 65535, 1);
+    assert_int_equal(sum(&w.out[DEP], DATA, 1), 65534);
+    assert_false(ends(&w.out[DEP], 1));
+    assert_int_equal(w.done, 1);
+    credit(&w, CALLER, 0, 40000);
+    assert_int_equal(sum(&w.out[DEP], DATA, 1), 65535);
+    assert_true(ends(&w.out[DEP], 1));
+    assert_int_equal(sum(&w.out[CALLER], CREDIT, 0), 39999);
+    assert_int_equal(w.done, 2);
+    assert_int_equal(sq_h2_open(w.h), 0);
     stop(&w);
 }
 
@@ -369,6 +400,7 @@ int main(void)
         cmocka_unit_test(test_whole_frames),
         cmocka_unit_test(test_our_answer_has_room),
         cmocka_unit_test(test_room_of_others),
+        cmocka_unit_test(test_large_frame),
         cmocka_unit_test(test_our_answers_wait_small),
         cmocka_unit_test(test_calls),
         cmocka_unit_test(test_caught),
