@@ -193,8 +193,8 @@ static const struct named DONE[] = {
 };
 static const struct named NNP = {"prctl", {X64(SYS_prctl), {PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0}, 0x1f}};
 static const struct named RESTART = {"restart_syscall", {X64(SYS_restart_syscall), {0}, 0}};
-/* What ours may ask the supervisor about: stronger than TRACE (kernel/seccomp.c), which would not be heard any more, and
- * a call that was left to it would be made. */
+/* What ours may ask the supervisor about: stronger than TRACE (kernel/seccomp.c), which would not be heard any more,
+ * and a call that was left to it would be made. */
 static const struct named ASKED[] = {
     {"connect", {X64(SYS_connect), {0}, 0}}, {"sendto", {X64(SYS_sendto), {0}, 0}},
     {"sendmsg", {X64(SYS_sendmsg), {0}, 0}}, {"sendmmsg", {X64(SYS_sendmmsg), {0}, 0}},
@@ -278,6 +278,7 @@ static void be_filtered(void)
     struct sock_filter all = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     struct sock_fprog prog = {.len = 1, .filter = &all};
 
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* it has all of squalld's descriptors */
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) == 0 &&
         ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0)
         (void)raise(SIGSTOP);

@@ -1,6 +1,7 @@
 /* The connects that nftables refused (call/error), as the kernel logs them (NFLOG): its rules say in a prefix whose. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <limits.h>
 #include <linux/netfilter/nfnetlink_log.h>
 #include <netlink/msg.h>
 #include <netlink/netlink.h>
@@ -17,6 +18,7 @@
 #define TRIES 32
 #define ROOM (4 * 1024 * 1024) /* of the socket: what does not fit is lost, and told */
 #define MOST 65536
+#define AT_ONCE 64       /* reads, before the loop does something else */
 #define FIRST_GROUP 1024 /* people number theirs from 0 on */
 
 struct sq_natlog {
@@ -77,14 +79,15 @@ static void take(struct sq_intercept *ic, struct nlmsghdr *h, int len)
     }
 }
 
-void sq_natlog_drain(struct sq_intercept *ic)
+/* At most MOST_READS reads: callers may connect as fast as we read. */
+static void drain(struct sq_intercept *ic, unsigned most_reads)
 {
     struct sq_natlog *l = ic->natlog;
     static const size_t max = MOST;
     void *buf = l ? malloc(max) : NULL;
     ssize_t n = 1;
 
-    while (buf && n > 0) {
+    for (unsigned i = 0; buf && n > 0 && i < most_reads; i++) {
         n = recv(nl_socket_get_fd(l->sk), buf, max, MSG_DONTWAIT);
         if (n > 0)
             take(ic, buf, (int)n);
@@ -102,11 +105,16 @@ void sq_natlog_drain(struct sq_intercept *ic)
     free(buf);
 }
 
+void sq_natlog_drain(struct sq_intercept *ic)
+{
+    drain(ic, UINT_MAX);
+}
+
 static void on_log(uv_poll_t *p, int status, int events)
 {
     (void)status;
     (void)events;
-    sq_natlog_drain(p->data);
+    drain(p->data, AT_ONCE);
 }
 
 static int configure(struct nl_sock *sk, uint16_t group, int attr, const void *data, size_t len)

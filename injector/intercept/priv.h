@@ -177,6 +177,7 @@ struct sq_intercept {
     struct sq_space *space[SQ_SPACES]; /* space.c; NULL: free */
     struct sq_space *left_spaces;
     unsigned space_ticks;
+    int64_t spaces_looked; /* 0: not yet */
     struct exec *exec; /* exec.c; NULL: not attached */
     unsigned n_exec;   /* callers that it has */
     uint32_t next_space;

@@ -23,8 +23,10 @@
 #include "intercept/running.h"
 #include "net/netns.h"
 #include "squall/cleanup.h"
+#include "squall/clock.h"
 #include "squall/json.h"
 #include "squall/proc.h"
+#include "squall/units.h"
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71 /* Linux 5.14 */
@@ -248,14 +250,17 @@ static ino_t netns_of(pid_t pid)
     return stat(path, &st) == 0 ? st.st_ino : 0;
 }
 
-/* Whom nobody but its maker lives in any more, we don't keep. */
+/* Whom nobody but its maker lives in any more, we don't keep. All processes are looked at: a caller that makes
+ * namespaces as fast as it can does not make that more often than once a second. */
 static void leave_empty(struct sq_intercept *ic)
 {
     bool lives[SQ_SPACES] = {0};
-    DIR *d = opendir("/proc");
+    int64_t now = sq_mono_ns();
+    DIR *d = ic->spaces_looked && now - ic->spaces_looked < SQ_S ? NULL : opendir("/proc");
 
     if (!d)
         return;
+    ic->spaces_looked = now;
     for (const struct dirent *de; (de = readdir(d));) {
         pid_t pid = (pid_t)strtol(de->d_name, NULL, 10);
         ino_t ino = pid > 0 ? netns_of(pid) : 0;
