@@ -140,7 +140,8 @@ static int take_calls(const struct sq_ev_series *s, struct sq_window steady, str
 
     b->calls = calloc(s->n + 1, sizeof *b->calls);
     b->busy = calloc(s->n + 1, sizeof *b->busy);
-    if (!repeat || !b->calls || !b->busy)
+    b->starts = calloc(s->n + 1, sizeof *b->starts);
+    if (!repeat || !b->calls || !b->busy || !b->starts)
         return sq_err(e, -ENOMEM, "no memory for a check");
     int rc = find_repeats(s, repeat, e);
     if (rc)
@@ -156,9 +157,12 @@ static int take_calls(const struct sq_ev_series *s, struct sq_window steady, str
     for (size_t i = 0; i < s->n; i++) {
         const struct sq_ev_call *c = &s->calls[i];
 
+        b->starts[b->n_starts++] = c->t_ns;
+        if (!counts(c, requests))
+            continue;
         b->busy[b->n_busy++] =
             (struct sq_breaker_call){.from_ns = c->t_ns, .to_ns = c->t_ns + (int64_t)c->dur_us * 1000};
-        if (!counts(c, requests) || (first_only && repeat[i]))
+        if (first_only && repeat[i])
             continue;
         b->steady_calls += i >= from && i < to;
         b->calls[b->n++] = (struct sq_breaker_call){
@@ -232,20 +236,20 @@ static bool stuck(const struct sq_breaker *b, const int64_t *ends, size_t most, 
                   bool open_ended)
 {
     size_t ended = until(ends, b->n_busy, from), begun = began_before(b, from + 1);
-    size_t under_way = begun > ended ? begun - ended : 0;
+    size_t under_way = begun > ended ? begun - ended : 0, next = until(b->starts, b->n_starts, from);
 
     if (under_way == 0 || (double)under_way < SATURATED * (double)most)
         return false;
     int64_t first_end = ends[ended], last_end = ends[ended + under_way - 1];
-    if (begun < b->n_busy && b->busy[begun].from_ns < to) { /* a connection that nothing was sent on */
-        to = b->busy[begun].from_ns;
+    if (next < b->n_starts && b->starts[next] < to) { /* a connection that nothing was sent on */
+        to = b->starts[next];
         open_ended = false;
     }
     if (open_ended)
         return first_end >= to;
     if (first_end > to || to - first_end > PROMPT_NS)
         return false;
-    return 2 * (began_before(b, last_end + PROMPT_NS) - begun) >= under_way;
+    return 2 * (until(b->starts, b->n_starts, last_end + PROMPT_NS - 1) - next) >= under_way;
 }
 
 static int add_silence(struct sq_breaker *b, size_t before, int64_t from, int64_t to, bool open_ended, size_t *cap,
@@ -327,6 +331,7 @@ void sq_breaker_free(struct sq_breaker *b)
         return;
     free(b->calls);
     free(b->busy);
+    free(b->starts);
     free(b->silences);
     free(b->cum);
     free(b);

@@ -40,8 +40,10 @@ struct sq_silence {
 struct sq_breaker {
     struct sq_breaker_call *calls; /* by time */
     size_t n;
-    struct sq_breaker_call *busy; /* the same with the repetitions, and all connections: what keeps the caller busy */
+    struct sq_breaker_call *busy; /* the same with the repetitions: what keeps the caller busy */
     size_t n_busy;
+    int64_t *starts; /* when they began, and connections that nothing was sent on */
+    size_t n_starts;
     struct sq_silence *silences; /* by time */
     size_t n_silences;
     uint64_t steady_calls; /* in the steady state */

@@ -341,6 +341,28 @@ static void health_checks_are_no_trials(void **state)
     rig_close(&r);
 }
 
+/* Nor do connections that a pool opens ahead and closes unused say how many calls the caller can have under way: it is
+ * stuck with one. */
+static void unused_connections_are_no_calls(void **state)
+{
+    (void)state;
+    for (unsigned workers = 1; workers <= 3; workers++) {
+        struct caller c = healthy;
+        struct rig r;
+
+        c.trip = 0;
+        c.timeout_ms = 0;
+        c.rate = 100;
+        c.workers = workers;
+        build(&r, &c, 25);
+        connections(&r, 20, 1000, 3000, 0, NULL);
+        EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "fail");
+        if (!strstr(rig_why(&r, 0), "never opened"))
+            fail_msg("%s", rig_why(&r, 0));
+        rig_close(&r);
+    }
+}
+
 static void other_silences(void **state)
 {
     struct caller c = healthy;
@@ -592,6 +614,7 @@ int main(void)
         cmocka_unit_test(fault_without_effect_is_inconclusive),
         cmocka_unit_test(pool_without_breaker_fails),
         cmocka_unit_test(health_checks_are_no_trials),
+        cmocka_unit_test(unused_connections_are_no_calls),
         cmocka_unit_test(other_silences),
         cmocka_unit_test(per_instance),
         cmocka_unit_test(ramping_load),
