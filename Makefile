@@ -123,8 +123,7 @@ LIVE := $(sort $(wildcard tests/live/[0-9]*.sh tests/live/[0-9]*.py))
 # They take the longest: left to check-all, whose sanitizers run all that is live.
 SLOW := $(patsubst %,tests/live/%.py,21-network-effects 23-packet-bulk 23-packet-moments 23-packet-others \
     24-partition-death 26-network-spared 30-proxy-synhold 32-edge-bytes 35-http2-calls 43-netns-deaths 43-nft-deaths \
-    44-attach-run 47-inject-all 47-metrics \
-    48-dns-runtimes 81-probe-load 83-probe-hosts)
+    44-attach-run 47-inject-all 47-metrics 48-dns-runtimes 81-probe-load 83-probe-hosts)
 VM := $(sort $(wildcard tests/vm/[0-9]*.py))
 LONG := $(sort $(wildcard tests/long/*.sh tests/long/*.py))
 export SQUALL_BUILD = $(abspath $(BUILD))
@@ -159,11 +158,14 @@ check-unit: $(UNIT)
 # kill matrix, a kernel with netem, the fuzzers for a while. One that fails does not hide what the next would say.
 check-all:
 	@./deps.sh all
-	@$(MAKE) --no-print-directory -k -j1 FUZZ_SECONDS=20 run-sanitized run-long run-mutants run-vm fuzz
+	@$(MAKE) --no-print-directory -k -j1 FUZZ_SECONDS=15 run-sanitized run-long run-mutants run-vm fuzz
 run-sanitized:
 	@$(MAKE) --no-print-directory SANITIZE=address,undefined run-check
+# What people see, and what looks at the whole host, are alone; the others mostly wait, and run two at a time.
+ALONE := tests/long/10-demo.py tests/long/20-storm.py
 run-long: all $(TOOLS)
-	@tests/run -t 1500 $(LONG)
+	@rc=0; tests/run -t 1500 $(ALONE) || rc=1; \
+	tests/run -j 2 -t 1500 $(filter-out $(ALONE),$(LONG)) || rc=1; exit $$rc
 # MATRIX=MATRIX.md writes the table, too.
 check-mutants:
 	@./deps.sh check

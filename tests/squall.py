@@ -89,6 +89,10 @@ class Host:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
+# Of injector/intercept.
+HOOKS = ("sq_connect", "sq_getpeer", "sq_dconnect", "sq_dpeer", "sq_dsend", "sq_drecv", "sq_fork", "sq_exit", "sq_exec")
+
+
 def bpf_programs(own=()):
     """Programs of Squall, while no proxy but one of the processes OWN lives: another Squall's are its own affair."""
     tool = shutil.which("bpftool") or "/usr/sbin/bpftool"
@@ -96,7 +100,7 @@ def bpf_programs(own=()):
         return []
     got = subprocess.run([tool, "-j", "prog", "show"], capture_output=True, text=True)
     try:
-        found = [p for p in json.loads(got.stdout) if p.get("name", "").startswith(("sq_connect", "sq_peer", "sq_getpeer", "sq_fork", "sq_exit"))]
+        found = [p for p in json.loads(got.stdout) if p.get("name", "").startswith(HOOKS)]
     except ValueError:
         return []
     return [f"BPF program {p['name']}" for p in found] if found and not foreign_proxies(own) else []
