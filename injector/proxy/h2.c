@@ -131,8 +131,11 @@ static void end_of_data(struct sq_h2 *h, int lane)
     struct side *d = &h->side[lane];
     struct stream *s = sq_h2_find(h, d->id);
     bool end = d->flags & END_STREAM;
-    if (lane == TO_DEP && d->act == A_DROP) /* a black hole takes what its window holds */
+    if (lane == TO_DEP && d->act == A_DROP) { /* a black hole takes what its window holds */
         sq_h2_give_back(h, lane, s && !end && !s->hole ? d->id : 0, d->len);
+        if (s && s->hole)
+            s->eaten += d->len;
+    }
     if (!s || !end)
         return;
     s->done[lane] = true;

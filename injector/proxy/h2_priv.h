@@ -79,6 +79,7 @@ struct stream {
     bool released; /* whose end it has not noticed yet */
     bool bare;     /* our answer has no body */
     bool grpc;
+    int64_t eaten;  /* of the caller's credit for it, while it was in a black hole */
     json_t *answer; /* what it will be answered, of a rule; owned; NULL: nothing, or it waits already */
     struct queue queue[2];
     struct flow flow[2];

@@ -126,6 +126,9 @@ void sq_h2_come_out(struct sq_h2 *h, struct stream *s)
         sq_h2_drop(h, s);
         return;
     }
+    if (!s->done[TO_DEP]) /* it is answered when all of it was read */
+        sq_h2_window_update(h, TO_CALLER, s->id, s->eaten);
+    s->eaten = 0;
     for (struct held *one = s->queue[TO_CALLER].head; one; one = one->next)
         one->due = one->due == INT64_MAX ? h->now : one->due;
     (void)sq_h2_run(h, TO_DEP, s);

@@ -272,6 +272,31 @@ static void test_caught(void **state)
     stop(&w);
 }
 
+/* A call that will be answered by a fault, and is in a black hole while its body comes: it goes on when that ends. */
+static void test_caught_before_our_answer(void **state)
+{
+    struct world w;
+    (void)state;
+    start(&w, "[{\"fault\":\"a\",\"kind\":\"http_status\",\"match\":{\"path\":\"/a\"},\"http\":{\"body\":\"no\"}},"
+              "{\"fault\":\"b\",\"kind\":\"blackhole\",\"percent\":50}]");
+    greet(&w);
+    get(&w, 1, 'a', 4);
+    data(&w, CALLER, 1, 1000, 0);
+    assert_int_equal(sum(&w.out[DEP], CREDIT, 1), 1000);
+    sq_h2_catch(w.h, hit_all, 1);
+    data(&w, CALLER, 1, 60000, 0);
+    assert_int_equal(sum(&w.out[DEP], CREDIT, 1), 1000);
+    assert_int_equal(sum(&w.out[DEP], CREDIT, 0), 61000);
+    sq_h2_release(w.h, sq_rules_of(&w.rules, w.rules.mask, SQ_R_BLACKHOLE), 5);
+    sq_h2_due(w.h, 5);
+    assert_int_equal(sum(&w.out[DEP], CREDIT, 1), 61000);
+    data(&w, CALLER, 1, 10, 1);
+    assert_int_equal(count(&w.out[DEP], HEADERS, 1), 1);
+    assert_true(ends(&w.out[DEP], 1));
+    assert_int_equal(w.done, 1);
+    stop(&w);
+}
+
 /* Who has answered before it read all of the request stops it with a reset: the call is answered, also when its answer
  * waits. One that is reset in its middle is not. */
 static void test_reset_behind_answer(void **state)
@@ -404,6 +429,7 @@ int main(void)
         cmocka_unit_test(test_our_answers_wait_small),
         cmocka_unit_test(test_calls),
         cmocka_unit_test(test_caught),
+        cmocka_unit_test(test_caught_before_our_answer),
         cmocka_unit_test(test_reset_behind_answer),
         cmocka_unit_test(test_replace),
         cmocka_unit_test(test_cut_and_patch),
