@@ -243,6 +243,7 @@ int sq_nat_cgroup(const struct sq_found *f, char *path, size_t len, struct sq_er
     int rc = sq_found_family(f, &p, e);
 
     rc = rc ? rc : other_network(&p, e);
+    rc = rc ? rc : sq_nat_room("/proc", e);
     if (rc == 0 && f->cgroup[0]) {
         (void)snprintf(path, len, "%s", f->cgroup);
         rc = sq_cgroup_id(path, &id, &level, e);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -49,6 +50,8 @@ int sq_nat_hold(const struct sq_intercept *ic, const struct sq_nft *table, struc
 
         if (fork() == 0) { /* the keeper's, which takes note of its end */
             sq_agent_become("squall-nat", fds, SQ_COUNT(fds));
+            (void)signal(SIGTERM, SIG_IGN); /* its life is the proxy's */
+            (void)signal(SIGINT, SIG_IGN);
             hold(told, proxy);
         }
         _exit(0);

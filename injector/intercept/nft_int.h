@@ -74,4 +74,7 @@ char *sq_nat_text(const struct sq_nat_table *t, int cgroup_fd);
 int sq_nat_same(const struct sq_nat_table *t, struct sq_nft *nft, struct sq_err *e);
 void sq_nat_table_clear(struct sq_nat_table *t);
 
+/* nft_room.c: is the kernel's table of tracked connections half empty? PROC: "/proc". 0, or -ENOSPC and why + hint. */
+int sq_nat_room(const char *proc, struct sq_err *e);
+
 #endif
