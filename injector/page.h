@@ -28,7 +28,7 @@ struct sq_page {
     volatile int64_t orderly;   /* 1: squalld has taken everything back by itself and is leaving */
     volatile int64_t proxy_pid; /* 0: none */
     volatile uint64_t proxy_start;
-    volatile int64_t lease[SQ_MAX_RUNS];      /* deadline by run slot; 0: no lease there */
+    volatile int64_t lease[SQ_MAX_RUNS]; /* deadline by run slot; 0: no lease there */
 };
 
 struct sq_beat_page {

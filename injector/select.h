@@ -1,5 +1,5 @@
-/* Selectors that mean a cgroup: {"unit": "nginx.service"}, {"cgroup": "/system.slice/x"}, {"container": "0a1b2c3d4e5f"}.
- * All who are in it or below it are meant, also those that come later. */
+/* Selectors that mean a cgroup: {"unit": "nginx.service"}, {"cgroup": "/system.slice/x"}, {"container":
+ * "0a1b2c3d4e5f"}. All who are in it or below it are meant, also those that come later. */
 #ifndef SQUALL_SELECT_H
 #define SQUALL_SELECT_H
 

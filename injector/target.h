@@ -26,8 +26,8 @@ int sq_target_check(struct sq_engine *eng, struct sq_err *e);
 /* Is F a control (dose 0: everything is done but the harm)? A process can't be hit by half: any other dose than 0 and
  * 100 is -EINVAL. */
 int sq_target_dose(const struct sq_fault *f, bool *control, struct sq_err *e);
-/* Is P squalld (whose /proc/self/exe is SELF), its keeper, its proxy, a launcher that has not become its command yet, or
- * squall? Never a target. */
+/* Is P squalld (whose /proc/self/exe is SELF), its keeper, its proxy, a launcher that has not become its command yet,
+ * or squall? Never a target. */
 struct sq_proc;
 struct stat;
 bool sq_target_is_squall(const struct sq_proc *p, const struct stat *self);

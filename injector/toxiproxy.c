@@ -183,7 +183,8 @@ static int add_or_replace(struct sq_toxi *t, const struct sq_toxi_wanted *w, str
                           struct sq_err *e)
 {
     struct sq_toxi_proxy *old = sq_toxi_find(t, w->name);
-    if (old && sq_toxi_same_address(old->listen, w->listen ? w->listen : "") && strcmp(old->upstream, w->upstream) == 0) {
+    if (old && sq_toxi_same_address(old->listen, w->listen ? w->listen : "") &&
+        strcmp(old->upstream, w->upstream) == 0) {
         *out = old;
         return 0;
     }

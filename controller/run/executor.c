@@ -26,9 +26,9 @@
 static void stage_slos(struct run *r);
 
 static void (*const stages[])(struct run *) = {
-    sq_stage_injector, sq_stage_info, sq_stage_doctor, sq_stage_create, sq_stage_before, sq_stage_selected,
-    sq_stage_edges,    sq_stage_services, stage_slos,    sq_stage_probe,  sq_stage_steady, sq_stage_steps,
-    sq_stage_tail,
+    sq_stage_injector, sq_stage_info,  sq_stage_doctor,   sq_stage_create, sq_stage_before,
+    sq_stage_selected, sq_stage_edges, sq_stage_services, stage_slos,      sq_stage_probe,
+    sq_stage_steady,   sq_stage_steps, sq_stage_tail,
 };
 
 void sq_run_next(struct run *r)

@@ -9,8 +9,8 @@
 #include "scenario/vars.h"
 #include "squall/err.h"
 
-/* Load and check the file D->file; VARS (may be NULL) is what --var gave. *normalized is a new reference. D must be fresh
- * from sq_diags_init(d, path) and gets all that was found, warnings too; 0 when it has no errors. */
+/* Load and check the file D->file; VARS (may be NULL) is what --var gave. *normalized is a new reference. D must be
+ * fresh from sq_diags_init(d, path) and gets all that was found, warnings too; 0 when it has no errors. */
 int sq_scenario_check(const struct sq_vars *vars, json_t **normalized, struct sq_diags *d);
 /* The same for LEN bytes of text; D->file is the name that messages use, and relative paths in the text are relative to
  * its folder. */

@@ -2,7 +2,8 @@
 #include "faults/call_bytes.h"
 
 static const struct sq_param with[] = {
-    {"loss", SQ_P_PERCENT, SQ_REQUIRED, NULL, NULL, "what share of the chunks (what was read at once), or of the datagrams, is lost"},
+    {"loss", SQ_P_PERCENT, SQ_REQUIRED, NULL, NULL,
+     "what share of the chunks (what was read at once), or of the datagrams, is lost"},
     {"correlation", SQ_P_PERCENT, 0, "0%", NULL, "how much a chunk fares as the one before"},
     SQ_PARAM_STREAM_DGRAM,
     SQ_PARAM_DOSE,

@@ -25,8 +25,8 @@ int sq_attach_here_filtered(struct sq_err *e);
 /* Can it be done, as far as can be told from outside? Touches nothing. *FILTERED: it is under seccomp filters of its
  * own, and sq_attach_look says more. */
 int sq_attach_check(struct sq_intercept *ic, pid_t pid, uint64_t start, bool *filtered, struct sq_err *e);
-/* The same, and what its own filters say: if it has any, it is stopped for less than a millisecond. DGRAM: datagrams are
- * to be taken, too. */
+/* The same, and what its own filters say: if it has any, it is stopped for less than a millisecond. DGRAM: datagrams
+ * are to be taken, too. */
 int sq_attach_look(struct sq_intercept *ic, pid_t pid, uint64_t start, bool dgram, struct sq_err *e);
 /* All processes below PID and itself, but for Squall's and OTHERS (n), as calls of C. An error only when PID itself
  * can't be taken. */

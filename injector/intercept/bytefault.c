@@ -9,9 +9,8 @@
 #include "squall/cleanup.h"
 #include "squall/json.h"
 
-static const char *const kinds[] = {"bandwidth",  "slicer", "slow_close", "timeout",
-                                    "limit_data", "reset",  "loss",       "corrupt",
-                                    "duplicate",  "dns"};
+static const char *const kinds[] = {"bandwidth", "slicer", "slow_close", "timeout",   "limit_data",
+                                    "reset",     "loss",   "corrupt",    "duplicate", "dns"};
 
 static const char *const of_dns[] = {"answer", "address", "names", "types"};
 

@@ -218,8 +218,9 @@ int sq_edge_need_hooks(struct sq_intercept *ic, struct sq_err *e)
     if (rc < 0 || ic->bpf_ok)
         return rc;
     rc = sq_nat_check(e);
-    return rc < 0 ? sq_err_prefix(e, "calls of programs that run already are taken by cgroup-BPF (%.200s) or", ic->bpf_why)
-                  : 0;
+    return rc < 0
+               ? sq_err_prefix(e, "calls of programs that run already are taken by cgroup-BPF (%.200s) or", ic->bpf_why)
+               : 0;
 }
 
 static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *e)

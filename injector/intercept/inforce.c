@@ -112,9 +112,9 @@ static json_t *callers_of(const struct sq_edge *edge, const struct sq_edge_fault
 
 static void copy_rest(const json_t *from, json_t *to)
 {
-    static const char *const keys[] = {"stream", "rate",  "size",   "variation", "share", "correlation", "first",
-                                       "every",  "after", "answer", "address",   "names", "types",
-                                       "match", "http", "table", "table_sum"};
+    static const char *const keys[] = {"stream", "rate",  "size",  "variation", "share",    "correlation",
+                                       "first",  "every", "after", "answer",    "address",  "names",
+                                       "types",  "match", "http",  "table",     "table_sum"};
 
     for (size_t i = 0; to && i < SQ_COUNT(keys); i++)
         if (json_object_get(from, keys[i]))
@@ -395,11 +395,11 @@ static int read_bytes(struct sq_edge *edge, const char *fault_id, json_t **out, 
     said = acked(edge, fault_id);
     if (!said)
         return sq_err(e, -EBADE, "the proxy does not have fault %s of edge %s", fault_id, edge->name);
-    *out =
-        json_pack("{s:s,s:s,s:s,s:f,s:I,s:I,s:I,s:I,s:s}", "edge", edge->name, "fault", fault_id, "kind",
-                  sq_json_str_or(said, "kind", ""), "percent", sq_json_num_or(said, "percent", -1.0), "delay",
-                  (json_int_t)sq_json_int_or(said, "delay", 0), "jitter", (json_int_t)sq_json_int_or(said, "jitter", 0),
-                  "errno", (json_int_t)sq_json_int_or(said, "errno", 0), "epoch", (json_int_t)epoch, "mode", sq_edge_mode(edge));
+    *out = json_pack(
+        "{s:s,s:s,s:s,s:f,s:I,s:I,s:I,s:I,s:s}", "edge", edge->name, "fault", fault_id, "kind",
+        sq_json_str_or(said, "kind", ""), "percent", sq_json_num_or(said, "percent", -1.0), "delay",
+        (json_int_t)sq_json_int_or(said, "delay", 0), "jitter", (json_int_t)sq_json_int_or(said, "jitter", 0), "errno",
+        (json_int_t)sq_json_int_or(said, "errno", 0), "epoch", (json_int_t)epoch, "mode", sq_edge_mode(edge));
     copy_rest(said, *out);
     return *out ? 0 : sq_err(e, -ENOMEM, "out of memory");
 }

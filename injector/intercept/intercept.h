@@ -29,8 +29,8 @@ struct sq_patience;
 struct sq_intercept_opts {
     uv_loop_t *loop;
     struct sq_patience *patience; /* patience.h, borrowed; NULL: nothing */
-    const char *dir;  /* RUN/<injector id>, for the proxy's Unix sockets */
-    const char *self; /* path of the squalld executable: the proxy is `squalld proxy` */
+    const char *dir;              /* RUN/<injector id>, for the proxy's Unix sockets */
+    const char *self;             /* path of the squalld executable: the proxy is `squalld proxy` */
     sq_event_fn *event;
     void *arg;
     /* Called with the proxy's pid and start time when it was started, and with pid 0 when it died (the engine tells the
@@ -42,7 +42,7 @@ struct sq_intercept_opts {
     /* After `listener`: where to note the id of each notification right after it was received, so that the keeper can
      * let go what a killed squalld had in hand. NULL, or returns NULL: nowhere. */
     volatile uint64_t *(*seen)(void *arg, uint64_t key);
-    volatile uint64_t *held; /* the same for what is answered later: SQ_MAX_HELD words (page.h); NULL: nowhere */
+    volatile uint64_t *held;      /* the same for what is answered later: SQ_MAX_HELD words (page.h); NULL: nowhere */
     volatile int64_t *proxy_beat; /* shared page: the proxy writes CLOCK_MONOTONIC ns here every 250 ms */
     int beat_fd;                  /* the memfd of that page, for the proxy, and */
     size_t beat_offset;           /* where in it; `seen` and `held` are in it, too */
@@ -85,8 +85,8 @@ void sq_intercept_disarm(struct sq_intercept *ic, const char *run_id, const char
 
 /* Rules: call faults. `rule` is {"fault","kind":"latency|error|blackhole|<on bytes,
  * wire.h>","percent","delay","jitter", "errno","seed","instances":[...] or absent,"first","every","after" or absent; on
- * bytes: "stream","rate","size","variation","share","correlation"; of a latency's jitter: "table" (wire.h)}, normalized. Returns when the proxy and the kernel
- * have it (bounded: 1 s, then -ETIMEDOUT). */
+ * bytes: "stream","rate","size","variation","share","correlation"; of a latency's jitter: "table" (wire.h)},
+ * normalized. Returns when the proxy and the kernel have it (bounded: 1 s, then -ETIMEDOUT). */
 int sq_edge_rule_set(struct sq_edge *edge, const json_t *rule, struct sq_err *e);
 int sq_edge_rule_clear(struct sq_edge *edge, const char *fault_id, struct sq_err *e);
 /* What was set last, as it was given; NULL: no such fault. */

@@ -75,7 +75,7 @@ struct sq_follow;     /* follow.h */
 struct sq_running;    /* running.h: a service of processes that ran before */
 struct sq_nat;        /* nft.h: what redirects a caller without BPF */
 struct sq_natlog;
-struct dgram;         /* dgram.c: the same for datagrams */
+struct dgram; /* dgram.c: the same for datagrams */
 
 /* A Unix listener of the proxy that stands for one Unix socket of one edge of one caller. */
 struct sq_stand_in {
@@ -91,7 +91,7 @@ struct sq_caller {
     char run[SQ_NAME_MAX], service[SQ_NAME_MAX], instance[SQ_NAME_MAX];
     bool armed; /* false: disarmed, kept for its name */
     bool with_bpf;
-    struct sq_tables *tables; /* whose call is a connect: memory of its BPF object, or our own; NULL: not armed yet */
+    struct sq_tables *tables;  /* whose call is a connect: memory of its BPF object, or our own; NULL: not armed yet */
     struct sq_tables *dtables; /* whose datagram, under seccomp: our own; NULL: none is taken so */
     struct sq_bpf_caller *bpf;
     struct dgram *dgram;
@@ -178,12 +178,12 @@ struct sq_intercept {
     struct sq_space *left_spaces;
     unsigned space_ticks;
     int64_t spaces_looked; /* 0: not yet */
-    struct exec *exec; /* exec.c; NULL: not attached */
-    unsigned n_exec;   /* callers that it has */
+    struct exec *exec;     /* exec.c; NULL: not attached */
+    unsigned n_exec;       /* callers that it has */
     uint32_t next_space;
     pid_t parent; /* the keeper */
     struct sq_running *running;
-    struct sq_natlog *natlog; /* NULL: not open */
+    struct sq_natlog *natlog;     /* NULL: not open */
     struct sq_settling *settling; /* existing.c: edges that wait for connections to end */
     uv_timer_t *tick, *flush, *look;
     int diag; /* sock_diag socket; -1: not open */
@@ -269,8 +269,8 @@ int sq_dgram_table(struct sq_caller *c, struct sq_err *e); /* its edges have cha
 void sq_dgram_detach(struct sq_caller *c);
 /* Make the socket for the datagrams of an edge, and give it to the proxy; the hooks' port is set. */
 int sq_dgram_open(struct sq_edge *edge, struct sq_err *e);
-/* Sockets for an edge's datagrams, in the network namespace of the calling thread. FD[1]: on ::1, -1 with *PORT6 0: there
- * is none. Ports in network byte order. */
+/* Sockets for an edge's datagrams, in the network namespace of the calling thread. FD[1]: on ::1, -1 with *PORT6 0:
+ * there is none. Ports in network byte order. */
 int sq_dgram_bind(int fd[2], uint16_t *port, uint16_t *port6, struct sq_err *e);
 int sq_dgram_hello(struct sq_intercept *ic, struct sq_err *e); /* the proxy has just been started */
 
@@ -280,18 +280,20 @@ int sq_dgram_hello(struct sq_intercept *ic, struct sq_err *e); /* the proxy has 
 void sq_space_edge(struct sq_edge *edge);
 /* A caller has been seen in a namespace that its edge does not know. */
 void sq_space_seen(struct sq_intercept *ic, const struct sq_hook_event *ev);
-/* The same, at once, of a process whose socket is in COOKIE. Where the edge is listened for; NULL: WHY [LEN] it is not. */
+/* The same, at once, of a process whose socket is in COOKIE. Where the edge is listened for; NULL: WHY [LEN] it is not.
+ */
 const struct sq_space_ports *sq_space_ports(struct sq_edge *edge, pid_t pid, uint64_t cookie, char *why, size_t len);
 void sq_space_unedge(const struct sq_edge *edge);         /* it is dropped; a namespace without edges is left */
 void sq_space_lost(struct sq_intercept *ic, uint32_t id); /* the proxy gets no sockets there: calls go direct */
 void sq_space_drop_all(struct sq_intercept *ic);          /* the proxy is dead */
 void sq_space_free(struct sq_intercept *ic);
 void sq_space_tick(struct sq_intercept *ic); /* once a second: those that nobody lives in are left */
-void sq_space_plan(const struct sq_intercept *ic, const pid_t *pid, size_t n, json_t *notes); /* of callers, for people */
-uint64_t sq_space_cookie(int fd);                         /* of the namespace of a socket; 0: unknown */
+void sq_space_plan(const struct sq_intercept *ic, const pid_t *pid, size_t n,
+                   json_t *notes); /* of callers, for people */
+uint64_t sq_space_cookie(int fd);  /* of the namespace of a socket; 0: unknown */
 
-/* exec.c: programs that begin in other network namespaces are told to sq_space_seen before their first call. The cgroup is
- * C's. Best effort. */
+/* exec.c: programs that begin in other network namespaces are told to sq_space_seen before their first call. The cgroup
+ * is C's. Best effort. */
 void sq_exec_watch(struct sq_caller *c, int cgroup_fd);
 void sq_exec_unwatch(struct sq_caller *c);
 void sq_exec_forget(struct sq_intercept *ic, uint64_t cookie); /* tell of that namespace again */
@@ -329,7 +331,7 @@ void sq_wait_leave(struct sq_waits *waits);
 int sq_upstream_connect(const struct sq_edge *edge, size_t dest);
 
 /* edge.c */
-int sq_edge_choose(struct sq_intercept *ic, struct sq_err *e);   /* by BPF or not: asked once */
+int sq_edge_choose(struct sq_intercept *ic, struct sq_err *e);     /* by BPF or not: asked once */
 int sq_edge_need_hooks(struct sq_intercept *ic, struct sq_err *e); /* BPF, or else nftables; or why not */
 void sq_edge_drop(struct sq_edge *edge);
 const char *sq_edge_protocol(const struct sq_edge *edge);

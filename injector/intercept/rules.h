@@ -62,7 +62,7 @@ struct sq_edge_counts {
 
 enum sq_bypass { SQ_BY_DEVICE = 1, SQ_BY_V6 = 2, SQ_BY_NETNS = 4, SQ_BY_FLOW = 8, SQ_BY_LO = 16 };
 
-#define SQ_SPACES 16u                        /* other network namespaces that the proxy listens in at once */
+#define SQ_SPACES 16u                         /* other network namespaces that the proxy listens in at once */
 #define SQ_SPACE_PORTS (SQ_SPACES * SQ_EDGES) /* (namespace, edge) */
 
 /* Where an edge's listeners are in another network namespace; all 0: it was seen, and there are none (yet). */

@@ -374,8 +374,11 @@ int sq_running_attach(struct sq_intercept *ic, struct sq_engine *eng, struct sq_
     }
     for (size_t i = 0; i < r->n; i++)
         sq_running_tell(&r->one[i], "attached");
-    *answer = json_pack("{s:s,s:s,s:o}", "service", r->service, "mode", seccomp ? "seccomp" : r->nft ? "nft" : "bpf", "instances",
-                        sq_running_describe(r));
+    *answer = json_pack("{s:s,s:s,s:o}", "service", r->service, "mode",
+                        seccomp  ? "seccomp"
+                        : r->nft ? "nft"
+                                 : "bpf",
+                        "instances", sq_running_describe(r));
     return *answer ? 0 : sq_err(e, -ENOMEM, "out of memory");
 }
 

@@ -95,9 +95,7 @@ int sq_running_plan(struct sq_intercept *ic, struct sq_engine *eng, struct sq_ru
     *answer = NULL;
     rc = rc ? rc : sq_found_by(eng, run, peer, json_object_get(def, "select"), &f, e);
     rc = rc ? rc : sq_running_check_alone(ic, &f, e);
-    rc = rc            ? rc
-         : seccomp     ? plan_seccomp(ic, &f, notes, e)
-                       : plan_hooks(&f, notes, e);
+    rc = rc ? rc : seccomp ? plan_seccomp(ic, &f, notes, e) : plan_hooks(&f, notes, e);
     rc = rc ? rc : sq_found_family(&f, &p, e);
     rc = rc || !to ? rc : sq_existing_count(ic, to, json_object_get(def, "except"), p.pid, p.n, &open, e);
     if (rc == 0) {

@@ -115,8 +115,9 @@ struct sq_impair {
  * afterwards, always. */
 int sq_impair_read(const json_t *with, struct sq_impair *im, struct sq_err *e);
 void sq_impair_clear(struct sq_impair *im);
-/* A `distribution` as people write it: its table in *TABLE (malloc'd; NULL: uniform, or no jitter, or a recording of one
- * value). *MEAN and *JITTER that are 0 become the recording's own, where there is one. With the calling thread's rights.
+/* A `distribution` as people write it: its table in *TABLE (malloc'd; NULL: uniform, or no jitter, or a recording of
+ * one value). *MEAN and *JITTER that are 0 become the recording's own, where there is one. With the calling thread's
+ * rights.
  */
 int sq_dist_read(const char *s, enum sq_dist *d, struct sq_dist_table **table, int64_t *mean, int64_t *jitter,
                  struct sq_err *e);

@@ -148,8 +148,8 @@ size_t sq_stages_take(struct sq_stages *st, char *p, size_t len, int64_t *due, b
         case SQ_R_BANDWIDTH:
         case SQ_R_SLOW_CLOSE:
         case SQ_R_NOOP:
-    case SQ_R_DUPLICATE:
-    case SQ_R_DNS:
+        case SQ_R_DUPLICATE:
+        case SQ_R_DNS:
             break;
         }
     }

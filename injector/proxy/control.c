@@ -273,9 +273,9 @@ static const struct {
     {"hello", on_hello},       {"raw", on_raw},           {"edge", on_edge},     {"caller", on_caller},
     {"unix", on_unix},         {"uncaller", on_uncaller}, {"unedge", on_unedge}, {"rules", on_rules},
     {"listener", on_listener}, {"upstream", on_upstream}, {"quit", on_quit},     {"ask", on_ask},
-    {"nft", on_nft},           {"nat", on_nat},
-    {"dgrams", on_dgrams},     {"dgram", on_dgram},       {"plain", on_plain},   {"unplain", on_unplain},
-    {"space", on_space},       {"unspace", on_unspace},   {"listen", on_listen},
+    {"nft", on_nft},           {"nat", on_nat},           {"dgrams", on_dgrams}, {"dgram", on_dgram},
+    {"plain", on_plain},       {"unplain", on_unplain},   {"space", on_space},   {"unspace", on_unspace},
+    {"listen", on_listen},
 };
 
 void px_control(struct px *px, const char *text, size_t len, int *fds, size_t nfds)

@@ -120,7 +120,8 @@ static int read_first(struct sq_head *h, bool request)
     return 0;
 }
 
-/* A CR in a line: some take it for the line's end (llhttp does, behind a status), and would see other fields than we. */
+/* A CR in a line: some take it for the line's end (llhttp does, behind a status), and would see other fields than we.
+ */
 static bool ambiguous(const char *p, size_t n)
 {
     const char *end = p + n;

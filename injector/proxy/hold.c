@@ -247,8 +247,14 @@ static void on_syn(struct hold *h, const unsigned char *ip, size_t len, int64_t 
     struct edge *e = px_edge_find(h->px, f.edge);
     if (!e || !has_gate(h, e, to.sin_port) || !(s = calloc(1, sizeof(*s))))
         return;
-    *s = (struct syn){
-        .px = h->px, .hold = h, .edge = e, .from = from, .to = to, .seq = seq, .caller = f.caller, .len = (uint16_t)len};
+    *s = (struct syn){.px = h->px,
+                      .hold = h,
+                      .edge = e,
+                      .from = from,
+                      .to = to,
+                      .seq = seq,
+                      .caller = f.caller,
+                      .len = (uint16_t)len};
     memcpy(s->packet, ip, len);
     LIST_INSERT_HEAD(&h->bucket[bucket_of(&from, &to)], s, link);
     TAILQ_INSERT_TAIL(&h->waiting, s, waits);
@@ -366,7 +372,8 @@ int px_hold_raw(const struct px_space *space)
 static bool holds(const struct hold *h, const struct edge *e)
 {
     uint32_t m = e->rules.mask;
-    return m && has_gate(h, e, 0) && (sq_rules_of(&e->rules, m, SQ_R_LATENCY) || sq_rules_of(&e->rules, m, SQ_R_BLACKHOLE));
+    return m && has_gate(h, e, 0) &&
+           (sq_rules_of(&e->rules, m, SQ_R_LATENCY) || sq_rules_of(&e->rules, m, SQ_R_BLACKHOLE));
 }
 
 /* Those that a black hole of before held go on; delays that were drawn stay. */

@@ -1,4 +1,5 @@
-/* Connections that nftables led here (intercept/nft.h): where they wanted to go, and the tables whose sockets are ours. */
+/* Connections that nftables led here (intercept/nft.h): where they wanted to go, and the tables whose sockets are ours.
+ */
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -43,8 +44,7 @@ bool px_nft_origin(struct edge *e, int fd, uint32_t tally, struct origin *o)
     bool six = local.ss_family == AF_INET6;
     o->to_len = six ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
     n = o->to_len;
-    if (getsockopt(fd, six ? SOL_IPV6 : SOL_IP, ORIGINAL_DST, &o->to, &n) != 0 ||
-        same(&o->to, &local))
+    if (getsockopt(fd, six ? SOL_IPV6 : SOL_IP, ORIGINAL_DST, &o->to, &n) != 0 || same(&o->to, &local))
         return false; /* somebody called us */
     if (e->px->tallies && tally < SQ_TALLIES)
         __sync_fetch_and_add(&e->px->tallies[tally].of[o->caller % SQ_TALLY_CALLERS].seen, 1);

@@ -115,7 +115,7 @@ struct conn {
     uint32_t caller;
     struct sq_drawn drawn; /* for its connect, which its first request shares */
     enum { PX_CONNECTING, PX_OPEN, PX_CLOSED } state;
-    bool local; /* a Unix socket */
+    bool local;      /* a Unix socket */
     bool translated; /* led here by nftables */
     bool pending;
     bool opaque;                      /* bytes, not calls */
@@ -156,7 +156,7 @@ struct origin {
     int64_t flow_ns, hold_ns;
     int64_t waited_ns; /* as hold_ns, but also when what held it has ended meanwhile: */
     uint16_t held_by;  /* the fault that did; 0: none */
-    uint32_t hits; /* drawn when its SYN came, valid when `judged` */
+    uint32_t hits;     /* drawn when its SYN came, valid when `judged` */
     bool judged;
     struct sockaddr_storage to;
     socklen_t to_len; /* 0: ask squalld (a Unix socket) */
@@ -192,9 +192,9 @@ struct px {
     struct sq_names names;
     struct px_space home;
     TAILQ_HEAD(, px_space) spaces; /* home first */
-    int nft_keep;      /* nft.c: connections that were led here stay whole while this is open; -1: none */
-    uint64_t nft_open; /* such connections, */
-    int64_t nft_last;  /* and when the last one closed; 0: there was none */
+    int nft_keep;                  /* nft.c: connections that were led here stay whole while this is open; -1: none */
+    uint64_t nft_open;             /* such connections, */
+    int64_t nft_last;              /* and when the last one closed; 0: there was none */
     uint32_t last_req;
     bool draining;  /* squalld is gone, or said quit */
     bool answering; /* squalld is gone: answer seccomp notifications */
@@ -235,7 +235,7 @@ int px_listen(struct edge *e, struct px_space *space, int fd, enum listen_kind k
 void px_edge_drop(struct edge *e); /* stop listening and counting, no rules any more */
 void px_edge_unlisten(struct edge *e);
 void px_edges_unlisten(struct px *px, const struct px_space *space); /* all of them, there */
-void px_edge_unused(struct edge *e); /* free it when nothing uses it any more */
+void px_edge_unused(struct edge *e);                                 /* free it when nothing uses it any more */
 int px_caller_add(struct px *px, uint32_t id, int *fds, size_t nfds);
 void px_caller_drop(struct px *px, uint32_t id);
 void px_callers_drop(struct px *px);
@@ -326,7 +326,7 @@ bool px_h2_reads(const struct conn *c);                                      /* 
 int64_t px_h2_next(const struct conn *c);
 bool px_h2_holds(const struct conn *c);          /* something waits to go to the caller */
 bool px_h2_full(const struct conn *c, int lane); /* read nothing more for that lane */
-bool px_h2_waits(const struct conn *c); /* for answers */
+bool px_h2_waits(const struct conn *c);          /* for answers */
 void px_h2_end(struct conn *c, enum sq_call_outcome why, int64_t now);
 void px_h2_changed(struct conn *c, uint32_t fresh, int64_t now); /* new rules, while its requests are seen */
 void px_h2_release(struct conn *c, uint32_t gone, int64_t now);
@@ -345,13 +345,13 @@ uint32_t px_begin_stream(struct conn *c, struct sq_call *call, bool judged, uint
 /* Rules begin while a call is under way. */
 void px_catch(struct conn *c, struct sq_call *call, uint32_t fresh, int64_t now);
 uint32_t px_draw(struct conn *c, uint32_t among); /* what was drawn for its connect stands */
-void px_judge(struct conn *c); /* the connection as a whole (opaque) */
+void px_judge(struct conn *c);                    /* the connection as a whole (opaque) */
 void px_go_opaque(struct conn *c);
 void px_rules_changed(struct edge *e, uint32_t gone, uint32_t fresh);
 
 /* hold.c: SYNs of connects that are to be slow */
 int px_hold_open(struct px_space *space, int packet_fd, int raw_fd); /* owns both */
-void px_hold_rules(struct px *px);                          /* rules of some edge have changed */
+void px_hold_rules(struct px *px);                                   /* rules of some edge have changed */
 bool px_hold_waits(const struct px *px);
 void px_hold_close(struct px_space *space);
 void px_hold_forget(struct px *px, const struct edge *e);
@@ -363,7 +363,7 @@ int px_hold_raw(const struct px_space *space); /* a raw IPv4 socket, or -1 */
 
 /* udp.c: datagrams */
 int px_udp_add(struct edge *e, struct px_space *space, int fd); /* owns fd when it returns 0 */
-void px_udp_leave(struct edge *e);      /* count no more; its sockets stay while somebody is connected to them */
+void px_udp_leave(struct edge *e); /* count no more; its sockets stay while somebody is connected to them */
 void px_udp_leave_space(struct px *px, const struct px_space *space); /* as if the edges were dropped there */
 void px_udp_rules(struct edge *e, uint32_t gone, uint32_t fresh);
 void px_udp_close(struct px *px);

@@ -51,13 +51,26 @@ void sq_names_free(struct sq_names *names)
 }
 
 static const char *const KINDS[] = {
-    [SQ_R_LATENCY] = "latency", [SQ_R_ERROR] = "error",         [SQ_R_BLACKHOLE] = "blackhole",
-    [SQ_R_TIMEOUT] = "timeout", [SQ_R_RESET] = "reset",         [SQ_R_LOSS] = "loss",
-    [SQ_R_CORRUPT] = "corrupt", [SQ_R_LIMIT] = "limit_data",    [SQ_R_DELAY] = "delay",
-    [SQ_R_SLICER] = "slicer",   [SQ_R_BANDWIDTH] = "bandwidth", [SQ_R_SLOW_CLOSE] = "slow_close",
-    [SQ_R_NOOP] = "noop",       [SQ_R_DUPLICATE] = "duplicate", [SQ_R_DNS] = "dns",
-    [SQ_R_HTTP_STATUS] = "http_status", [SQ_R_HTTP_DELAY] = "http_delay", [SQ_R_HTTP_ABORT] = "http_abort",
-    [SQ_R_HTTP_HEADER] = "http_header", [SQ_R_HTTP_BODY] = "http_body",
+    [SQ_R_LATENCY] = "latency",
+    [SQ_R_ERROR] = "error",
+    [SQ_R_BLACKHOLE] = "blackhole",
+    [SQ_R_TIMEOUT] = "timeout",
+    [SQ_R_RESET] = "reset",
+    [SQ_R_LOSS] = "loss",
+    [SQ_R_CORRUPT] = "corrupt",
+    [SQ_R_LIMIT] = "limit_data",
+    [SQ_R_DELAY] = "delay",
+    [SQ_R_SLICER] = "slicer",
+    [SQ_R_BANDWIDTH] = "bandwidth",
+    [SQ_R_SLOW_CLOSE] = "slow_close",
+    [SQ_R_NOOP] = "noop",
+    [SQ_R_DUPLICATE] = "duplicate",
+    [SQ_R_DNS] = "dns",
+    [SQ_R_HTTP_STATUS] = "http_status",
+    [SQ_R_HTTP_DELAY] = "http_delay",
+    [SQ_R_HTTP_ABORT] = "http_abort",
+    [SQ_R_HTTP_HEADER] = "http_header",
+    [SQ_R_HTTP_BODY] = "http_body",
 };
 #define RATE_MAX 1e12
 #define SIZE_MAX_BYTES (INT64_C(1) << 50)
@@ -259,10 +272,9 @@ static const char *const STREAMS[] = {"upstream", "downstream", "both"};
 
 static void bytes_json(const struct sq_rule *r, json_t *o)
 {
-    json_t *more =
-        json_pack("{s:s,s:f,s:I,s:I,s:f,s:f,s:I,s:I}", "stream", STREAMS[r->stream], "rate", r->rate,
-                  "size", (json_int_t)r->size, "variation", (json_int_t)r->vary, "share", r->share, "correlation",
-                  r->corr, "acts", (json_int_t)r->acts, "acted", (json_int_t)r->acted);
+    json_t *more = json_pack("{s:s,s:f,s:I,s:I,s:f,s:f,s:I,s:I}", "stream", STREAMS[r->stream], "rate", r->rate, "size",
+                             (json_int_t)r->size, "variation", (json_int_t)r->vary, "share", r->share, "correlation",
+                             r->corr, "acts", (json_int_t)r->acts, "acted", (json_int_t)r->acted);
     json_object_update(o, more);
     json_decref(more);
 }

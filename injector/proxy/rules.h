@@ -50,18 +50,18 @@ enum sq_rule_kind {
 struct sq_rule {
     uint16_t fault; /* sq_name_intern */
     enum sq_rule_kind kind;
-    double percent;        /* 0..100 */
-    int64_t delay, jitter; /* ns */
+    double percent;          /* 0..100 */
+    int64_t delay, jitter;   /* ns */
     struct sq_jitter *table; /* of a latency's jitter; owned; NULL: uniform */
-    int err;               /* what a failed connect returns; an open connection can only be reset */
-    uint8_t stream;        /* of bytes: 0 to the dependency, 1 to the caller; of datagrams also SQ_STREAM_BOTH */
-    double rate;           /* bandwidth: bytes a second; 0: none passes */
-    int64_t size, vary;    /* slicer: bytes; limit: `size` */
-    double share, corr;    /* loss, corrupt, duplicate: probability 0..1 of a chunk; loss: 0..1 of the chunk before it */
-    uint64_t acts, acted;  /* of bytes and HTTP: how often it acted; of bytes: on how many bytes */
-    json_t *match, *http;  /* of HTTP: the requests meant, what is done (wire.h); owned; NULL: {} */
-    uint64_t unjudged;     /* of HTTP: requests or connections that could not be read, and were spared */
-    uint64_t tls;          /* of HTTP: connections that carry TLS, spared too */
+    int err;                 /* what a failed connect returns; an open connection can only be reset */
+    uint8_t stream;          /* of bytes: 0 to the dependency, 1 to the caller; of datagrams also SQ_STREAM_BOTH */
+    double rate;             /* bandwidth: bytes a second; 0: none passes */
+    int64_t size, vary;      /* slicer: bytes; limit: `size` */
+    double share, corr;   /* loss, corrupt, duplicate: probability 0..1 of a chunk; loss: 0..1 of the chunk before it */
+    uint64_t acts, acted; /* of bytes and HTTP: how often it acted; of bytes: on how many bytes */
+    json_t *match, *http; /* of HTTP: the requests meant, what is done (wire.h); owned; NULL: {} */
+    uint64_t unjudged;    /* of HTTP: requests or connections that could not be read, and were spared */
+    uint64_t tls;         /* of HTTP: connections that carry TLS, spared too */
     struct sq_dns_rule *dns; /* owned; NULL unless SQ_R_DNS */
     uint64_t seed;
     struct sq_rng rng;

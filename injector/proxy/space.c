@@ -11,8 +11,9 @@
 #include "squall/fds.h"
 
 #define LOW (PX_MAKE_MOST / 2)
-#define PATIENCE (200 * INT64_C(1000000)) /* for a maker: it answers in microseconds; the loop stands still meanwhile  \
-                                           */
+#define PATIENCE                                                                                                       \
+    (200 * INT64_C(1000000)) /* for a maker: it answers in microseconds; the loop stands still meanwhile               \
+                              */
 
 void px_space_home(struct px *px)
 {
@@ -113,7 +114,8 @@ static int receive(struct px_space *s)
     ssize_t len = sq_fds_recv(s->maker, &m, sizeof(m), fds, &n, MSG_DONTWAIT);
     if (len == -EAGAIN)
         return 0;
-    if (len == -EMSGSIZE) { /* we had no room for all of its descriptors: whoever waits gets none, and others ask again */
+    if (len ==
+        -EMSGSIZE) { /* we had no room for all of its descriptors: whoever waits gets none, and others ask again */
         for (int k = 0; k < PX_MAKE_KINDS; k++)
             s->pool[k].asked = false;
         return 1;

@@ -15,21 +15,20 @@
  *                                                  SQ_NET_DGRAM_SECCOMP (1) stands for
  *   {"op":"dgram","edge":N,"space":N}              fds: [UDP socket, bound], and maybe one on ::1:
  *                                                  what is sent to them is the edge's
- *   {"op":"space","id":N}                          fds: [maker of sockets (maker.h), sock_diag, AF_PACKET, raw]: another
- * network namespace, where they were made. 0 is the proxy's own, and what an absent "space" means
+ *   {"op":"space","id":N}                          fds: [maker of sockets (maker.h), sock_diag, AF_PACKET, raw]:
+ * another network namespace, where they were made. 0 is the proxy's own, and what an absent "space" means
  *   {"op":"listen","edge":N,"space":N}             fds: as of "edge": more listeners of an edge, made there
  *   {"op":"unspace","id":N}                        it is left when nothing uses it any more
  *   {"op":"caller","id":N,"instance":S}            fds: the BPF links of this caller (held until "uncaller" or the end)
  *   {"op":"unix","edge":N,"caller":N,"dest":N}     fds: [listener]: accepted ones want {"op":"upstream"}; dest says
  *                                                  which of the edge's destinations it stands for
- *   {"op":"nft","edge":N,"caller":N,"tally":N}     fds: [listener4] or [listener4, listener6]: what nftables leads there is
- *                                                  the caller's, over that edge; SO_ORIGINAL_DST says where to; tally:
- *                                                  index of struct sq_tally, `seen` counts it
- *   {"op":"nat","caller":N,"keep":B}               fds: [netlink socket] or none: it is the owner of the table that leads
- *                                                  the caller's connects here, in the place of the one before; closed
- *                                                  with "uncaller" or at the end. keep: a pipe instead, to
- *                                                  whoever holds the table that keeps NAT: a byte is
- *                                                  written, and it is closed, behind the last such connection
+ *   {"op":"nft","edge":N,"caller":N,"tally":N}     fds: [listener4] or [listener4, listener6]: what nftables leads
+ * there is the caller's, over that edge; SO_ORIGINAL_DST says where to; tally: index of struct sq_tally, `seen` counts
+ * it
+ *   {"op":"nat","caller":N,"keep":B}               fds: [netlink socket] or none: it is the owner of the table that
+ * leads the caller's connects here, in the place of the one before; closed with "uncaller" or at the end. keep: a pipe
+ * instead, to whoever holds the table that keeps NAT: a byte is written, and it is closed, behind the last such
+ * connection
  *   {"op":"uncaller","id":N}  {"op":"unedge","id":N}
  *   {"op":"rules","edge":N,"epoch":N,"rules":[{"fault":S,"kind":"latency|error|blackhole","percent":R,"delay":ns,
  *        "jitter":ns,"errno":N,"seed":N,"callers":[ids] or absent,"number":N,"tally":N,"first":N,"every":N,"after":N}]}
@@ -41,14 +40,15 @@
  * Kinds on requests of HTTP (head.h): http_status, http_delay, http_abort, http_header, http_body; those have
  * "match":{as in a target},"http":{as in SCENARIO.md: "status","grpc_status","body","headers";
  * "of","set","remove","replace", "truncate","patch"}, and in an ack "acts", "unjudged", "tls"
- * Of a latency: "table":S (may be left out), base64 of 1 to 4,096 numbers of 16 bits (jitter.h) that its jitter is drawn
- * from; an ack has "table_sum" instead, by which tables are told apart
+ * Of a latency: "table":S (may be left out), base64 of 1 to 4,096 numbers of 16 bits (jitter.h) that its jitter is
+ * drawn from; an ack has "table_sum" instead, by which tables are told apart
  *   {"op":"ask","edge":N}                          answered by "ack": rules on bytes say "acts" and "acted" (bytes)
  *   {"op":"plain","id":N,"host":S,"port":N}        fds: [listener]: a proxy with one upstream, none of whose calls are
  *                                                  reported; "rules" and "ask" take its id. Answered by "ack"
  *   {"op":"unplain","id":N}                        ends it and all its connections. Answered by "ack"
- *   {"op":"listener","key":N,"seen":N}             fds: [seccomp listener] or [.., its door (squall/door.h)]: answered with CONTINUE once squalld is dead;
- * "seen", and "held" of "hello": where in the page of the heartbeat squalld notes what it received (page.h)
+ *   {"op":"listener","key":N,"seen":N}             fds: [seccomp listener] or [.., its door (squall/door.h)]: answered
+ * with CONTINUE once squalld is dead; "seen", and "held" of "hello": where in the page of the heartbeat squalld notes
+ * what it received (page.h)
  *   {"op":"upstream","req":N,"error":N}            fds: [connected socket] unless error (a positive errno)
  *   {"op":"quit"}                                  drain and leave
  * proxy -> squalld
@@ -59,8 +59,8 @@
  *   {"op":"calls","calls":[[start_ns,caller,edge,kind,outcome,status,dur_ns,held_ns,"fault or empty","trace or empty",
  *        answer_ns],...]}       at least every 100 ms when there are any; start is CLOCK_MONOTONIC,
  *        dur, held and answer are counted from it (answer 0: never)
- *   {"op":"stats","open":N,"bytes_up":N,"bytes_down":N,"rss":N,"lost":N,"stray":N,"dropped":N}   every second; lost: calls
- *        that could not be reported; stray: accepted connections and datagrams of no known flow; dropped: datagrams that
+ *   {"op":"stats","open":N,"bytes_up":N,"bytes_down":N,"rss":N,"lost":N,"stray":N,"dropped":N}   every second; lost:
+ * calls that could not be reported; stray: accepted connections and datagrams of no known flow; dropped: datagrams that
  *        could not be passed on
  * The end of the socket means that squalld is dead or done: close the links (new calls go direct), pass everything
  * through without faults (bytes already held keep their due time), answer listeners with CONTINUE, leave when idle.
