@@ -53,11 +53,15 @@ ARENA_UNSEEN void __wrap_free(void *ptr)
     arena_live--;
 }
 
-/* From LLVMFuzzerInitialize, before jansson is used. */
-static inline void arena_begin(void)
+/* libFuzzer's, before jansson is used. */
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
+    (void)argc;
+    (void)argv;
     ASAN_POISON_MEMORY_REGION(arena, sizeof arena);
     json_set_alloc_funcs(arena_take, __wrap_free);
+    return 0;
 }
 
 /* After each input: nothing may be left. */

@@ -80,15 +80,6 @@ static void use(const struct sq_evidence *ev, int again)
     }
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-    (void)argc;
-    (void)argv;
-    arena_begin();
-    return 0;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 /* What comes before the input, as its first byte says. */
 static void lead(FILE *f, unsigned char choice)

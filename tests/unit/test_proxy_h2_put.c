@@ -59,7 +59,8 @@ static void answer(struct world *w, uint32_t id, const char *length, uint8_t fla
     send_frame(w, DEP, HEADERS, flags, id, block, sizeof(block));
 }
 
-static char *rules_with(const char *kind, const char *path, const char *what, size_t n)
+/* One rule, whose WHAT is N bytes; the ends have greeted. */
+static void start_with(struct world *w, const char *kind, const char *path, const char *what, size_t n)
 {
     char *text = NULL, *body = malloc(n + 1);
     assert_non_null(body);
@@ -69,7 +70,9 @@ static char *rules_with(const char *kind, const char *path, const char *what, si
                          "[{\"fault\":\"a\",\"kind\":\"%s\",\"match\":{\"path\":\"%s\"},\"http\":{\"%s\":\"%s\"}}]",
                          kind, path, what, body) > 0);
     free(body);
-    return text;
+    start(w, text);
+    free(text);
+    greet(w);
 }
 
 /* What is ours never lands inside a frame that passes in pieces, in neither direction. */
@@ -100,10 +103,7 @@ static void test_our_answer_has_room(void **state)
 {
     struct world w;
     (void)state;
-    char *rules = rules_with("http_status", "/a", "body", 60000);
-    start(&w, rules);
-    free(rules);
-    greet(&w);
+    start_with(&w, "http_status", "/a", "body", 60000);
     get(&w, 1, 'a', 5);
     get(&w, 3, 'a', 5);
     assert_int_equal(sum(&w.out[DEP], DATA, 1) + sum(&w.out[DEP], DATA, 3), 65535);
@@ -124,10 +124,7 @@ static void test_room_of_others(void **state)
 {
     struct world w;
     (void)state;
-    char *rules = rules_with("http_status", "/a", "body", 60000);
-    start(&w, rules);
-    free(rules);
-    greet(&w);
+    start_with(&w, "http_status", "/a", "body", 60000);
     get(&w, 1, 'c', 5);
     answer(&w, 1, "99", 4);
     get(&w, 3, 'a', 5);
@@ -155,10 +152,7 @@ static void test_large_frame(void **state)
 {
     struct world w;
     (void)state;
-    char *rules = rules_with("http_status", "/a", "body", 1);
-    start(&w, rules);
-    free(rules);
-    greet(&w);
+    start_with(&w, "http_status", "/a", "body", 1);
     get(&w, 1, 'c', 5);
     answer(&w, 1, "99", 4);
     get(&w, 3, 'a', 5);
@@ -180,10 +174,7 @@ static void test_our_answers_wait_small(void **state)
 {
     struct world w;
     (void)state;
-    char *rules = rules_with("http_status", "/a", "body", 50000);
-    start(&w, rules);
-    free(rules);
-    greet(&w);
+    start_with(&w, "http_status", "/a", "body", 50000);
     send_frame(&w, CALLER, SETTINGS, 0, 0, "\0\4\x7f\xff\xff\xff", 6);
     credit(&w, CALLER, 0, 0x70000000);
     w.full = true;
@@ -326,10 +317,7 @@ static void test_replace(void **state)
 {
     struct world w;
     (void)state;
-    char *rules = rules_with("http_body", "/a", "replace", 50000);
-    start(&w, rules);
-    free(rules);
-    greet(&w);
+    start_with(&w, "http_body", "/a", "replace", 50000);
     send_frame(&w, CALLER, SETTINGS, 0, 0, "\0\4\0\0\x27\x10", 6); /* 10,000 a stream */
     get(&w, 1, 'a', 5);
     answer(&w, 1, "20", 4);
