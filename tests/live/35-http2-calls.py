@@ -12,7 +12,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from h2_lib import hr, with_node
+from h2_lib import hr, with_node, until_listened
 from proxy_rig import ANSWERED, FAILED, GAVE_UP, MS, Rig, main, rule
 
 GRPC_CLIENT = r"""
@@ -218,12 +218,7 @@ def load():
         port = s.getsockname()[1]
     p = subprocess.Popen(["nghttpd", "--no-tls", "-d", d, "-a", "127.0.0.1", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(100):
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except OSError:
-                time.sleep(0.05)
+        until_listened(port)
         rig = Rig()
         rig.edge(1)
         rig.rules(1, [rule("latency", percent=20.0, delay=3 * MS), hr("body", {"replace": "R" * 70}, fault="f2", percent=25.0, seed=8),

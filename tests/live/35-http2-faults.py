@@ -11,7 +11,7 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from h2_lib import GET, NODE, PREFACE, frame, hr, with_node
+from h2_lib import GET, NODE, PREFACE, frame, hr, with_node, until_listened
 from proxy_rig import ANSWERED, FAILED, MS, REQUEST, Rig, Server, main
 
 
@@ -156,12 +156,7 @@ def tools():
     for name, argv in servers:
         p = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            for _ in range(100):
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
+            until_listened(port)
             rig = Rig()
             rig.edge(1)
             at = "http://%s:%d" % (rig.flow(("127.0.0.1", port)), rig.edges[1][0])

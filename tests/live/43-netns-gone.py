@@ -21,17 +21,20 @@ def serve(ns, r, w):
     enter(ns)
     for line in r:
         w.write(json.dumps(attempt(int(line))) + "\n"); w.flush()
-    os._exit(0)
-def child(ns):
+def forked(what):
+    # does WHAT with what it is told by lines, and its answers
     a, b = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
         for fd in set(range(3, 256)) - {a[0], b[1]}:
             try: os.close(fd)
             except OSError: pass
-        serve(ns, os.fdopen(a[0]), os.fdopen(b[1], "w"))
+        what(os.fdopen(a[0]), os.fdopen(b[1], "w"))
+        os._exit(0)
     os.close(a[0]); os.close(b[1])
     return pid, os.fdopen(a[1], "w"), os.fdopen(b[0])
+def child(ns):
+    return forked(lambda r, w: serve(ns, r, w))
 def call(c, port):
     c[1].write(f"{port}\n"); c[1].flush()
     return json.loads(c[2].readline())
@@ -69,12 +72,7 @@ end(goes)
 ALONE = CHILDREN + r"""
 import threading
 def alone(port):
-    a, b = os.pipe(), os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        for fd in set(range(3, 256)) - {a[0], b[1]}:
-            try: os.close(fd)
-            except OSError: pass
+    def what(r, w):
         if ctypes.CDLL(None).unshare(0x40000000): os._exit(9)
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         s = socket.create_server(("127.0.0.1", port))
@@ -82,12 +80,9 @@ def alone(port):
             while True:
                 c = s.accept()[0]; c.recv(4096); c.sendall(b"HTTP/1.0 200 OK\r\n\r\nreal"); c.close()
         threading.Thread(target=serve, daemon=True).start()
-        w = os.fdopen(b[1], "w")
-        for line in os.fdopen(a[0]):
+        for line in r:
             w.write(json.dumps(attempt(port)) + "\n"); w.flush()
-        os._exit(0)
-    os.close(a[0]); os.close(b[1])
-    return pid, os.fdopen(a[1], "w"), os.fdopen(b[0])
+    return forked(what)
 """
 
 

@@ -5,7 +5,7 @@ import signal
 import sys
 
 from attach_lib import Attached, Program, hooks_of
-from injector_lib import alive, state, until
+from injector_lib import alive, remove_cgroup, state, until
 from intercept_lib import Dependency, main
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from squall import cgroup2
@@ -25,15 +25,7 @@ class Cgroup:
         return self
 
     def remove(self):
-        def empty():
-            try:
-                os.rmdir(self.path)
-            except FileNotFoundError:
-                pass
-            except OSError:
-                return False
-            return True
-        until(f"{self.path} is removed", empty)
+        remove_cgroup(self.path)
 
     def __enter__(self):
         return self.make()

@@ -9,7 +9,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import dns_lib
 from attach_lib import Program
-from dgram_lib import ANSWERED, CALLER, FAILED, Echo
+from dgram_lib import ANSWERED, CALLER, FAILED, MMSG, Echo
 from dns_lib import A4, A6, Server, alone
 from injector_lib import alive, until
 from intercept_lib import NO_BPF, Rig, Without, main
@@ -18,8 +18,7 @@ RESOLVER = "127.0.0.99"
 USER = ["setpriv", "--reuid", "65533", "--regid", "65533", "--clear-groups"]
 
 # What the caller runs: each way to send to an address and to learn who answered.
-WAYS = r"""
-import ctypes
+WAYS = MMSG + r"""
 libc = ctypes.CDLL(None, use_errno=True)
 def fresh(family=socket.AF_INET, v6only=False):
     s = socket.socket(family, socket.SOCK_DGRAM)
@@ -37,28 +36,6 @@ def to(host, s=None, data=b"x", how="sendto"):
         return {"n": n, "whole": got == data, "frm": list(frm[:2]), "ms": (time.monotonic() - t0) * 1000}
     except OSError as x:
         return {"err": str(x), "ms": (time.monotonic() - t0) * 1000}
-class Msghdr(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_void_p), ("namelen", ctypes.c_uint32), ("iov", ctypes.c_void_p),
-                ("iovlen", ctypes.c_size_t), ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t),
-                ("flags", ctypes.c_int)]
-class Mmsghdr(ctypes.Structure):
-    _fields_ = [("hdr", Msghdr), ("len", ctypes.c_uint)]
-class Iovec(ctypes.Structure):
-    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
-def mmsg(s, msgs):
-    # [((host, port) or None, data)] in one call; also how long each was said to be
-    keep, vec = [], (Mmsghdr * len(msgs))()
-    for i, (to, data) in enumerate(msgs):
-        buf = ctypes.create_string_buffer(data, len(data))
-        iov = Iovec(ctypes.addressof(buf), len(data))
-        vec[i].hdr.iov, vec[i].hdr.iovlen = ctypes.addressof(iov), 1
-        keep += [buf, iov]
-        if to:
-            raw = struct.pack("=H", socket.AF_INET) + struct.pack("!H", to[1]) + socket.inet_aton(to[0]) + b"\0" * 8
-            name = ctypes.create_string_buffer(raw, len(raw))
-            vec[i].hdr.name, vec[i].hdr.namelen = ctypes.addressof(name), len(raw)
-            keep.append(name)
-    return libc.sendmmsg(s.fileno(), vec, len(msgs), 0), [v.len for v in vec]
 """
 
 
@@ -282,11 +259,10 @@ def receiver(tell):
     libc.syscall(45, s.fileno(), ctypes.c_long(at), ctypes.c_long(4096), 0, ctypes.c_long(PAGE), ctypes.c_long(PAGE + 1024))
 def sender(tell):
     s = fresh(); at, fd = slow()
-    raw = struct.pack("=H", socket.AF_INET) + struct.pack("!H", PORT) + socket.inet_aton("127.0.0.1") + b"\0" * 8
-    name = ctypes.create_string_buffer(raw, len(raw))
+    name = ctypes.create_string_buffer(raw("127.0.0.1", PORT), 16)
     iov, vec = (Iovec * 2)(Iovec(at, 8), Iovec(PAGE, 8)), (Mmsghdr * 2)()
     for i in range(2):
-        vec[i].hdr.name, vec[i].hdr.namelen = ctypes.addressof(name), len(raw)
+        vec[i].hdr.name, vec[i].hdr.namelen = ctypes.addressof(name), len(name)
         vec[i].hdr.iov, vec[i].hdr.iovlen = ctypes.addressof(iov[i]), 1
     tell(fd)
     libc.sendmmsg(s.fileno(), vec, 2, 0)

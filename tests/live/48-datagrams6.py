@@ -4,11 +4,10 @@ DNS faults on name servers with IPv6 addresses."""
 import os
 import socket
 import sys
-import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import dns_lib
-from dgram_lib import ANSWERED, Echo, rig
+from dgram_lib import ANSWERED, MMSG, Echo, rig
 from dns_lib import A4, A6, Server, alone
 from injector_lib import until
 from intercept_lib import Rig, main
@@ -16,8 +15,7 @@ from intercept_lib import Rig, main
 OTHER = "fd00:5c1a::5"
 
 # What the caller runs.
-SOCKETS = r"""
-import ctypes
+SOCKETS = MMSG + r"""
 def fresh(v6only=False, bind=None, **kw):
     s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6only))
@@ -32,29 +30,6 @@ def to(host, s, data=b"x"):
         return {"whole": got == data, "frm": list(frm[:2]), "ms": (time.monotonic() - t0) * 1000}
     except OSError as x:
         return {"err": str(x)}
-class Msghdr(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_void_p), ("namelen", ctypes.c_uint32), ("iov", ctypes.c_void_p),
-                ("iovlen", ctypes.c_size_t), ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t),
-                ("flags", ctypes.c_int)]
-class Mmsghdr(ctypes.Structure):
-    _fields_ = [("hdr", Msghdr), ("len", ctypes.c_uint)]
-class Iovec(ctypes.Structure):
-    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
-def mmsg(s, msgs):
-    # [(host or None, data)] in one call
-    keep, vec = [], (Mmsghdr * len(msgs))()
-    for i, (host, data) in enumerate(msgs):
-        buf = ctypes.create_string_buffer(data, len(data))
-        iov = Iovec(ctypes.addressof(buf), len(data))
-        vec[i].hdr.iov, vec[i].hdr.iovlen = ctypes.addressof(iov), 1
-        keep += [buf, iov]
-        if host:
-            raw = struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", PORT, 0) + \
-                socket.inet_pton(socket.AF_INET6, host) + struct.pack("=I", 0)
-            name = ctypes.create_string_buffer(raw, len(raw))
-            vec[i].hdr.name, vec[i].hdr.namelen = ctypes.addressof(name), len(raw)
-            keep.append(name)
-    return ctypes.CDLL(None).sendmmsg(s.fileno(), vec, len(msgs), 0)
 def collect(s, n):
     got = []
     try:
@@ -113,7 +88,7 @@ def test_sendmmsg(run_dir):
     """Each message of a sendmmsg(2) is a call of its own, to where it goes."""
     r, echo, port = both(run_dir)
     want = [["a", "::1"], ["b", OTHER], ["c", "::ffff:127.0.0.1"]]
-    many = f'n = mmsg(s, [("::1", b"a"), ({OTHER!r}, b"b"), ("::ffff:127.0.0.1", b"c")])\n'
+    many = f'n = mmsg(s, [(("::1", PORT), b"a"), (({OTHER!r}, PORT), b"b"), (("::ffff:127.0.0.1", PORT), b"c")])[0]\n'
     got = r.six(f"s = fresh()\n{many}result = [n, collect(s, 3)]")
     assert got == [3, want], got
     until("three calls", lambda: len(r.calls()) >= 3, 15)
@@ -122,7 +97,7 @@ def test_sendmmsg(run_dir):
     got = r.six(f"s = fresh(); s.settimeout(0.4)\n{many}result = [n, collect(s, 3)]")
     assert got == [3, []] and echo.seen == seen, (got, echo.seen)
     got = r.six('s = fresh(); s.connect(("::1", PORT)); s.settimeout(0.4)\n'
-                'result = [mmsg(s, [(None, b"a"), (None, b"b")]), collect(s, 2)]')
+                'result = [mmsg(s, [(None, b"a"), (None, b"b")])[0], collect(s, 2)]')
     assert got == [2, []] and echo.seen == seen, (got, echo.seen)
     r.clear(f)
     r.end()

@@ -9,7 +9,7 @@ import sys
 
 import attach_lib
 from injector_lib import Injector, until
-from intercept_lib import NAME, Dependency, Rig, Without, main
+from intercept_lib import ASK_CHILD, CHILD, NAME, NEW_CHILD, Dependency, Rig, Without, main
 
 # What a program can be told to be under. As a container: everything but these is allowed, the rest fails.
 FILTER = """
@@ -35,19 +35,6 @@ no = {101, 103, 134, 135, 136, 139, 155, 156, 159, 161, 163, 165, 166, 167, 168,
       426, 427, 428, 429, 430, 431, 432, 433, 442}
 result = under(errno(1), [(n, ALLOW) for n in range(450) if n not in no])
 """
-CHILD = """
-a, b = socket.socketpair(); sys.modules['child'] = a
-if os.fork() == 0:
-    n = b.fileno(); os.closerange(3, n); os.closerange(n + 1, 256)
-    while True:
-        p = b.recv(16)
-        if not p: os._exit(0)
-        b.send(str(attempt(int(p))['err']).encode())
-b.close(); result = 1
-"""
-ASK_CHILD = "c = sys.modules['child']; c.settimeout(5); c.send(b'%d'); result = int(c.recv(16))"
-NEW_CHILD = ("p = subprocess.run([sys.executable, '-c', 'import socket, sys; c = socket.socket();'"
-             " 'sys.exit(c.connect_ex((\"127.0.0.1\", %d)))']); result = p.returncode")
 
 
 class Program(attach_lib.Program):

@@ -44,6 +44,35 @@ def burst(n, wait=1.0, size=20):
     return {"once": sum(1 for v in got.values() if v == 1), "more": sum(1 for v in got.values() if v > 1),
             "none": n - len(got)}
 """
+# For a caller: several datagrams by one sendmmsg(2).
+MMSG = r"""
+import ctypes
+class Msghdr(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_void_p), ("namelen", ctypes.c_uint32), ("iov", ctypes.c_void_p),
+                ("iovlen", ctypes.c_size_t), ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t),
+                ("flags", ctypes.c_int)]
+class Mmsghdr(ctypes.Structure):
+    _fields_ = [("hdr", Msghdr), ("len", ctypes.c_uint)]
+class Iovec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
+def raw(host, port):
+    if ":" in host:
+        return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) + socket.inet_pton(socket.AF_INET6, host) + bytes(4)
+    return struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(host) + bytes(8)
+def mmsg(s, msgs):
+    # [((host, port) or None, data)] in one call; also how long each was said to be
+    keep, vec = [], (Mmsghdr * len(msgs))()
+    for i, (to, data) in enumerate(msgs):
+        buf = ctypes.create_string_buffer(data, len(data))
+        iov = Iovec(ctypes.addressof(buf), len(data))
+        vec[i].hdr.iov, vec[i].hdr.iovlen = ctypes.addressof(iov), 1
+        keep += [buf, iov]
+        if to:
+            name = ctypes.create_string_buffer(raw(*to), len(raw(*to)))
+            vec[i].hdr.name, vec[i].hdr.namelen = ctypes.addressof(name), len(name)
+            keep.append(name)
+    return ctypes.CDLL(None).sendmmsg(s.fileno(), vec, len(msgs), 0), [v.len for v in vec]
+"""
 
 
 class Echo:

@@ -2,9 +2,11 @@
 import json
 import os
 import shutil
+import socket
 import struct
 import subprocess
 import tempfile
+import time
 
 from proxy_rig import Rig, rule
 
@@ -52,6 +54,15 @@ function one(j) { return new Promise(done => {
   console.log(JSON.stringify(out)); c.close();
 })();
 """
+
+
+def until_listened(port):
+    for _ in range(100):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            time.sleep(0.05)
 
 
 def hr(kind, do=None, match=None, **kw):

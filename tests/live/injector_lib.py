@@ -50,6 +50,19 @@ def alive(pid):
     return state(pid) not in ("", "Z")
 
 
+def remove_cgroup(path):
+    """As soon as nobody is in it any more."""
+    def gone():
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return False
+        return True
+    until(f"{path} is removed", gone)
+
+
 def child_named(pid, name):
     """The child of this name, which it has a little after it was started: later still under sanitizers."""
     found = []

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from injector_lib import until
+from injector_lib import remove_cgroup
 from intercept_lib import Rig, Without
 
 # Loads a filter that lets bpf(2) fail with EPERM, and becomes what it is told.
@@ -54,15 +54,7 @@ class Cgroup:
         return self.path
 
     def __exit__(self, *unused):
-        def gone():
-            try:
-                os.rmdir(self.path)
-            except FileNotFoundError:
-                pass
-            except OSError:
-                return False
-            return True
-        until("the cgroup is empty", gone)
+        remove_cgroup(self.path)
 
 
 class Attached(Rig):
