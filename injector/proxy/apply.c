@@ -94,6 +94,7 @@ void px_go_opaque(struct conn *c)
         c->carried = false;
     px_judge(c);
     px_not_judged(c, c->edge->rules.http);
+    px_no_preface(c, sq_mono_ns()); /* the dependency may have shown it, while the caller's first bytes were held */
 }
 
 static void release_call(struct conn *c, struct sq_call *call, uint32_t gone, int64_t now)

@@ -268,6 +268,8 @@ void px_pump(struct conn *c); /* write what is due, pass on ends, say what to wa
 void px_take(struct conn *c, int from, char *p, size_t len, int64_t now);
 /* No more from this end: what follows its bytes on the other side. May close it. */
 void px_take_end(struct conn *c, int from, enum sq_lane_end how);
+/* It is not HTTP/2: what was held as the beginning of its preface is passed on. May close it. */
+void px_no_preface(struct conn *c, int64_t now);
 
 /* plain.c: proxies of the Toxiproxy kind */
 int px_plain_add(struct px *px, uint32_t id, const char *host, int64_t port, int *fds, size_t nfds);

@@ -186,6 +186,19 @@ static void take_down(struct conn *c, char *p, size_t len, int64_t now)
     }
 }
 
+void px_no_preface(struct conn *c, int64_t now)
+{
+    char preface[SQ_H2_PREFACE_LEN + 1] = SQ_H2_PREFACE;
+    size_t held = c->preface;
+    if (held == 0 || held == PX_BEGUN)
+        return;
+    c->preface = PX_BEGUN;
+    if (c->h2)
+        px_h2_stop(c);
+    if (c->state == PX_OPEN)
+        take_up(c, preface, held, now);
+}
+
 void px_take(struct conn *c, int from, char *p, size_t len, int64_t now)
 {
     if (from == CALLER)
@@ -206,14 +219,7 @@ void px_take_end(struct conn *c, int from, enum sq_lane_end how)
     l->end = how;
     l->end_due = l->last_due;
     if (from == UP) {
-        if (c->preface > 0 && c->preface < SQ_H2_PREFACE_LEN && (!c->opaque || c->h2)) {
-            char preface[SQ_H2_PREFACE_LEN + 1] = SQ_H2_PREFACE;
-            size_t held = c->preface;
-            c->preface = PX_BEGUN;
-            if (c->h2)
-                px_h2_stop(c);
-            take_up(c, preface, held, now);
-        }
+        px_no_preface(c, now);
         if (px_web_has(c, UP))
             px_web_take(c, UP, c->px->buf, 0, SQ_HTTP_OPAQUE, now);
         l->end_bh = l->tail ? l->tail->bh : 0;

@@ -175,12 +175,32 @@ static void test_hole_keeps_the_order(void **state)
     rig_stop(&r);
 }
 
+/* What the caller sent could have become HTTP/2's preface, and the dependency speaks, no HTTP. */
+static void test_first_bytes_like_http2(void **state)
+{
+    static const char *const begun[] = {"P", "PRI *"};
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct rig r;
+        assert_true(rig_start(&r, "[]"));
+        up(&r, begun[i]);
+        expect(&r.out[UP], "");
+        down(&r, "\xff\xff");
+        expect(&r.out[UP], begun[i]);
+        up(&r, "more");
+        assert_memory_equal(r.out[UP].p + strlen(begun[i]), "more", 4);
+        expect(&r.out[DOWN], "\xff\xff");
+        rig_stop(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_cut),
         cmocka_unit_test(test_abort_waits_for_its_turn),
         cmocka_unit_test(test_hole_keeps_the_order),
+        cmocka_unit_test(test_first_bytes_like_http2),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
