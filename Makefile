@@ -123,7 +123,7 @@ LIVE := $(sort $(wildcard tests/live/[0-9]*.sh tests/live/[0-9]*.py))
 # They take the longest: left to check-all, whose sanitizers run all that is live.
 SLOW := $(patsubst %,tests/live/%.py,21-network-effects 23-packet-bulk 23-packet-moments 23-packet-others \
     24-partition-death 26-network-spared 30-proxy-synhold 32-edge-bytes 35-http2-calls 43-netns-deaths 43-nft-deaths \
-    44-attach-run 47-inject-all 47-metrics 48-dns-runtimes 81-probe-load 83-probe-hosts)
+    44-attach-run 47-inject-all 47-metrics 48-dns-caches 48-dns-runtimes 81-probe-load 83-probe-hosts)
 VM := $(sort $(wildcard tests/vm/[0-9]*.py))
 LONG := $(sort $(wildcard tests/long/*.sh tests/long/*.py))
 export SQUALL_BUILD = $(abspath $(BUILD))

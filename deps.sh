@@ -57,6 +57,7 @@ prometheus            cmd prometheus
 prometheus-alertmanager cmd prometheus-alertmanager
 wrk                   cmd wrk
 musl-tools            cmd musl-gcc
+nscd                  cmd nscd
 clang-format          cmd clang-format
 clang-tidy            cmd clang-tidy
 cppcheck              cmd cppcheck

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "intercept/caches.h"
 #include "intercept/follow.h"
 #include "intercept/priv.h"
 #include "squall/cleanup.h"
@@ -101,6 +102,7 @@ int sq_dgram_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd,
     }
     for (size_t i = 0; i < N_PROGS; i++)
         (void)bpf_link__destroy(links[i]);
+    rc = rc ? rc : sq_caches_attach(c, cgroup_fd, f, e);
     if (rc < 0)
         sq_dgram_detach(c);
     return rc;
@@ -113,6 +115,7 @@ void sq_dgram_detach(struct sq_caller *c)
     if (c->dgram)
         dgram__destroy(c->dgram);
     c->dgram = NULL;
+    c->caches = false;
 }
 
 /* All of 127.0.0.0/8 on loopback; each datagram says where it was sent to. */
@@ -192,18 +195,6 @@ int sq_dgram_bind(int fd[2], uint16_t *port, uint16_t *port6, struct sq_err *e)
     return 0;
 }
 
-/* glibc asks those first, where they are: names that they know are never asked for on port 53. */
-static void warn_of_caches(const struct sq_edge *edge)
-{
-    static const char *const sockets[] = {"/var/run/nscd/socket", "/run/systemd/resolve/io.systemd.Resolve"};
-
-    for (size_t i = 0; i < SQ_COUNT(sockets) && edge->has_tcp; i++)
-        if (access(sockets[i], F_OK) == 0)
-            sq_ic_warn(edge->ic, edge->run,
-                       "edge %s: names that %s asks for through %s are no queries of its own, and not hit", edge->name,
-                       edge->from, sockets[i]);
-}
-
 int sq_dgram_open(struct sq_edge *edge, struct sq_err *e)
 {
     cleanup_json json_t *msg = json_pack("{s:s,s:I}", "op", "dgram", "edge", (json_int_t)edge->id);
@@ -217,7 +208,7 @@ int sq_dgram_open(struct sq_edge *edge, struct sq_err *e)
     for (size_t i = 0; i < SQ_COUNT(fd); i++)
         if (fd[i] >= 0)
             (void)close(fd[i]);
-    warn_of_caches(edge);
+    sq_caches_tell(edge);
     if (rc == 0) {
         cfg->dgram6 = port6;
         __atomic_store_n(&cfg->dgram, port, __ATOMIC_RELEASE);

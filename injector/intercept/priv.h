@@ -95,6 +95,7 @@ struct sq_caller {
     struct sq_tables *dtables; /* whose datagram, under seccomp: our own; NULL: none is taken so */
     struct sq_bpf_caller *bpf;
     struct dgram *dgram;
+    bool caches;        /* caches.c: its hook is there */
     uint64_t cgroup_id; /* exec.c has it; 0: no */
     struct sq_nat *nat; /* NULL: not by nftables */
     bool seccomp;
@@ -148,7 +149,8 @@ struct sq_intercept {
     struct sq_bpf bpf;
     bool bpf_asked, bpf_ok;
     char bpf_why[512];
-    bool hold_ok; /* SYN-hold */
+    bool caches_asked, caches_ok; /* caches.c */
+    bool hold_ok;                 /* SYN-hold */
     char hold_why[512];
     uint64_t netns_cookie;
     dev_t netns_dev;

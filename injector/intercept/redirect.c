@@ -11,12 +11,15 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include "intercept/caches.h"
 #include "intercept/supervise.h"
 #include "squall/cleanup.h"
 #include "squall/clock.h"
@@ -379,6 +382,14 @@ static bool fails_always(const struct sq_supervisor *s, const struct sq_edge *ed
     return false;
 }
 
+static bool asks_cache(const struct sq_supervisor *s, const struct sq_attempt *a)
+{
+    char path[sizeof(a->to) + 1] = "";
+
+    memcpy(path, &a->to, a->to_len);
+    return sq_caches_is(path + offsetof(struct sockaddr_un, sun_path)) && sq_caches_wanted(s->ic, s->caller);
+}
+
 static void take_unix(struct sq_supervisor *s, struct sq_attempt *a, struct sq_reply *r)
 {
     struct sq_decision d = {0};
@@ -386,6 +397,10 @@ static void take_unix(struct sq_supervisor *s, struct sq_attempt *a, struct sq_r
     struct sq_edge *edge = a->fastopen ? NULL : unix_edge(s, a, &path);
     int rc;
 
+    if (!a->fastopen && asks_cache(s, a)) {
+        answer(r, -ECONNREFUSED);
+        return;
+    }
     if (!edge)
         return;
     cleanup_close int fd = sq_attempt_socket(s, a);

@@ -10,6 +10,7 @@
 
 #include "engine.h"
 #include "intercept/attach_seccomp.h"
+#include "intercept/caches.h"
 #include "intercept/follow.h"
 #include "intercept/nft.h"
 #include "intercept/running_int.h"
@@ -303,12 +304,10 @@ int sq_running_edge(struct sq_edge *edge, struct sq_err *e)
 
         if (!c || c->running != r || !c->bpf) /* the one that has the hooks */
             continue;
-        if (c->dgram)
-            return 0;
         fd = open(r->follow ? root : r->cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0)
             return sq_err_sys(e, -errno, "cannot open the cgroup of %s", c->instance);
-        return sq_dgram_attach(edge->ic, c, fd, r->follow, e);
+        return c->dgram ? sq_caches_attach(c, fd, r->follow, e) : sq_dgram_attach(edge->ic, c, fd, r->follow, e);
     }
     return 0;
 }
