@@ -38,6 +38,7 @@ struct srv_reply {
 struct srv_conn {
     int fd;
     unsigned served;
+    uint64_t number; /* of the request at hand, of all that came: from 0 on */
     size_t in, out;
     int64_t due; /* INT64_MAX: nothing to send */
     struct srv_reply reply;
@@ -50,6 +51,7 @@ struct srv {
     unsigned port;
     char path[108];
     void (*answer)(struct srv *s, struct srv_conn *c, const char *request, struct srv_reply *r);
+    void (*sent)(struct srv *s, const struct srv_conn *c); /* NULL, or told when an answer is on its way, whole */
     void *arg;
     uint64_t requests, accepted;  /* read them after srv_stop, or as an estimate */
     int64_t stall_from, stall_to; /* CLOCK_MONOTONIC: does nothing at all meanwhile; atomics */
@@ -106,7 +108,7 @@ static inline size_t srv_request_len(const struct srv_conn *c)
     return len <= c->in ? len : 0;
 }
 
-static inline void srv_send(struct srv_conn **slot)
+static inline void srv_send(struct srv *s, struct srv_conn **slot)
 {
     struct srv_conn *c = *slot;
     size_t len = c->reply.len ? c->reply.len : strlen(c->reply.text);
@@ -122,6 +124,8 @@ static inline void srv_send(struct srv_conn **slot)
         c->due = sq_mono_ns() + 200 * SQ_US;
         return;
     }
+    if (s->sent)
+        s->sent(s, c);
     c->due = INT64_MAX;
     c->out = 0;
     if (c->reply.close)
@@ -145,7 +149,7 @@ static inline void srv_read(struct srv *s, struct srv_conn **slot)
         return;
     c->buf[c->in] = 0;
     c->served++;
-    s->requests++;
+    c->number = s->requests++;
     memset(&c->reply, 0, sizeof c->reply);
     c->reply.text = SRV_OK;
     c->reply.len = sizeof SRV_OK - 1;
@@ -160,7 +164,7 @@ static inline void srv_read(struct srv *s, struct srv_conn **slot)
     if (c->reply.delay > 0)
         c->due = sq_mono_ns() + c->reply.delay;
     else
-        srv_send(slot);
+        srv_send(s, slot);
 }
 
 static inline void srv_stall(struct srv *s)
@@ -206,7 +210,7 @@ static inline void *srv_main(void *arg)
         now = sq_mono_ns();
         for (size_t i = 0; s->answer && i < SRV_CONNS; i++)
             if (s->conn[i] && s->conn[i]->due <= now)
-                srv_send(&s->conn[i]);
+                srv_send(s, &s->conn[i]);
     }
     return NULL;
 }

@@ -75,32 +75,61 @@ static void test_tcp(void **state)
     assert_all_good(&r);
 }
 
+/* How much later than it should the server sent each answer. */
+static void note_late(struct srv *s, const struct srv_conn *c)
+{
+    sq_hist_record(s->arg, sq_mono_ns() - c->due);
+}
+
+static int64_t spread(const struct sq_hist *h)
+{
+    return sq_hist_percentile(h, 75) - sq_hist_percentile(h, 25);
+}
+
+/* Half of the answers came within so long; -1: the host kept one of the two from its work, which says nothing. */
+static int64_t run_lie(void)
+{
+    struct sq_hist *h, *late_by = sq_hist_new();
+    struct srv s = {.answer = late, .sent = note_late, .arg = late_by, .real_time = true};
+    struct run r;
+    char url[64];
+    int64_t within;
+    double behind;
+
+    assert_int_equal(srv_start(&s, NULL), 0);
+    (void)snprintf(url, sizeof url, "http://127.0.0.1:%u/", s.port);
+    begin_run(&r, load_of(8000, url, 3 * SQ_S, 200, NULL), "{\"over\": 100000, \"share\": 100.0}", NULL);
+    sleep_until(sq_probe_begin_ns(r.probe) + 2 * SQ_S);
+    end_run(&r, -1);
+    srv_stop(&s);
+    behind = sq_json_num_or(json_array_get(r.end, 0), "lag_share", 100);
+    h = merged(&r, "hs");
+    within = spread(h);
+    print_message(
+        "half of the answers came within %.3f ms; the server's half was sent within %.3f ms, the probe was late "
+        "with %.1f %%\n",
+        (double)within / 1e6, (double)spread(late_by) / 1e6, behind);
+    assert_true(sq_hist_min(h) >= 4995 * SQ_US);
+    if (spread(late_by) > 100 * SQ_US || behind > 20)
+        within = -1;
+    sq_hist_free(h);
+    sq_hist_free(late_by);
+    assert_all_good(&r);
+    return within;
+}
+
 /* 8,000/s: answers lie for up to a millisecond while others are sent. Read so late, they would be spread over it (half
  * of them within 0.5 ms); by the kernel's time they are as far apart as they came. */
 static void test_lie(void **state)
 {
-    static struct srv s = {.answer = late, .real_time = true};
-    struct sq_hist *h;
-    struct run r;
-    char url[64];
-    int64_t begin;
+    int64_t within = -1;
 
     (void)state;
-    assert_int_equal(srv_start(&s, NULL), 0);
-    (void)snprintf(url, sizeof url, "http://127.0.0.1:%u/", s.port);
-    begin_run(&r, load_of(8000, url, 3 * SQ_S, 200, NULL), NULL, NULL);
-    begin = sq_probe_begin_ns(r.probe);
-    sleep_until(begin + 2 * SQ_S);
-    end_run(&r, -1);
-    srv_stop(&s);
-    h = merged(&r, "hs");
-    print_message("service time: a quarter within %.3f ms, three quarters within %.3f ms\n",
-                  (double)sq_hist_percentile(h, 25) / 1e6, (double)sq_hist_percentile(h, 75) / 1e6);
-    assert_true(sq_hist_min(h) >= 4995 * SQ_US);
-    if (geteuid() == 0) /* else both sides wait for their turn */
-        assert_true(sq_hist_percentile(h, 75) - sq_hist_percentile(h, 25) < 300 * SQ_US);
-    sq_hist_free(h);
-    assert_all_good(&r);
+    for (int try = 0; try < 4 && within < 0; try++)
+        within = run_lie();
+    if (within < 0)
+        skip();
+    assert_true(within < 300 * SQ_US);
 }
 
 /* Nobody says when the answers came: they are read when they come. */
