@@ -48,7 +48,7 @@ static bool on_credit(struct sq_h2 *h, int lane)
     struct side *d = &h->side[lane];
     struct stream *s = d->id ? sq_h2_find(h, d->id) : NULL;
     struct flow *f = d->id ? s ? &s->flow[1 - lane] : NULL : &h->flow[1 - lane];
-    bool pass = lane == TO_CALLER || !((s && s->dropped) || sq_h2_buried(h, d->id));
+    bool pass = lane == TO_CALLER || !(s ? s->dropped : sq_h2_buried(h, d->id));
     if (d->frame.n < 13 || !f)
         return pass;
     int64_t n = sq_h2_get32(d->frame.p + 9) & 0x7fffffff;
@@ -76,7 +76,7 @@ static bool on_reset(struct sq_h2 *h, int lane)
     sq_h2_body_free(h, TO_DEP, s);
     if (lane == TO_CALLER && (s->hole || s->queue[lane].head)) { /* behind what waits, which may be all of it */
         s->call.cut = s->call.cut || !s->done[TO_CALLER];
-        s->done[TO_CALLER] = s->done[TO_DEP] = true;
+        s->done[TO_CALLER] = s->done[TO_DEP] = s->reset = true;
         sq_h2_pass(h, lane, s, d->frame.p, d->frame.n);
         return false;
     }
@@ -170,7 +170,7 @@ static enum act act_of(const struct sq_h2 *h, int lane, const struct stream *s)
     case WINDOW_UPDATE:
         return A_GATHER;
     case DATA:
-        if (lane == TO_DEP && ((s && s->dropped) || (h->tombs && sq_h2_buried(h, d->id))))
+        if (lane == TO_DEP && (s ? s->dropped || s->reset : sq_h2_buried(h, d->id)))
             return A_DROP;
         if (s && (s->body[lane] || (lane == TO_CALLER && (s->slow || s->hole))))
             return A_GATHER;
@@ -261,6 +261,14 @@ void sq_h2_stop(struct sq_h2 *h)
 {
     if (!h->blind)
         sq_h2_lose(h);
+}
+
+void sq_h2_ends(struct sq_h2 *h, int lane)
+{
+    const struct side *d = &h->side[lane];
+    bool held = d->in_block || (d->fh_n > 0 && (d->fh_n < 9 || d->act == A_GATHER));
+    if (held && !h->touched)
+        sq_h2_stop(h);
 }
 
 void sq_h2_break(struct sq_h2 *h)

@@ -6,10 +6,10 @@
  * without the other side's HPACK state (RFC 7541) suffering. Windows: what is dropped is given back to who sent it;
  * what is put in needs room, and is taken out of the credit that the other end gets; what then has no room waits.
  *
- * Bounded: 1,024 streams (those above are passed on, and not seen), 64 KiB a header block and 256 KiB of it unpacked.
- * In each direction 1 MiB waits (sq_h2_full), and 1 MiB of bodies is collected. What a fault says in place of the
- * dependency takes no memory of its own until it is written. What goes beyond, or is no HTTP/2, makes it blind: bytes
- * pass as they come, or, if it was touched, broken: the connection must be closed. */
+ * Bounded: 1,024 streams (those above are passed on, and counted as not seen), 64 KiB a header block and 256 KiB of it
+ * unpacked. In each direction 1 MiB waits, in both together 2 (sq_h2_full), and 1 MiB of bodies is collected. What a
+ * fault says in place of the dependency takes no memory of its own until it is written. What goes beyond, or is no
+ * HTTP/2, makes it blind: bytes pass as they come, or, if it was touched, broken: the connection must be closed. */
 #ifndef SQUALL_PROXY_H2_H
 #define SQUALL_PROXY_H2_H
 
@@ -42,7 +42,8 @@ struct sq_h2_ops {
     bool (*room)(void *arg, int lane);
     /* The body of a message that this rule (slot) hit stays as it came. NULL: nobody cares. */
     void (*spared)(void *arg, unsigned slot);
-    size_t *bodies; /* bytes of bodies collected, of all connections together; NULL: not counted */
+    void (*unseen)(void *arg); /* a request passed that nobody follows; NULL: nobody cares */
+    size_t *bodies;            /* bytes of bodies collected, of all connections together; NULL: not counted */
 };
 
 struct sq_h2 *sq_h2_new(const struct sq_h2_ops *ops); /* NULL: no memory */
@@ -52,10 +53,12 @@ void sq_h2_feed(struct sq_h2 *h, int lane, char *p, size_t len, int64_t now);
 /* What waits, and can go on now. When is it time for that? INT64_MAX: nothing waits for time. */
 void sq_h2_due(struct sq_h2 *h, int64_t now);
 int64_t sq_h2_next(const struct sq_h2 *h);
-/* Does anything wait to go on in that lane? */
+/* Should its source send no more: does anything wait that can still go on in that lane? */
 bool sq_h2_holds(const struct sq_h2 *h, int lane);
 /* It is no HTTP/2 after all: blind, or broken when it was touched. */
 void sq_h2_stop(struct sq_h2 *h);
+/* No more comes on that lane. In the middle of a frame that is no HTTP/2: blind, if it was not touched. */
+void sq_h2_ends(struct sq_h2 *h, int lane);
 /* The connection is gone: what is still being fed is nothing any more. */
 void sq_h2_break(struct sq_h2 *h);
 bool sq_h2_full(const struct sq_h2 *h, int lane); /* read nothing more for it */

@@ -16,9 +16,6 @@
 #define GATHER_MAX (BLOCK_MAX + 64)
 #define TABLE_MAX (128 * 1024)
 #define WINDOW 65535
-/* Dropped streams that are over: to the dependency they are idle, and a frame for an idle stream ends the connection
- * (RFC 9113, 5.1). Their caller may still send some: DATA, credit for what it read, a reset. */
-#define TOMBS 256
 
 enum { DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION };
 enum { END_STREAM = 1, ACK = 1, END_HEADERS = 4, PADDED = 8, WITH_PRIORITY = 32 };
@@ -73,6 +70,7 @@ struct stream {
     struct sq_call call;
     bool done[2];  /* its last frame in that direction was seen */
     bool dropped;  /* the dependency knows nothing of it */
+    bool reset;    /* the dependency has, but the caller was not told yet */
     bool told;     /* its call is over */
     bool slow;     /* its answer is delayed by call.delay */
     bool hole;     /* it is in a black hole, */
@@ -111,8 +109,7 @@ struct sq_h2 {
     unsigned n;
     struct stream others; /* what waits of streams that nobody follows */
     uint32_t last;        /* highest stream of the caller */
-    uint32_t tomb[TOMBS];
-    unsigned tombs;
+    uint32_t unseen[2];   /* the first and the last one that nobody follows; 0: there was none */
     bool touched, blind, broken;
     bool greeted; /* the dependency's SETTINGS went out, which must be first (RFC 9113, 3.4) */
     /* Of the frames into that direction: */
@@ -163,7 +160,9 @@ struct stream *sq_h2_find(const struct sq_h2 *h, uint32_t id);
 struct stream *sq_h2_add(struct sq_h2 *h, uint32_t id);
 /* It is over, and freed. */
 void sq_h2_drop(struct sq_h2 *h, struct stream *s);
-/* Was it dropped, and is over? Nothing for it may reach the dependency. */
+/* Of a stream that is over, nothing may reach the dependency: when it was dropped it is idle there, and a frame for an
+ * idle stream ends the connection (RFC 9113, 5.1). Its caller may still send some: DATA, credit for what it read, a
+ * reset. */
 bool sq_h2_buried(const struct sq_h2 *h, uint32_t id);
 void sq_h2_tell(struct sq_h2 *h, struct stream *s, enum sq_call_outcome outcome);
 /* All of its bytes are out? May drop it. */
@@ -197,8 +196,8 @@ bool sq_h2_run(struct sq_h2 *h, int lane, struct stream *s);
 void sq_h2_put32(unsigned char *p, uint32_t v);
 uint32_t sq_h2_get32(const char *p);
 void sq_h2_frame(struct sq_out *o, uint8_t type, uint8_t flags, uint32_t id, const char *p, size_t n);
-/* A literal that is not put into the table. */
-void sq_h2_literal(struct sq_out *o, struct sq_text name, struct sq_text value);
+/* A literal that is not put into the table; SECRET: nor into any other on its way. */
+void sq_h2_literal(struct sq_out *o, struct sq_text name, struct sq_text value, bool secret);
 void sq_h2_field(struct sq_out *o, const char *name, const char *value);
 /* gRPC over HTTP/2, Responses: Percent-Encoded */
 void sq_h2_percent_encoded(struct sq_out *block, const char *name, const char *s);

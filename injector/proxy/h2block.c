@@ -65,8 +65,9 @@ static bool unpack(struct side *d, struct sq_out *text, struct sq_head *head, si
             if (!ok)
                 break;
             off[head->n] = text->n;
-            head->field[head->n++] =
-                (struct sq_field){.name = {NULL, nv.namelen}, .value = {NULL, nv.valuelen}, .line = {NULL, 0}};
+            head->field[head->n++] = (struct sq_field){.name = {NULL, nv.namelen},
+                                                       .value = {NULL, nv.valuelen},
+                                                       .secret = nv.flags & NGHTTP2_NV_FLAG_NO_INDEX};
             sq_out_put(text, (const char *)nv.name, nv.namelen);
             sq_out_put(text, (const char *)nv.value, nv.valuelen);
         }
@@ -112,7 +113,7 @@ static void repack(struct sq_h2 *h, struct sq_out *o, const struct sq_head *head
         const struct sq_field *f = &head->field[i];
         if ((!edits || !sq_rules_edit_field(r, edits, request, f->name.p, f->name.n)) &&
             (!how->on || !sq_head_frames(f->name.p, f->name.n, how->encoded)))
-            sq_h2_literal(o, f->name, f->value);
+            sq_h2_literal(o, f->name, f->value, f->secret);
     }
     for (unsigned i = 0; edits && i < r->n; i++) {
         const char *name;
@@ -151,6 +152,15 @@ static void pass_block(struct sq_h2 *h, int lane, struct stream *s, const struct
     sq_out_free(&o);
 }
 
+/* There is no room for another stream: it is passed on, and no rule hits it. */
+static void unseen(struct sq_h2 *h, uint32_t id)
+{
+    h->unseen[0] = h->unseen[0] ? h->unseen[0] : id;
+    h->unseen[1] = id;
+    if (h->ops.unseen)
+        h->ops.unseen(h->ops.arg);
+}
+
 static void request_block(struct sq_h2 *h, const struct sq_head *head)
 {
     struct side *d = &h->side[TO_DEP];
@@ -164,6 +174,8 @@ static void request_block(struct sq_h2 *h, const struct sq_head *head)
         how.fresh = true;
         s = sq_h2_add(h, d->block_id);
         first = s != NULL;
+        if (!s)
+            unseen(h, d->block_id);
     }
     if (s && end)
         s->done[TO_DEP] = true;

@@ -61,6 +61,13 @@ static void on_spared(void *arg, unsigned slot)
     c->edge->rules.slot[slot].unjudged++;
 }
 
+/* No rule on calls or on HTTP was asked, and none can have hit it. */
+static void on_unseen(void *arg)
+{
+    const struct conn *c = arg;
+    px_not_judged(c, c->edge->rules.http | sq_rules_calls(&c->edge->rules));
+}
+
 static void read_trace(struct sq_call *call, const struct sq_head *h)
 {
     const struct sq_field *f = sq_head_field(h, "traceparent");
@@ -118,6 +125,7 @@ bool px_h2_begin(struct conn *c)
                             .whole = &c->hits,
                             .room = on_room,
                             .spared = on_spared,
+                            .unseen = on_unseen,
                             .bodies = &c->px->web_held};
     struct px_h2 *x = calloc(1, sizeof(*x));
     if (!x || !(x->h = sq_h2_new(&ops))) {
@@ -182,6 +190,15 @@ void px_h2_stop(struct conn *c)
     settle(c, x, blind);
 }
 
+void px_h2_ends(struct conn *c, int lane)
+{
+    struct px_h2 *x = c->h2;
+    bool blind = sq_h2_blind(x->h);
+    x->busy = true;
+    sq_h2_ends(x->h, lane);
+    settle(c, x, blind);
+}
+
 void px_h2_pump(struct conn *c, int64_t now)
 {
     struct px_h2 *x = c->h2;
@@ -202,9 +219,9 @@ int64_t px_h2_next(const struct conn *c)
     return c->h2 ? sq_h2_next(c->h2->h) : INT64_MAX;
 }
 
-bool px_h2_holds(const struct conn *c)
+bool px_h2_holds(const struct conn *c, int lane)
 {
-    return c->h2 && sq_h2_holds(c->h2->h, DOWN);
+    return c->h2 && sq_h2_holds(c->h2->h, lane);
 }
 
 bool px_h2_full(const struct conn *c, int lane)

@@ -266,12 +266,15 @@ int64_t sq_h2_next(const struct sq_h2 *h)
 
 bool sq_h2_holds(const struct sq_h2 *h, int lane)
 {
-    return h->waiting[lane] > 0 || h->early[lane].n > 0;
+    return ready(h, lane) && (h->waiting[lane] > 0 || h->early[lane].n > 0);
 }
 
 bool sq_h2_full(const struct sq_h2 *h, int lane)
 {
-    return h->held[lane] >= SQ_H2_HELD;
+    /* The credit for what waits in one direction comes on the other one: were neither read, each would wait for ever.
+     */
+    size_t most = h->held[1 - lane] >= SQ_H2_HELD ? 2 * SQ_H2_HELD : SQ_H2_HELD;
+    return h->held[lane] >= most;
 }
 
 /* A frame of ours that no window counts. */

@@ -82,18 +82,14 @@ void sq_h2_drop(struct sq_h2 *h, struct stream *s)
         at = &(*at)->next;
     *at = s->next;
     h->n--;
-    if (s->dropped)
-        h->tomb[h->tombs++ % TOMBS] = s->id;
     empty(h, s);
     free(s);
 }
 
 bool sq_h2_buried(const struct sq_h2 *h, uint32_t id)
 {
-    for (unsigned i = 0; i < TOMBS && i < h->tombs; i++)
-        if (h->tomb[i] == id)
-            return true;
-    return false;
+    bool over = h->touched && (id & 1) && id <= h->last && !sq_h2_find(h, id);
+    return over && (id < h->unseen[0] || id > h->unseen[1]);
 }
 
 void sq_h2_tell(struct sq_h2 *h, struct stream *s, enum sq_call_outcome outcome)

@@ -41,10 +41,9 @@ static void integer(struct sq_out *o, size_t v)
     sq_out_put(o, (char *)&c, 1);
 }
 
-/* A literal that is not put into the table. */
-void sq_h2_literal(struct sq_out *o, struct sq_text name, struct sq_text value)
+void sq_h2_literal(struct sq_out *o, struct sq_text name, struct sq_text value, bool secret)
 {
-    sq_out_put(o, "\0", 1);
+    sq_out_put(o, secret ? "\x10" : "\0", 1); /* RFC 7541, 6.2.3 and 6.2.2 */
     integer(o, name.n);
     for (size_t i = 0; i < name.n; i++) {
         char c = name.p[i] >= 'A' && name.p[i] <= 'Z' ? (char)(name.p[i] + 'a' - 'A') : name.p[i];
@@ -56,7 +55,7 @@ void sq_h2_literal(struct sq_out *o, struct sq_text name, struct sq_text value)
 
 void sq_h2_field(struct sq_out *o, const char *name, const char *value)
 {
-    sq_h2_literal(o, (struct sq_text){name, strlen(name)}, (struct sq_text){value, strlen(value)});
+    sq_h2_literal(o, (struct sq_text){name, strlen(name)}, (struct sq_text){value, strlen(value)}, false);
 }
 
 /* A block begins: no table is used from here on. */
@@ -94,7 +93,7 @@ void sq_h2_percent_encoded(struct sq_out *block, const char *name, const char *s
         bool plain = *s >= ' ' && *s <= '~' && *s != '%';
         sq_out_put(&value, plain ? s : code, plain ? 1 : 3);
     }
-    sq_h2_literal(block, (struct sq_text){name, strlen(name)}, (struct sq_text){value.p, value.n});
+    sq_h2_literal(block, (struct sq_text){name, strlen(name)}, (struct sq_text){value.p, value.n}, false);
     block->failed = block->failed || value.failed;
     sq_out_free(&value);
 }

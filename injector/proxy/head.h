@@ -20,6 +20,7 @@ struct sq_text {
 struct sq_field {
     struct sq_text name, value; /* value: without the blanks around it; it may be folded */
     struct sq_text line;        /* HTTP/1: with its end */
+    bool secret;                /* HTTP/2: it must not be put into a table on any hop (RFC 7541, 6.2.3) */
 };
 
 struct sq_head {

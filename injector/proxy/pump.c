@@ -263,7 +263,7 @@ static void flush(struct conn *c, int lane, int64_t now)
 static void finish(struct conn *c, int lane, int64_t now)
 {
     struct sq_lane *l = &c->lane[lane];
-    if (c->state != PX_OPEN || c->ended[lane] || (lane == DOWN && px_h2_holds(c)) || !sq_lane_at_end(l, now))
+    if (c->state != PX_OPEN || c->ended[lane] || px_h2_holds(c, lane) || !sq_lane_at_end(l, now))
         return;
     c->ended[lane] = true;
     if (l->stages)
@@ -343,8 +343,10 @@ static void wait_for(struct conn *c, int64_t now)
     }
     if (open && c->h2 && px_h2_next(c) < due)
         due = px_h2_next(c);
+    if (open && px_preface_due(c) < due)
+        due = px_preface_due(c);
     for (int i = 0; open && i < 2; i++) {
-        bool later = c->ended[i] || (i == DOWN && !c->lane[i].head && px_h2_holds(c)); /* its end waits, too */
+        bool later = c->ended[i] || (!c->lane[i].head && px_h2_holds(c, i)); /* its end waits, too */
         int64_t next = later ? INT64_MAX : sq_lane_next(&c->lane[i]);
         due = next < due ? next : due;
     }
@@ -359,6 +361,8 @@ void px_pump(struct conn *c)
     if (c->state == PX_CLOSED)
         return;
     int64_t now = sq_mono_ns();
+    if (px_preface_due(c) <= now)
+        px_no_preface(c, now);
     flush(c, UP, now);
     flush(c, DOWN, now);
     if (c->state == PX_CLOSED)
@@ -376,7 +380,7 @@ void px_pump(struct conn *c)
         return;
     finish(c, UP, now);
     finish(c, DOWN, now);
-    if (c->gone && c->ended[UP] && !c->deadline)
+    if (c->gone && (c->ended[UP] || px_h2_holds(c, UP)) && !c->deadline)
         c->deadline = now + PX_GONE;
     if (c->state == PX_OPEN && c->ended[UP] && c->ended[DOWN] && !px_web_lingers(c))
         px_conn_close(c, SQ_OUT_ANSWERED, 0, false);

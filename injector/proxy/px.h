@@ -270,6 +270,8 @@ void px_take(struct conn *c, int from, char *p, size_t len, int64_t now);
 void px_take_end(struct conn *c, int from, enum sq_lane_end how);
 /* It is not HTTP/2: what was held as the beginning of its preface is passed on. May close it. */
 void px_no_preface(struct conn *c, int64_t now);
+/* When that is certain, because the rest does not come; INT64_MAX: nothing is held. */
+int64_t px_preface_due(const struct conn *c);
 
 /* plain.c: proxies of the Toxiproxy kind */
 int px_plain_add(struct px *px, uint32_t id, const char *host, int64_t port, int *fds, size_t nfds);
@@ -323,12 +325,13 @@ void px_web_free(struct conn *c);
 bool px_h2_begin(struct conn *c);                                            /* behind its preface; false: no memory */
 void px_h2_feed(struct conn *c, int lane, char *p, size_t len, int64_t now); /* may close it */
 void px_h2_stop(struct conn *c);                                             /* it is no HTTP/2 */
+void px_h2_ends(struct conn *c, int lane);                                   /* no more comes on that lane */
 void px_h2_pump(struct conn *c, int64_t now);                                /* what is due; may close it */
 bool px_h2_reads(const struct conn *c);                                      /* its requests are (still) seen */
 int64_t px_h2_next(const struct conn *c);
-bool px_h2_holds(const struct conn *c);          /* something waits to go to the caller */
-bool px_h2_full(const struct conn *c, int lane); /* read nothing more for that lane */
-bool px_h2_waits(const struct conn *c);          /* for answers */
+bool px_h2_holds(const struct conn *c, int lane); /* something waits to go on in that lane */
+bool px_h2_full(const struct conn *c, int lane);  /* read nothing more for that lane */
+bool px_h2_waits(const struct conn *c);           /* for answers */
 void px_h2_end(struct conn *c, enum sq_call_outcome why, int64_t now);
 void px_h2_changed(struct conn *c, uint32_t fresh, int64_t now); /* new rules, while its requests are seen */
 void px_h2_release(struct conn *c, uint32_t gone, int64_t now);

@@ -186,6 +186,11 @@ static void take_down(struct conn *c, char *p, size_t len, int64_t now)
     }
 }
 
+int64_t px_preface_due(const struct conn *c)
+{
+    return c->preface == 0 || c->preface == PX_BEGUN ? INT64_MAX : c->moved + PX_REST;
+}
+
 void px_no_preface(struct conn *c, int64_t now)
 {
     char preface[SQ_H2_PREFACE_LEN + 1] = SQ_H2_PREFACE;
@@ -214,7 +219,9 @@ void px_take_end(struct conn *c, int from, enum sq_lane_end how)
     c->end[from].eof = true;
     if (l->stages)
         sq_stages_eof(l->stages, now);
-    if (l->end != SQ_END_NONE)
+    if (c->h2 && c->state == PX_OPEN)
+        px_h2_ends(c, from);
+    if (l->end != SQ_END_NONE || c->state != PX_OPEN)
         return;
     l->end = how;
     l->end_due = l->last_due;

@@ -207,6 +207,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             abort();
     for (int i = 0; i < 2 && !blind && !broken; i++)
         check_out(&w.out[i]);
+    for (int i = 0; i < 2 && !w.hits; i++) { /* which is all, when no more comes */
+        sq_h2_ends(h, i);
+        if (w.out[i].n != in[i].n || (in[i].n && memcmp(w.out[i].p, in[i].p, in[i].n) != 0))
+            abort();
+    }
     sq_h2_end(h, SQ_OUT_OPEN, now);
     sq_h2_free(h);
     if (w.bodies != 0)

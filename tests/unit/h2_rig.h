@@ -12,7 +12,7 @@ struct world {
     struct sq_names names;
     struct sq_out out[2];
     struct sq_h2 *h;
-    unsigned done, failed, answered, spared;
+    unsigned done, failed, answered, spared, unseen;
     bool full; /* the lanes take nothing of ours */
     size_t bodies;
 };
@@ -59,6 +59,11 @@ static void on_spared(void *arg, unsigned slot)
     ((struct world *)arg)->spared++;
 }
 
+static void on_unseen(void *arg)
+{
+    ((struct world *)arg)->unseen++;
+}
+
 static void start(struct world *w, const char *rules)
 {
     uint32_t gone, fresh;
@@ -76,6 +81,7 @@ static void start(struct world *w, const char *rules)
                             .rules = &w->rules,
                             .room = on_room,
                             .spared = on_spared,
+                            .unseen = on_unseen,
                             .bodies = &w->bodies};
     w->h = sq_h2_new(&ops);
     assert_non_null(w->h);
@@ -91,7 +97,8 @@ static void stop(struct world *w)
 }
 
 /* A frame of one of the ends (lane 0: of the caller). */
-static void send_frame(struct world *w, int lane, uint8_t type, uint8_t flags, uint32_t id, const char *p, size_t n)
+static inline void send_frame(struct world *w, int lane, uint8_t type, uint8_t flags, uint32_t id, const char *p,
+                              size_t n)
 {
     char *buf = malloc(9 + n);
     assert_non_null(buf);
@@ -104,20 +111,20 @@ static void send_frame(struct world *w, int lane, uint8_t type, uint8_t flags, u
 }
 
 /* :method GET, :scheme http, :path /X as a literal */
-static void get(struct world *w, uint32_t id, char x, uint8_t flags)
+static inline void get(struct world *w, uint32_t id, char x, uint8_t flags)
 {
     char block[] = {(char)0x82, (char)0x86, 0x04, 2, '/', x};
     send_frame(w, 0, 1, flags, id, block, sizeof(block));
 }
 
-static void greet(struct world *w)
+static inline void greet(struct world *w)
 {
     send_frame(w, 0, 4, 0, 0, "", 0);
     send_frame(w, 1, 4, 0, 0, "", 0);
 }
 
 /* How many frames of a type, for a stream, are in what came out? -1: what came out is no row of frames. */
-static int count(const struct sq_out *o, int type, uint32_t id)
+static inline int count(const struct sq_out *o, int type, uint32_t id)
 {
     int n = 0;
     size_t at = 0;

@@ -407,6 +407,44 @@ static void test_collected_is_bounded(void **state)
     assert_int_equal(w.bodies, 0);
 }
 
+static void json_of(struct world *w, int lane, uint32_t id)
+{
+    char body[16000];
+    memset(body, ' ', sizeof(body));
+    memcpy(body, "{\"a\":\"", 6);
+    memcpy(body + sizeof(body) - 2, "\"}", 2);
+    send_frame(w, lane, DATA, 1, id, body, sizeof(body));
+}
+
+/* Bodies that were collected wait in both directions for credit, which is on its way behind more of them. */
+static void test_both_full(void **state)
+{
+    enum { STREAMS = 100 };
+    struct world w;
+    (void)state;
+    start(&w, "[{\"fault\":\"a\",\"kind\":\"http_body\",\"http\":{\"of\":\"request\",\"patch\":{\"k\":1}}},"
+              "{\"fault\":\"b\",\"kind\":\"http_body\",\"http\":{\"patch\":{\"k\":1}}}]");
+    greet(&w);
+    for (uint32_t id = 1; id < 2 * STREAMS; id += 2) {
+        get(&w, id, 'a', 4);
+        json_of(&w, CALLER, id);
+        answer(&w, id, "20", 4);
+        json_of(&w, DEP, id);
+    }
+    size_t waits = STREAMS * 16000 - 65535;
+    assert_true(waits > SQ_H2_HELD);
+    assert_false(sq_h2_full(w.h, CALLER));
+    assert_false(sq_h2_full(w.h, DEP));
+    credit(&w, CALLER, 0, (uint32_t)waits * 2);
+    assert_true(w.out[DEP].n > waits);
+    assert_false(sq_h2_holds(w.h, DEP));
+    assert_true(sq_h2_holds(w.h, CALLER));
+    credit(&w, DEP, 0, (uint32_t)waits * 2);
+    assert_false(sq_h2_holds(w.h, CALLER));
+    assert_int_equal(w.answered, STREAMS);
+    stop(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -422,6 +460,7 @@ int main(void)
         cmocka_unit_test(test_replace),
         cmocka_unit_test(test_cut_and_patch),
         cmocka_unit_test(test_collected_is_bounded),
+        cmocka_unit_test(test_both_full),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

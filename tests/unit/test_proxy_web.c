@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <stdio.h>
 
+#include "proxy/h2.h"
 #include "unit/web_rig.h"
 
 static void up(struct rig *r, const char *s)
@@ -194,6 +195,26 @@ static void test_first_bytes_like_http2(void **state)
     }
 }
 
+/* What looks like HTTP/2 on one side, and ends before it can be: nothing of it is lost. */
+static void test_no_h2_after_all(void **state)
+{
+    static const char settings[] = "\0\0\x0c\4\0\0\0\0\0\1\2", preface[] = SQ_H2_PREFACE "\0\0\x08\1\5\0\0\0\1ab";
+    struct rig r;
+    (void)state;
+    assert_true(rig_start(&r, "[]"));
+    rig_feed(&r, DEP, settings, 11);
+    rig_eof(&r, DEP);
+    assert_int_equal(r.out[1].n, 11);
+    assert_memory_equal(r.out[1].p, settings, 11);
+    rig_stop(&r);
+    assert_true(rig_start(&r, "[]"));
+    rig_feed(&r, CALLER, preface, sizeof(preface) - 1);
+    rig_eof(&r, CALLER);
+    assert_int_equal(r.out[0].n, sizeof(preface) - 1);
+    assert_memory_equal(r.out[0].p, preface, sizeof(preface) - 1);
+    rig_stop(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -201,6 +222,7 @@ int main(void)
         cmocka_unit_test(test_abort_waits_for_its_turn),
         cmocka_unit_test(test_hole_keeps_the_order),
         cmocka_unit_test(test_first_bytes_like_http2),
+        cmocka_unit_test(test_no_h2_after_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
