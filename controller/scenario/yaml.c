@@ -83,16 +83,47 @@ static size_t offset_of(const struct reader *r, const yaml_mark_t *m)
     return i;
 }
 
+/* What libyaml was in the middle of: often there, lines before it stumbled, is what people did wrong. */
+static const char *about_context(const struct reader *r, char *hint, size_t len)
+{
+    const yaml_parser_t *p = &r->parser;
+    size_t i = offset_of(r, &p->context_mark);
+    struct sq_pos at = pos_of(&p->context_mark);
+    char c = i < r->len ? r->text[i] : '\0';
+
+    if (!p->context || !p->problem)
+        return NULL;
+    if (strcmp(p->context, "while parsing a flow sequence") == 0 ||
+        strcmp(p->context, "while parsing a flow mapping") == 0)
+        (void)snprintf(hint, len, "the %c of line %u, column %u: is a comma, a quote or its %c missing?", c, at.line,
+                       at.col, c == '[' ? ']' : '}');
+    else if (strcmp(p->context, "while scanning a quoted scalar") == 0)
+        (void)snprintf(hint, len, "the quote of line %u, column %u is not closed", at.line, at.col);
+    else if (at.col == pos_of(&p->problem_mark).col)
+        return NULL;
+    else if (strcmp(p->context, "while parsing a block mapping") == 0)
+        (void)snprintf(hint, len, "its indentation fits no line above: the mapping of line %u begins in column %u",
+                       at.line, at.col);
+    else if (strcmp(p->context, "while parsing a block collection") == 0)
+        (void)snprintf(hint, len, "the entries of this list begin with \"- \" in column %u (line %u)", at.col, at.line);
+    else
+        return NULL;
+    return hint;
+}
+
 /* libyaml says what it stumbled over; these say what people did. */
 static int syntax_error(struct reader *r)
 {
     const yaml_parser_t *p = &r->parser;
     size_t i = offset_of(r, &p->problem_mark);
     const char *hint = NULL;
-    char c = i < r->len ? r->text[i] : '\0';
+    char c = i < r->len ? r->text[i] : '\0', context[160];
 
     if (p->error == YAML_MEMORY_ERROR)
         return oom(r);
+    if (p->problem && strcmp(p->problem, "could not find expected ':'") == 0)
+        return sq_diag_error(r->d, pos_of(&p->context_mark), "write \"key: value\", with a space behind the colon",
+                             "not valid YAML: this line has no key");
     if (i > 0 && c == '{' && r->text[i - 1] == '$')
         hint = "inside [ ] and { } a variable needs quotes: \"${name}\"";
     else if (c == '\t')
@@ -101,6 +132,8 @@ static int syntax_error(struct reader *r)
         hint = "a value that begins with this character needs quotes";
     else if (c == '*' || (i > 0 && r->text[i - 1] == '*'))
         hint = "aliases are not allowed; for \"every step\" write \"*\" with its quotes";
+    else
+        hint = about_context(r, context, sizeof context);
     return sq_diag_error(r->d, pos_of(&p->problem_mark), hint, "not valid YAML: %s",
                          p->problem ? p->problem : "unexpected text");
 }
