@@ -66,6 +66,8 @@ int sq_dest_parse(const char *s, struct sq_dest *d, struct sq_err *e)
     int rc;
 
     memset(d, 0, sizeof(*d));
+    if (strstr(s, "://"))
+        return bad(e, s, "a URL is no destination: only its host and port are");
     if (strncmp(s, "unix:", 5) == 0)
         return parse_unix(s + 5, s, d, e);
     brackets = s[0] == '[';

@@ -87,6 +87,12 @@ const char *sq_nearest(const char *word, const char *const *candidates, size_t n
             best_d = d;
         }
     }
+    for (size_t i = 0; i < n && !best; i++) { /* "latency" for "call/latency" */
+        const char *slash = strchr(candidates[i], '/');
+
+        if (slash && strcmp(slash + 1, word) == 0)
+            best = candidates[i];
+    }
     return best;
 }
 
@@ -100,7 +106,7 @@ static const struct sq_param *find(const struct sq_param *params, const char *na
 
 static int unknown(const char *what, const struct sq_param *params, const char *key, struct sq_err *e)
 {
-    const char *names[64];
+    const char *names[64] = {NULL};
     char list[256] = "";
     const char *near;
     size_t n = 0, used = 0;
