@@ -6,6 +6,7 @@
 #include "commands/begin.h"
 #include "commands/load.h"
 #include "commands/plan.h"
+#include "run/ready.h"
 #include "scenario/plan.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
@@ -64,6 +65,23 @@ static void look_for_programs(struct sq_planning *p)
     }
 }
 
+static void look_for_ports(struct sq_planning *p)
+{
+    const json_t *s;
+    size_t i;
+
+    json_array_foreach(json_object_get(p->plan, "services"), i, s)
+    {
+        json_int_t port = sq_json_int_or(s, "port", 0);
+
+        if (port > 0 && port <= UINT16_MAX && sq_port_taken((uint16_t)port))
+            sq_planning_problem(p, SQ_INFRA,
+                                json_sprintf("service %s: something else has port %lld already: ss -ltnp 'sport = "
+                                             ":%lld' says who",
+                                             sq_json_str_or(s, "name", ""), (long long)port, (long long)port));
+    }
+}
+
 static int plan_main(const struct sq_args *a, struct sq_term *t)
 {
     cleanup_json json_t *doc = NULL;
@@ -81,6 +99,7 @@ static int plan_main(const struct sq_args *a, struct sq_term *t)
     p.doc = doc;
     p.plan = plan;
     look_for_programs(&p);
+    look_for_ports(&p);
     if (!sq_args_has(a, "offline"))
         code = sq_begin(t);
     if (code == 0 && !sq_args_has(a, "offline"))

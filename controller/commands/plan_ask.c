@@ -149,7 +149,7 @@ static void resolve_names(struct sq_planning *p, struct sq_session *s, const cha
         if (!named(edge))
             continue;
         if (sq_session_ask(s, "POST", path,
-                           json_pack("{s:{s:s, s:O, s:O, s:O?, s:O}}", "edge", "name", name, "from",
+                           json_pack("{s:{s:s, s:O, s:O, s:O*, s:O}}", "edge", "name", name, "from",
                                      json_object_get(edge, "from"), "to", json_object_get(edge, "to"), "except",
                                      json_object_get(edge, "except"), "protocol", json_object_get(edge, "protocol")),
                            &answer, &e) < 0)

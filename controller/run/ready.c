@@ -1,9 +1,10 @@
 #include "run/ready.h"
 
 #include <errno.h>
-#include <stdbool.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/un.h>
 
 #include "squall/cleanup.h"
@@ -254,4 +255,15 @@ int sq_ready_start(uv_loop_t *loop, const struct sq_ready_opts *o, sq_ready_done
     uv_timer_start(&r->timer, on_timer, 0, 0);
     *out = r;
     return 0;
+}
+
+/* Somebody else's server on the port would look like our service, ready at once. */
+bool sq_port_taken(uint16_t port)
+{
+    const int one = 1;
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)))
+        return false;
+    return bind(fd, (const struct sockaddr *)&sa, sizeof(sa)) && errno == EADDRINUSE;
 }

@@ -2,6 +2,7 @@
 #ifndef CONTROLLER_RUN_READY_H
 #define CONTROLLER_RUN_READY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
 
@@ -12,6 +13,9 @@ enum sq_ready_how {
     SQ_READY_HTTP, /* ... and answers GET <path> with 200 to 399 */
     SQ_READY_UNIX, /* something accepts on the socket <path> */
 };
+
+/* Has somebody PORT of 127.0.0.1 already? Privileged ports can't be tried: false. */
+bool sq_port_taken(uint16_t port);
 
 struct sq_ready_opts {
     enum sq_ready_how how;

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "run/ready.h"
 #include "run/state.h"
 #include "scenario/vars.h"
 #include "squall/callkind.h"
@@ -495,24 +496,14 @@ static void service_started(void *arg, int status, json_t *body, const struct sq
     }
 }
 
-/* Somebody else's server on the port would look like our service, ready at once. Privileged ports can't be tried. */
-static bool port_taken(uint16_t port)
-{
-    const int one = 1;
-    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)))
-        return false;
-    return bind(fd, (const struct sockaddr *)&sa, sizeof(sa)) && errno == EADDRINUSE;
-}
-
 static bool ports_free(struct run *r, const char *name, const json_t *def)
 {
     int64_t port = sq_json_int_or(def, "port", 0), n = sq_json_int_or(def, "instances", 1);
     for (int64_t i = 0; i < n && port; i++) {
-        if (!port_taken((uint16_t)(port + i)))
+        if (!sq_port_taken((uint16_t)(port + i)))
             continue;
-        sq_run_end(r, "infrastructure", NULL, "cannot start the service %s: something else has port %lld already", name,
+        sq_run_end(r, "infrastructure", NULL,
+                   "cannot start the service %s: something else has port %lld already (ss -ltnp says who)", name,
                    (long long)(port + i));
         return false;
     }

@@ -54,6 +54,18 @@ needs = {n["name"]: n for n in json.load(open(sys.argv[1]))["needs"]}
 assert needs["call/error"]["how"] == "seccomp, attached" and needs["attach"]["ok"], needs
 PY
 fi
+# A host name of an edge is looked up, and a port that somebody has already is told of.
+python3 -c 'import socket, time
+s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1], flush=True); time.sleep(60)' >"$tmp/port" &
+pids+=($!)
+for _ in $(seq 100); do [ -s "$tmp/port" ] && break; sleep 0.1; done
+port=$(cat "$tmp/port")
+printf 'apiVersion: squall/v1\nkind: Scenario\nmetadata: {name: t}\nspec:\n  services: {app: {command: [sleep, "9"], port: %s}}\n  edges: {app->x: {from: app, to: ["localhost:9"]}}\n  steps: [{id: a, uses: call/error, target: {edge: app->x}, with: {errno: ECONNREFUSED}, duration: 1s}]\n  verify: [{check: clean}]\n' \
+    "$port" >"$tmp/s.yaml"
+timeout 40 "$squall" plan "$tmp/s.yaml" >"$tmp/out" 2>"$tmp/err" </dev/null
+[ $? -eq 5 ] || fail "a port that is taken: the exit code"
+grep -q "something else has port $port" "$tmp/out" || fail "a port that is taken is not told of"
+grep -q "localhost is 127.0.0.1 now" "$tmp/out" || fail "what a name means is not in the plan"
 plan 2 '{id: a, uses: process/kill, target: {pattern: "^no such process anywhere$"}, duration: 1s}'
 grep -q "step a: " "$tmp/out" || fail "what is not there is not named"
 plan 5 '{id: a, uses: process/kill, target: {service: nap}, duration: 1s}' --injector "$tmp/none.sock"
