@@ -235,8 +235,11 @@ static void print_timeline(const struct sq_planning *p)
             }
             (void)fputs("; else nothing is injected\n", t->out);
         } else if (fault) {
-            (void)fprintf(t->out, "%s%s%s %s: %s\n", sq_term_out(t, SQ_RED), sq_json_str_or(s, "uses", ""),
-                          sq_term_out(t, SQ_PLAIN), sq_json_str_or(s, "step", ""), sq_json_str_or(s, "name", ""));
+            const char *step = sq_json_str_or(s, "step", ""), *name = sq_json_str_or(s, "name", "");
+            bool named = strcmp(step, name) != 0;
+
+            (void)fprintf(t->out, "%s%s%s %s%s%s\n", sq_term_out(t, SQ_RED), sq_json_str_or(s, "uses", ""),
+                          sq_term_out(t, SQ_PLAIN), step, named ? ": " : "", named ? name : "");
             print_target(p, s);
         } else {
             (void)fprintf(t->out, "%s%s %s%s\n", sq_term_out(t, SQ_DIM), what, sq_json_str_or(s, "step", ""),

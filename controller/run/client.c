@@ -156,6 +156,12 @@ static void complete(void *request, CURLcode code)
                known        ? strerror(-rc)
                : r->text[0] ? r->text
                             : curl_easy_strerror(code));
+        if (rc == -ENOENT || rc == -ECONNREFUSED)
+            sq_err_hint(&err, "no squalld serves there: start one (as root: squalld), or leave out --injector and "
+                              "SQUALL_INJECTOR for a private one");
+        else if (rc == -EACCES)
+            sq_err_hint(&err, "its socket is for root and its group: ask for that group, or leave out --injector and "
+                              "SQUALL_INJECTOR for a private one");
     } else {
         curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
         struct sq_err bad = {0};

@@ -177,8 +177,8 @@ void sq_run_failed(struct run *r, int status, const struct sq_err *e, const char
     if (status == 0) {
         r->injector_dead = e && e->code != -ETIMEDOUT;
         if (!sq_run_lease_over(r))
-            sq_run_end(r, "infrastructure", NULL, "%s: %s; its keeper takes everything back", what,
-                       e ? e->msg : "the injector does not answer");
+            sq_run_end(r, "infrastructure", NULL, "%s: %s%s", what, e ? e->msg : "the injector does not answer",
+                       r->id[0] ? "; its keeper takes everything back" : hint);
     } else if (status != 404 || !sq_run_lease_over(r)) {
         sq_run_end(r, "infrastructure", NULL, "%s: %s%s", what, e ? e->msg : "refused", hint);
     }

@@ -394,7 +394,8 @@ static void applied(void *arg, int status, json_t *body, const struct sq_err *e)
     sq_progress_event(r->o->progress, SQ_TONE_FAULT, (double)(f->applied_ns - r->start_ns) / 1e9, "%s: %s on %s", id,
                       f->uses, hit);
     const char *name = sq_json_str_or(step, "name", NULL);
-    sq_run_stage(r, to, "%s%s%s", id, name ? ": " : "", name ? name : "");
+    bool named = name && strcmp(name, id) != 0;
+    sq_run_stage(r, to, "%s%s%s", id, named ? ": " : "", named ? name : "");
     sq_run_timer(r, to, duration_over);
 }
 
