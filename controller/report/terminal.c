@@ -34,29 +34,33 @@ static void column(FILE *out, const char *text, int width)
     plain(out, cut);
 }
 
-/* Words wrapped to WIDTH, later lines indented. */
-static void wrap(FILE *out, const char *text, unsigned indent, unsigned width)
+/* Words wrapped to WIDTH, the first one in column AT, later lines indented. */
+static void wrap_from(FILE *out, const char *text, unsigned at, unsigned indent, unsigned width)
 {
-    unsigned at = indent;
+    bool first = true;
 
-    while (*text) {
+    for (text += strspn(text, " \n"); *text; text += strspn(text, " \n")) {
         unsigned word = (unsigned)strcspn(text, " \n");
 
-        if (at > indent && at + word >= width) {
+        if (at > indent && at + !first + word >= width) {
             (void)fprintf(out, "\n%*s", (int)indent, "");
             at = indent;
+        } else if (!first) {
+            (void)fputc(' ', out);
+            at++;
         }
         for (unsigned i = 0; i < word; i++)
             (void)fputc((unsigned char)text[i] < 0x20 || text[i] == 0x7f ? ' ' : text[i], out);
         at += word;
         text += word;
-        text += strspn(text, " \n");
-        if (*text && at < width) {
-            (void)fputc(' ', out);
-            at++;
-        }
+        first = false;
     }
     (void)fputc('\n', out);
+}
+
+static void wrap(FILE *out, const char *text, unsigned indent, unsigned width)
+{
+    wrap_from(out, text, indent, indent, width);
 }
 
 static void one_check(FILE *out, const json_t *c, bool colour, unsigned width)
@@ -153,7 +157,8 @@ static int write_terminal(FILE *out, const struct sq_report_in *in, struct sq_er
     (void)fprintf(out, "\n%s%s%s ", paint(in->colour, verdict), verdict, in->colour ? "\033[0m" : "");
     plain(out, ev->name);
     (void)fputs(": ", out);
-    wrap(out, sq_json_str_or(in->verdict, "why", ""), 2, width);
+    wrap_from(out, sq_json_str_or(in->verdict, "why", ""), (unsigned)(strlen(verdict) + strlen(ev->name) + 3), 2,
+              width);
     return 0;
 }
 
