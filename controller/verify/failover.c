@@ -122,20 +122,24 @@ static int judge_time(const struct job *j, double exposed, json_t *results, stru
     int64_t from = j->step->win.from_ns, at = served_from(j);
     int64_t late = at * SQ_S - from, early = late - SQ_S;
     struct sq_result r;
-    char a[64], b[64];
+    char a[96] = "", b[64];
 
     early = at == j->first || early < 0 ? 0 : early;
     late = at == j->first || late < 0 ? 0 : late;
     sq_result_init(&r, j->step, j->service);
     r.win = (struct sq_window){j->first * SQ_S, j->end * SQ_S};
     r.n = sq_demand(j->ev, j->ep, j->first, j->end);
-    (void)sq_fmt_duration(j->within, b, sizeof b);
-    (void)snprintf(r.limit, sizeof r.limit, "served as before within %s", b);
     if (at < j->end) {
-        (void)snprintf(r.observed, sizeof r.observed, "served as before after %s", sq_fmt_duration(late, a, sizeof a));
+        if (late == 0)
+            (void)snprintf(a, sizeof a, "at once");
+        else
+            (void)snprintf(a, sizeof a, "%s after the fault", sq_fmt_duration(late, b, sizeof b));
+        (void)snprintf(r.observed, sizeof r.observed, "served as before %s", a);
         (void)snprintf(r.interval, sizeof r.interval, "[%.3g s, %.3g s]", (double)early / 1e9, (double)late / 1e9);
     } else
         (void)snprintf(r.observed, sizeof r.observed, "not served as before");
+    (void)sq_fmt_duration(j->within, b, sizeof b);
+    (void)snprintf(r.limit, sizeof r.limit, "served as before within %s", b);
     if (at >= j->end && (j->end - j->hold) * SQ_S < from + j->within)
         (void)sq_result_set(&r, SQ_V_INCONCLUSIVE,
                             "users were not served as before when the load ended or the next fault began: too soon to "
@@ -145,13 +149,13 @@ static int judge_time(const struct job *j, double exposed, json_t *results, stru
         (void)sq_result_set(&r, SQ_V_FAIL, "the other instances of %s did not take over: requests kept failing",
                             j->service);
     else if (early > j->within)
-        (void)sq_result_set(&r, SQ_V_FAIL, "users were served as before only %s after the fault, %s are allowed", a, b);
+        (void)sq_result_set(&r, SQ_V_FAIL, "users were served as before only %s, %s are allowed", a, b);
     else if (exposed < SQ_SILENCE)
         (void)sq_result_set(&r, SQ_V_INCONCLUSIVE,
                             "too little load: only about %.3g requests would have met the dead instance in %s", exposed,
                             b);
     else if (late <= j->within)
-        (void)sq_result_set(&r, SQ_V_PASS, "the others took over: users were served as before %s after the fault", a);
+        (void)sq_result_set(&r, SQ_V_PASS, "the others took over: users were served as before %s", a);
     else
         (void)sq_result_set(&r, SQ_V_INCONCLUSIVE,
                             "users were served as before between %.3g s and %.3g s after the fault: seconds are too "

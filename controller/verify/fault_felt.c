@@ -397,8 +397,13 @@ static int judge_readback(const struct sq_evidence *ev, const struct sq_ev_step 
     sq_result_init(&r, s, s->uses);
     r.n = targets(f->hit);
     (void)snprintf(r.limit, sizeof r.limit, "read back from the kernel as asked for");
-    (void)snprintf(r.observed, sizeof r.observed, "%llu %s", (unsigned long long)r.n,
-                   process ? "processes hit" : "interfaces changed");
+    (void)snprintf(r.observed, sizeof r.observed, "%llu %s%s", (unsigned long long)r.n,
+                   process ? "process" : "interface",
+                   r.n == 1  ? ""
+                   : process ? "es"
+                             : "s");
+    (void)snprintf(r.observed + strlen(r.observed), sizeof r.observed - strlen(r.observed), " %s",
+                   process ? "hit" : "changed");
     if (!json_is_object(f->readback) || json_object_size(f->readback) == 0)
         (void)sq_result_set(&r, SQ_V_INCONCLUSIVE, "the fault was applied, but nothing was read back to prove it");
     else if (r.n == 0)

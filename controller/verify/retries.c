@@ -238,10 +238,23 @@ static void ratio_in(const struct view *v, struct sq_window win, uint64_t *calls
     }
 }
 
+/* How much longer it would have taken: the logarithm of the ratio of two counts varies by 1/C0 + 1/C1. */
+static const char *longer(uint64_t c0, uint64_t c1, double apart, char *buf, size_t len)
+{
+    double times = 1.645 * 1.645 * (1 / (double)c0 + 1 / ((double)c1 + 1)) / (apart * apart);
+
+    buf[0] = '\0';
+    if (times > 1 && times < 20)
+        (void)snprintf(buf, len, ": about %.0f times as long a steady state and step, or as much load, would do",
+                       ceil(times + 0.2));
+    return buf;
+}
+
 /* The ratio of calls per request now and in steady state, judged against LIMIT. */
 static void judge_ratio(const struct view *v, double limit, struct sq_result *r)
 {
     uint64_t c0, n0, c1, n1;
+    char more[120];
 
     ratio_in(v, v->steady, &c0, &n0);
     ratio_in(v, v->step->win, &c1, &n1);
@@ -266,8 +279,8 @@ static void judge_ratio(const struct view *v, double limit, struct sq_result *r)
                             "overload worse",
                             (unsigned long long)n1, (unsigned long long)c1, seen);
     else
-        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "%llu requests are too few to tell %.3g from %.3g times the calls",
-                            (unsigned long long)n1, seen, limit);
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "%llu requests are too few to tell %.3g from %.3g times the calls%s",
+                            (unsigned long long)n1, seen, limit, longer(c0, c1, log(limit / seen), more, sizeof more));
 }
 
 /* Calls while they were let through, and how many there would have been in steady state. */
