@@ -64,6 +64,7 @@ cppcheck              cmd cppcheck
 libclang-rt-14-dev    file /usr/lib/llvm-14/lib/clang/14.0.6/lib/linux/libclang_rt.fuzzer-x86_64.a
 chromium              cmd chromium
 haproxy               cmd haproxy
+libnginx-mod-stream   file /usr/lib/nginx/modules/ngx_stream_module.so
 default-jdk-headless  cmd javac
 golang-go             cmd go
 python3-circuitbreaker file /usr/lib/python3/dist-packages/circuitbreaker.py

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The proxy, as Toxiproxy's API drives it, between the two ends of bench_proxy: against HAProxy in TCP mode and no proxy at
-all, in turns; how exact its latency is; what a connection takes in memory.
+"""The proxy, as Toxiproxy's API drives it, between the two ends of bench_proxy: against HAProxy in TCP mode, nginx's
+stream module and no proxy at all, in turns; how exact its latency is; what a connection takes in memory.
 
     proxy.py [seconds [rounds [part...]]]        2 3 memory connections throughput accuracy
 
@@ -21,6 +21,7 @@ ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
 PARTS = sys.argv[3:] or ["memory", "connections", "throughput", "accuracy"]
 BUILD = os.path.abspath(os.environ.get("SQUALL_BUILD", "build"))
 TOOL = os.path.join(BUILD, "tests/bench/bench_proxy")
+STREAM = "/usr/lib/nginx/modules/ngx_stream_module.so"
 CORES = sorted(os.sched_getaffinity(0))
 ENDS, PROXY = {CORES[0]}, {CORES[-1]}
 started = []
@@ -89,6 +90,29 @@ def haproxy(run, pairs):
     for at, _ in pairs:
         wait_port(at)
     return p.pid
+
+
+def only_child(pid):
+    for _ in range(500):
+        with open(f"/proc/{pid}/task/{pid}/children") as f:
+            if got := f.read().split():
+                return int(got[0])
+        time.sleep(0.02)
+    die("nginx has no worker")
+
+
+def nginx(run, pairs):
+    path = os.path.join(run, "nginx.conf")
+    with open(path, "w") as f:
+        f.write(f"load_module {STREAM};\ndaemon off;\nworker_processes 1;\npid {run}/nginx.pid;\nerror_log {run}/nginx.log;\n"
+                "events { worker_connections 4000; }\nstream {\n  tcp_nodelay on;\n")
+        for at, to in pairs:
+            f.write(f"  server {{ listen 127.0.0.1:{at}; proxy_pass 127.0.0.1:{to}; }}\n")
+        f.write("}\n")
+    p = start(["nginx", "-e", f"{run}/nginx.log", "-c", path], PROXY)
+    for at, _ in pairs:
+        wait_port(at)
+    return only_child(p.pid)
 
 
 def child_named(name):
@@ -205,6 +229,12 @@ def main(run):
         ways["HAProxy, mode tcp"], sources["HAProxy, mode tcp"] = a, b
     else:
         print("(HAProxy is not here: left out)")
+    if shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin") and os.path.exists(STREAM):
+        a, b = free_port(), free_port()
+        pids["nginx, stream"] = nginx(run, [(a, echo), (b, source)])
+        ways["nginx, stream"], sources["nginx, stream"] = a, b
+    else:
+        print("(nginx's stream module is not here: left out)")
     if "memory" in PARTS:
         memory(pids, ways)
     if "connections" in PARTS:
