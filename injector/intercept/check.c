@@ -58,11 +58,8 @@ int sq_intercept_check_seccomp(struct sq_err *e)
 
 int sq_intercept_check_synhold(struct sq_err *e)
 {
-    int packet, raw, rc = sq_synhold_open(&packet, &raw, e);
+    int fd[SQ_SYNHOLD_FDS], rc = sq_synhold_open(fd, e);
 
-    if (rc < 0)
-        return rc;
-    (void)close(packet);
-    (void)close(raw);
-    return 0;
+    sq_synhold_close(fd);
+    return rc < 0 ? rc : 0;
 }

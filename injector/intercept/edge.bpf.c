@@ -117,7 +117,7 @@ static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct cal
     struct sq_edge_counts *c;
     struct sq_edge_cfg *cfg;
     struct sq_decision d;
-    __u32 slot = 0, idx;
+    __u32 slot = 0, why, idx;
     __u64 now;
 
     if (is_taken(k))
@@ -135,9 +135,10 @@ static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct cal
     if (made)
         __sync_fetch_and_add(&made->seen, 1);
     now = bpf_ktime_get_ns();
-    bypass |= listeners(ctx, k->caller, slot, cfg, &at);
-    if (k->only6 && !at.pass6)
-        bypass |= SQ_BY_V6;
+    why = listeners(ctx, k->caller, slot, cfg, &at);
+    if (!why && k->only6 && !at.pass6)
+        why = SQ_BY_V6;
+    bypass |= why;
     sq_decide(cfg, 0, k->slot, bypass, &d);
     if (d.go == SQ_GO_FAIL) {
         __sync_fetch_and_add(&c->failed, 1);
@@ -145,7 +146,11 @@ static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct cal
         bpf_set_retval(-(int)d.err);
         return 0;
     }
-    if (bypass || !write_flow(k, &d, cfg->id, now, k->only6 ? at.pass6 : 0, &idx)) {
+    if (k->only6)
+        *port = d.go == SQ_GO_GATE && at.gate6 ? at.gate6 : at.pass6;
+    else
+        *port = d.go == SQ_GO_GATE ? at.gate : at.pass;
+    if (bypass || !write_flow(k, &d, cfg->id, now, k->only6 ? (__u16)*port : 0, &idx)) {
         __sync_fetch_and_add(&c->bypassed, 1);
         __sync_fetch_and_or(&c->why, bypass ? bypass : SQ_BY_FLOW);
         bpf_map_delete_elem(&peers, &k->cookie);
@@ -153,7 +158,6 @@ static __always_inline int intercept(struct bpf_sock_addr *ctx, const struct cal
     }
     __sync_fetch_and_add(&c->redirected, 1);
     *to = bpf_htonl(SQ_NET_BPF | idx);
-    *port = k->only6 ? at.pass6 : d.go == SQ_GO_GATE ? at.gate : at.pass;
     return 2;
 }
 

@@ -226,36 +226,36 @@ int sq_edge_need_hooks(struct sq_intercept *ic, struct sq_err *e)
 static int open_edge(struct sq_edge *edge, const char *protocol, struct sq_err *e)
 {
     struct sq_intercept *ic = edge->ic;
-    cleanup_close int pass = -1, gate = -1, pass6 = -1;
     cleanup_json json_t *msg = NULL;
     struct sq_edge_cfg *cfg = &ic->cfg[edge->slot];
-    uint16_t pass_port = 0, gate_port = 0, pass6_port = 0;
-    int fds[3], rc;
+    struct sq_space_ports at = {0};
+    int fds[4] = {-1, -1, -1, -1}, rc;
+    size_t n = 2;
 
-    rc = sq_listen_lo(false, &pass, &pass_port, e);
+    rc = sq_listen_lo(false, &fds[0], &at.pass, e);
     if (rc == 0)
-        rc = ic->hold_ok ? sq_listen_lo(true, &gate, &gate_port, e) : sq_hole_open(&edge->hole, &gate, &gate_port, e);
+        rc = ic->hold_ok ? sq_listen_lo(true, &fds[1], &at.gate, e) : sq_hole_open(&edge->hole, &fds[1], &at.gate, e);
+    if (rc == 0) {
+        n += sq_listen_pair6(ic->hold6_ok, &fds[2], &at.pass6, &at.gate6);
+        msg = json_pack("{s:s,s:I,s:s,s:s}", "op", "edge", "id", (json_int_t)edge->id, "name", edge->name, "protocol",
+                        protocol);
+        rc = sq_link_send(ic, msg, fds, n, e);
+    }
+    /* All are closed here: when the proxy dies, connects must be refused and not queue up. */
+    for (size_t i = 0; i < SQ_COUNT(fds); i++)
+        if (fds[i] >= 0)
+            (void)close(fds[i]);
     if (rc < 0)
         return rc;
-    msg = json_pack("{s:s,s:I,s:s,s:s}", "op", "edge", "id", (json_int_t)edge->id, "name", edge->name, "protocol",
-                    protocol);
-    fds[0] = pass;
-    fds[1] = gate;
-    if (sq_listen_lo6(&pass6, &pass6_port) < 0)
-        pass6_port = 0;
-    fds[2] = pass6;
-    rc = sq_link_send(ic, msg, fds, pass6 < 0 ? 2 : 3, e);
-    if (rc < 0)
-        return rc;
-    /* Both are closed here: when the proxy dies, connects must be refused and not queue up. */
     memset(&ic->counts[edge->slot], 0, sizeof(ic->counts[0]));
     memset(&ic->tallies[SQ_RULE_TALLIES + edge->slot], 0, sizeof(ic->tallies[0]));
     memset(cfg->slot, 0, sizeof(cfg->slot));
     cfg->epoch = 1;
     cfg->id = edge->id;
-    cfg->gate = gate_port;
-    cfg->pass6 = pass6_port;
-    __atomic_store_n(&cfg->pass, pass_port, __ATOMIC_RELEASE);
+    cfg->gate = at.gate;
+    cfg->pass6 = at.pass6;
+    cfg->gate6 = at.gate6;
+    __atomic_store_n(&cfg->pass, at.pass, __ATOMIC_RELEASE);
     return edge->dgram ? sq_dgram_open(edge, e) : 0;
 }
 

@@ -30,12 +30,17 @@ struct wanted {
 static bool is_proxy(const struct sq_intercept *ic, const uint32_t to[4], uint16_t port)
 {
     uint32_t net = ntohl(to[3]) & 0xffff0000;
+    bool six = to[2] == 0 && to[3] == htonl(1);
 
-    if (to[0] || to[1] || to[2] != htonl(0xffff) || (net != SQ_NET_BPF && net != SQ_NET_SECCOMP))
+    if (to[0] || to[1] || (!six && (to[2] != htonl(0xffff) || (net != SQ_NET_BPF && net != SQ_NET_SECCOMP))))
         return false;
-    for (uint32_t i = 0; ic->cfg && i < SQ_EDGES; i++)
-        if (ic->edge[i] && (ic->cfg[i].pass == htons(port) || ic->cfg[i].gate == htons(port)))
+    for (uint32_t i = 0; ic->cfg && i < SQ_EDGES; i++) {
+        const struct sq_edge_cfg *cfg = &ic->cfg[i];
+
+        if (ic->edge[i] && (six ? cfg->pass6 == htons(port) || cfg->gate6 == htons(port)
+                                : cfg->pass == htons(port) || cfg->gate == htons(port)))
             return true;
+    }
     return false;
 }
 

@@ -19,18 +19,18 @@ struct sq_holed {
     uint32_t edge, caller; /* numbers */
     int64_t start;
     char fault[32];
-    struct sockaddr_in from, to;
+    union px_addr from, to;
 };
 
 /* An IPv4 address, also where it is written as one of IPv6. */
-static struct sockaddr_in unmapped(const struct sockaddr_in6 *a)
+static union px_addr unmapped(const struct sockaddr_in6 *a)
 {
-    struct sockaddr_in out = {.sin_family = AF_INET, .sin_port = a->sin6_port};
+    union px_addr out = {.in = {.sin_family = AF_INET, .sin_port = a->sin6_port}};
 
     if (a->sin6_family == AF_INET)
-        memcpy(&out, a, sizeof(out));
+        memcpy(&out.in, a, sizeof(out.in));
     else
-        memcpy(&out.sin_addr, &a->sin6_addr.s6_addr[12], sizeof(out.sin_addr));
+        memcpy(&out.in.sin_addr, &a->sin6_addr.s6_addr[12], sizeof(out.in.sin_addr));
     return out;
 }
 

@@ -259,17 +259,17 @@ static int offer_synhold(struct sq_intercept *ic, struct sq_err *e)
 {
     cleanup_json json_t *msg = json_pack("{s:s}", "op", "raw");
     struct sq_err why = {0};
-    int fds[2], rc;
+    int fds[SQ_SYNHOLD_FDS], n, rc;
 
-    rc = sq_synhold_open(&fds[0], &fds[1], &why);
-    if (rc < 0) {
+    n = sq_synhold_open(fds, &why);
+    if (n < 0) {
         (void)snprintf(ic->hold_why, sizeof(ic->hold_why), "%.500s", why.msg);
         return 0;
     }
-    rc = sq_link_send(ic, msg, fds, 2, e);
-    (void)close(fds[0]);
-    (void)close(fds[1]);
+    rc = sq_link_send(ic, msg, fds, (size_t)n, e);
+    sq_synhold_close(fds);
     ic->hold_ok = rc == 0;
+    ic->hold6_ok = rc == 0 && n == SQ_SYNHOLD_FDS;
     return rc;
 }
 
@@ -290,7 +290,7 @@ int sq_link_start(struct sq_intercept *ic, struct sq_err *e)
     if (l->dead && edges_left(ic))
         return sq_err(e, -EPIPE, "the proxy has died: calls go direct until all runs with edges have ended");
     if (l->dead)
-        l->dead = l->started = ic->hold_ok = false;
+        l->dead = l->started = ic->hold_ok = ic->hold6_ok = false;
     if (l->started)
         return 0;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sv) < 0)

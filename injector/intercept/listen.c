@@ -23,33 +23,23 @@
 #define PACKET_IGNORE_OUTGOING 23
 #endif
 
-static int attach(int fd, const struct sock_filter *code, unsigned short n)
+/* Of a listener of FAMILY: it gets no SYN but those with our TTL (of IPv6: hop limit). A filter on a TCP listener sees
+ * the segment from the TCP header on (tcp_filter, net/ipv4/tcp_ipv4.c), and the IP header at SKF_NET_OFF. What it
+ * drops, the peer's TCP sends again. */
+static int gate_filter(int fd, int family)
 {
-    struct sock_filter copy[24];
-    struct sock_fprog prog = {.len = n, .filter = copy};
-
-    memcpy(copy, code, n * sizeof(*code));
-    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) < 0 ? -errno : 0;
-}
-
-/* A filter on a TCP listener sees the segment from the TCP header on (tcp_filter, net/ipv4/tcp_ipv4.c), and the IP
- * header at SKF_NET_OFF. What it drops, the peer's TCP sends again. */
-int sq_gate_filter(int fd, bool shut)
-{
-    static const struct sock_filter code[] = {
+    struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),
         BPF_STMT(BPF_ALU | BPF_AND | BPF_K, TCP_SYN_ACK),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TCP_SYN, 0, 3),
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (unsigned)(SKF_NET_OFF + 8)),
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (unsigned)(SKF_NET_OFF + (family == AF_INET6 ? 7 : 8))),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SQ_TTL, 1, 0),
         BPF_STMT(BPF_RET | BPF_K, 0),
         BPF_STMT(BPF_RET | BPF_K, 0xffffffffu),
     };
-    int zero = 0;
+    struct sock_fprog prog = {.len = SQ_COUNT(code), .filter = code};
 
-    if (shut)
-        return attach(fd, code, SQ_COUNT(code));
-    return setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &zero, sizeof(zero)) < 0 && errno != ENOENT ? -errno : 0;
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) < 0 ? -errno : 0;
 }
 
 /* All of 127.0.0.0/8, but loopback only: bound to the device, which needs no privilege since Linux 5.7. */
@@ -82,11 +72,11 @@ int sq_listen_lo(bool gate, int *fd, uint16_t *port, struct sq_err *e)
     rc = bind_lo(port, false, BACKLOG, fd, e);
     if (rc < 0 || !gate)
         return rc;
-    rc = sq_gate_filter(*fd, true);
+    rc = gate_filter(*fd, AF_INET);
     return rc < 0 ? sq_err_sys(e, rc, "cannot filter the SYNs of a listener") : 0;
 }
 
-int sq_listen_lo6(int *out, uint16_t *port)
+int sq_listen_lo6(bool gate, int *out, uint16_t *port)
 {
     cleanup_close int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
@@ -95,9 +85,19 @@ int sq_listen_lo6(int *out, uint16_t *port)
     if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, BACKLOG) < 0 ||
         getsockname(fd, (struct sockaddr *)&a, &len) < 0)
         return -errno;
+    if (gate && gate_filter(fd, AF_INET6) < 0)
+        return -errno;
     *port = a.sin6_port;
     *out = SQ_TAKE_FD(fd);
     return 0;
+}
+
+size_t sq_listen_pair6(bool hold, int fd[2], uint16_t *pass, uint16_t *gate)
+{
+    *pass = *gate = 0;
+    if (sq_listen_lo6(false, &fd[0], pass) < 0)
+        return 0;
+    return hold && sq_listen_lo6(true, &fd[1], gate) == 0 ? 2 : 1;
 }
 
 /* Which member of the group of listeners on one port gets a SYN. */
@@ -145,56 +145,52 @@ void sq_hole_close(struct sq_hole *h)
     h->fd = h->fill = -1;
 }
 
-/* A packet socket that sees the SYNs of redirected connects (not yet bound, so that nothing queues up before the proxy
- * asks for it), and a raw one to send them again. */
-int sq_synhold_open(int *packet, int *raw, struct sq_err *e)
+/* A packet socket that sees the SYNs of redirected connects (not bound, so that nothing queues up before the proxy asks
+ * for it: with a filter of its own), and a raw one to send them again. */
+static int open_pair(int family, int fd[2])
 {
-    static const struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (unsigned)SKF_NET_OFF),
-        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x40, 0, 13),
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (unsigned)(SKF_NET_OFF + 9)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 0, 11),
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (unsigned)(SKF_NET_OFF + 8)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SQ_TTL, 9, 0),
-        BPF_STMT(BPF_LD | BPF_H | BPF_ABS, (unsigned)(SKF_NET_OFF + 16)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SQ_NET_BPF >> 16, 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SQ_NET_SECCOMP >> 16, 0, 6),
-        /* loopback's own IP headers have no options unless a program sets some: those are not held */
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (unsigned)SKF_NET_OFF),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x45, 0, 4),
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (unsigned)(SKF_NET_OFF + 33)),
-        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, TCP_SYN_ACK),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TCP_SYN, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, 0xffff),
-        BPF_STMT(BPF_RET | BPF_K, 0),
-    };
-    cleanup_close int t = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     cleanup_close int p = socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r = -1;
-    int one = 1, rc;
+    int one = 1;
 
     if (p >= 0)
-        r = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_RAW);
-    if (p < 0 || r < 0) {
-        rc = errno == EPERM
-                 ? sq_err_cls(e, SQ_C_UNSUPPORTED, -EPERM, "without CAP_NET_RAW the connect can't be delayed")
-                 : sq_err_sys(e, -errno, "cannot make the sockets that delay a connect");
+        r = socket(family, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_RAW);
+    if (r < 0 || setsockopt(p, SOL_PACKET, PACKET_IGNORE_OUTGOING, &one, sizeof(one)) < 0)
+        return -errno;
+    fd[0] = SQ_TAKE_FD(p);
+    fd[1] = SQ_TAKE_FD(r);
+    return 0;
+}
+
+int sq_synhold_open(int fd[SQ_SYNHOLD_FDS], struct sq_err *e)
+{
+    cleanup_close int t = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int rc;
+
+    for (int i = 0; i < SQ_SYNHOLD_FDS; i++)
+        fd[i] = -1;
+    rc = open_pair(AF_INET, fd);
+    if (rc < 0) {
+        rc = rc == -EPERM ? sq_err_cls(e, SQ_C_UNSUPPORTED, rc, "without CAP_NET_RAW the connect can't be delayed")
+                          : sq_err_sys(e, rc, "cannot make the sockets that delay a connect");
         sq_err_hint(e, "run as root, or give squalld CAP_NET_RAW; until then latency delays the bytes only");
         return rc;
     }
-    if (t < 0 || sq_gate_filter(t, true) < 0) {
+    if (t < 0 || gate_filter(t, AF_INET) < 0) {
+        sq_synhold_close(fd);
         rc = sq_err_cls(e, SQ_C_UNSUPPORTED, -EPERM, "without CAP_NET_ADMIN the connect can't be delayed");
         sq_err_hint(e, "since Linux 6.18 a filter on a TCP socket needs it; until then latency delays the bytes only");
         return rc;
     }
-    if (setsockopt(p, SOL_PACKET, PACKET_IGNORE_OUTGOING, &one, sizeof(one)) < 0)
-        return sq_err_sys(e, -errno, "PACKET_IGNORE_OUTGOING");
-    rc = attach(p, code, SQ_COUNT(code));
-    if (rc < 0)
-        return sq_err_sys(e, rc, "cannot filter a packet socket");
-    *packet = SQ_TAKE_FD(p);
-    *raw = SQ_TAKE_FD(r);
-    return 0;
+    return open_pair(AF_INET6, fd + 2) < 0 ? 2 : SQ_SYNHOLD_FDS;
+}
+
+void sq_synhold_close(int fd[SQ_SYNHOLD_FDS])
+{
+    for (int i = 0; i < SQ_SYNHOLD_FDS; i++) {
+        if (fd[i] >= 0)
+            (void)close(fd[i]);
+        fd[i] = -1;
+    }
 }
 
 /* The address of DIR/NAME through a descriptor of DIR: sun_path has 107 bytes, a run directory may have more. */

@@ -351,7 +351,7 @@ int sq_nat_edge(struct sq_caller *c, const struct sq_edge *edge, struct sq_err *
     rc = sq_listen_lo(false, &four, &port, e);
     if (rc < 0)
         return rc;
-    if (sq_listen_lo6(&six, &port6) < 0)
+    if (sq_listen_lo6(false, &six, &port6) < 0)
         port6 = 0;
     msg = json_pack("{s:s,s:I,s:I,s:I}", "op", "nft", "edge", (json_int_t)edge->id, "caller", (json_int_t)c->id,
                     "tally", (json_int_t)(SQ_RULE_TALLIES + edge->slot));

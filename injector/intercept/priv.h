@@ -150,7 +150,7 @@ struct sq_intercept {
     bool bpf_asked, bpf_ok;
     char bpf_why[512];
     bool caches_asked, caches_ok; /* caches.c */
-    bool hold_ok;                 /* SYN-hold */
+    bool hold_ok, hold6_ok;       /* SYN-hold */
     char hold_why[512];
     uint64_t netns_cookie;
     dev_t netns_dev;
@@ -302,12 +302,16 @@ void sq_exec_forget(struct sq_intercept *ic, uint64_t cookie); /* tell of that n
 
 /* listen.c */
 int sq_listen_lo(bool gate, int *fd, uint16_t *port, struct sq_err *e); /* port in network byte order */
-int sq_listen_lo6(int *fd, uint16_t *port);                             /* on ::1; -errno: there is none here */
-int sq_gate_filter(int fd, bool shut);
+int sq_listen_lo6(bool gate, int *fd, uint16_t *port);                  /* on ::1; -errno: there is none here */
+/* The same: one that passes, and (HOLD) a gate. How many there are, from the first; the port of the other is 0. */
+size_t sq_listen_pair6(bool hold, int fd[2], uint16_t *pass, uint16_t *gate);
 int sq_hole_open(struct sq_hole *h, int *gate, uint16_t *port, struct sq_err *e);
 int sq_hole_turn(int hole, bool shut);
 void sq_hole_close(struct sq_hole *h);
-int sq_synhold_open(int *packet, int *raw, struct sq_err *e);
+#define SQ_SYNHOLD_FDS 4
+/* FD: AF_PACKET and raw of IPv4, and of IPv6 (-1: none here). How many there are, from the first. */
+int sq_synhold_open(int fd[SQ_SYNHOLD_FDS], struct sq_err *e);
+void sq_synhold_close(int fd[SQ_SYNHOLD_FDS]);
 int sq_listen_unix(const char *dir, const char *name, int *fd, struct sq_err *e);
 /* Connect to a file in DIR (however long its path is), or to an address, without ever blocking. -errno. */
 int sq_connect_in(int fd, const char *dir, const char *name);

@@ -117,7 +117,8 @@ bool sq_attempt_listeners(const struct sq_supervisor *s, struct sq_edge *edge, c
                           struct sq_space_ports *at, char *why, size_t len)
 {
     const struct sq_edge_cfg *cfg = &s->ic->cfg[edge->slot];
-    const struct sq_space_ports home = {.pass = cfg->pass, .gate = cfg->gate, .dgram = cfg->dgram, .pass6 = cfg->pass6},
+    const struct sq_space_ports home = {.pass = cfg->pass, .gate = cfg->gate, .dgram = cfg->dgram, .pass6 = cfg->pass6,
+                                         .gate6 = cfg->gate6, .dgram6 = cfg->dgram6},
                                 *there;
     uint64_t cookie = sq_space_cookie(fd);
 
@@ -322,11 +323,11 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
         answer(r, -EOPNOTSUPP);
         return;
     }
-    to = d.go == SQ_GO_GATE ? at.gate : at.pass;
-    idx = write_flow(s, edge, &d, addr, port, cookie, now);
-    len = cookie ? proxy_address6(at.pass6, &proxy) : proxy_address(a->to.sa.sa_family, idx, to, &proxy);
-    if (cookie)
+    if (cookie && !at.gate6)
         d.go = SQ_GO_PASS; /* there is no gate */
+    to = d.go == SQ_GO_GATE ? (cookie ? at.gate6 : at.gate) : cookie ? at.pass6 : at.pass;
+    idx = write_flow(s, edge, &d, addr, port, cookie, now);
+    len = cookie ? proxy_address6(to, &proxy) : proxy_address(a->to.sa.sa_family, idx, to, &proxy);
     if (d.go == SQ_GO_GATE && !(flags & O_NONBLOCK) && has_timeout(fd) &&
         sq_wait_connect(s, a->id, fd, (struct sockaddr *)&proxy, len) == 0) {
         s->ic->counts[edge->slot].redirected++;

@@ -46,8 +46,9 @@ struct sq_edge_cfg {
     uint16_t gate;
     uint16_t dgram;  /* of its socket for datagrams */
     uint16_t pass6;  /* on ::1, for sockets that can only speak IPv6 */
+    uint16_t gate6;  /* 0: their connects can't be held */
     uint16_t dgram6; /* on ::1, for what unconnected sockets send to IPv6 addresses */
-    uint16_t pad[3];
+    uint16_t pad[2];
     struct sq_rules slot[2];
 };
 
@@ -72,8 +73,8 @@ struct sq_space_key {
     uint32_t pad;
 };
 struct sq_space_ports { /* as in struct sq_edge_cfg */
-    uint16_t pass, gate, dgram, pass6, dgram6;
-    uint16_t pad[3];
+    uint16_t pass, gate, dgram, pass6, gate6, dgram6;
+    uint16_t pad[2];
 };
 
 /* A connect that a hook failed; or, with NETNS, a caller in a namespace that its edges do not know. */

@@ -75,6 +75,7 @@ static __always_inline __u32 listeners(struct bpf_sock_addr *ctx, __u32 caller, 
         at->gate = cfg->gate;
         at->dgram = cfg->dgram;
         at->pass6 = cfg->pass6;
+        at->gate6 = cfg->gate6;
         at->dgram6 = cfg->dgram6;
         return 0;
     }

@@ -44,6 +44,7 @@ struct sq_space {
     int pidfd; /* of the maker */
     uv_poll_t *death;
     bool lost;
+    bool hold6; /* connects of sockets that can only speak IPv6 can be held there */
     struct sq_space *next; /* of those that are left, until their makers have ended */
     struct sq_space_ports at[SQ_EDGES];
 };
@@ -98,10 +99,12 @@ static void forget_slot(const struct sq_intercept *ic, uint32_t slot)
 /* ---- made there ---- */
 
 struct sockets {
-    bool dgram;
-    int fd[5]; /* of an edge: pass, gate, pass6, dgram, dgram6; of a namespace: diag, packet, raw */
+    bool dgram, hold6;
+    int fd[6]; /* of an edge: pass, gate, pass6, gate6, dgram, dgram6; of a namespace: diag, those of a held SYN */
+    size_t n;  /* from the first, but for those of datagrams */
     struct sq_space_ports at;
 };
+#define NO_FDS {-1, -1, -1, -1, -1, -1}
 
 static void close_sockets(struct sockets *s)
 {
@@ -116,19 +119,22 @@ static int listen_here(void *arg, struct sq_err *e)
     int rc = sq_listen_lo(false, &s->fd[0], &s->at.pass, e);
 
     rc = rc ? rc : sq_listen_lo(true, &s->fd[1], &s->at.gate, e);
-    if (rc == 0 && sq_listen_lo6(&s->fd[2], &s->at.pass6) < 0)
-        s->at.pass6 = 0;
-    return rc == 0 && s->dgram ? sq_dgram_bind(&s->fd[3], &s->at.dgram, &s->at.dgram6, e) : rc;
+    if (rc == 0)
+        s->n = 2 + sq_listen_pair6(s->hold6, &s->fd[2], &s->at.pass6, &s->at.gate6);
+    return rc == 0 && s->dgram ? sq_dgram_bind(&s->fd[4], &s->at.dgram, &s->at.dgram6, e) : rc;
 }
 
 static int open_here(void *arg, struct sq_err *e)
 {
     struct sockets *s = arg;
+    int n;
 
     s->fd[0] = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG);
     if (s->fd[0] < 0)
         return sq_err_sys(e, -errno, "cannot ask about sockets (sock_diag)");
-    return sq_synhold_open(&s->fd[1], &s->fd[2], e);
+    n = sq_synhold_open(&s->fd[1], e);
+    s->n = n < 0 ? 1 : 1 + (size_t)n;
+    return n < 0 ? n : 0;
 }
 
 /* ---- a namespace ---- */
@@ -215,14 +221,15 @@ static void on_death(uv_poll_t *p, int status, int events)
 static int tell_proxy(struct sq_space *s, const struct sockets *made, int maker, struct sq_err *e)
 {
     cleanup_json json_t *msg = json_pack("{s:s,s:I}", "op", "space", "id", (json_int_t)s->id);
-    const int fds[] = {maker, made->fd[0], made->fd[1], made->fd[2]};
+    int fds[1 + SQ_COUNT(made->fd)] = {maker};
 
-    return sq_link_send(s->ic, msg, fds, SQ_COUNT(fds), e);
+    memcpy(fds + 1, made->fd, sizeof(made->fd));
+    return sq_link_send(s->ic, msg, fds, 1 + made->n, e);
 }
 
 static int begin(struct sq_space *s, const struct sq_netns *ns, struct sq_err *e)
 {
-    struct sockets made = {.fd = {-1, -1, -1, -1, -1}};
+    struct sockets made = {.fd = NO_FDS};
     int sv[2], rc = sq_netns_call(ns, open_here, &made, e);
 
     if (rc == 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
@@ -236,6 +243,7 @@ static int begin(struct sq_space *s, const struct sq_netns *ns, struct sq_err *e
             rc = sq_err(e, -ENOMEM, "out of memory");
         rc = rc ? rc : tell_proxy(s, &made, sv[0], e);
         (void)close(sv[0]); /* the maker ends with the proxy's end */
+        s->hold6 = made.n == 1 + SQ_SYNHOLD_FDS;
     }
     close_sockets(&made);
     return rc;
@@ -356,15 +364,15 @@ static int send_sockets(const struct sq_space *s, const struct sq_edge *edge, co
         json_pack("{s:s,s:I,s:I}", "op", "listen", "edge", (json_int_t)edge->id, "space", (json_int_t)s->id);
     cleanup_json json_t *dgram =
         json_pack("{s:s,s:I,s:I}", "op", "dgram", "edge", (json_int_t)edge->id, "space", (json_int_t)s->id);
-    int rc = sq_link_send(s->ic, msg, made->fd, made->fd[2] < 0 ? 2 : 3, e);
+    int rc = sq_link_send(s->ic, msg, made->fd, made->n, e);
 
-    return rc == 0 && edge->dgram ? sq_link_send(s->ic, dgram, &made->fd[3], made->fd[4] < 0 ? 1 : 2, e) : rc;
+    return rc == 0 && edge->dgram ? sq_link_send(s->ic, dgram, &made->fd[4], made->fd[5] < 0 ? 1 : 2, e) : rc;
 }
 
 /* The edge is listened for there, too. */
 static int listen_there(struct sq_space *s, const struct sq_edge *edge, const struct sq_netns *ns, struct sq_err *e)
 {
-    struct sockets made = {.dgram = edge->dgram, .fd = {-1, -1, -1, -1, -1}};
+    struct sockets made = {.dgram = edge->dgram, .hold6 = s->hold6, .fd = NO_FDS};
     int rc;
 
     if (s->at[edge->slot].pass)

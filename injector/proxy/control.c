@@ -83,10 +83,7 @@ static void on_hello(struct px *px, struct packet *p)
 
 static void on_raw(struct px *px, struct packet *p)
 {
-    if (p->nfds < 2 || px->home.hold)
-        return;
-    if (px_hold_open(&px->home, p->fds[0], p->fds[1]) == 0)
-        p->fds[0] = p->fds[1] = -1;
+    px_hold_open(&px->home, p->fds, p->nfds);
 }
 
 static void on_edge(struct px *px, struct packet *p)
@@ -119,7 +116,7 @@ static void on_dgram(struct px *px, struct packet *p)
 static void on_space(struct px *px, struct packet *p)
 {
     if (!px->draining && p->nfds >= 4)
-        (void)px_space_add(px, number(p->o, "id"), p->fds);
+        (void)px_space_add(px, number(p->o, "id"), p->fds, p->nfds);
 }
 
 static void on_unspace(struct px *px, struct packet *p)

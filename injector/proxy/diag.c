@@ -19,23 +19,53 @@ int px_diag_open(void)
     return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG);
 }
 
-static enum px_peer parse(const char *buf, ssize_t n)
+/* What the kernel answers about it: 0; -ENOENT: there is none; another -errno: not known. The answer is there when
+ * sendto(2) returns: netlink is synchronous. */
+static int ask(int diag, const union px_addr *from, const union px_addr *to, struct inet_diag_msg *m)
 {
+    struct {
+        struct nlmsghdr h;
+        struct inet_diag_req_v2 r;
+    } q = {.h = {.nlmsg_len = sizeof(q), .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST},
+           .r = {.sdiag_family = (uint8_t)from->sa.sa_family, .sdiag_protocol = IPPROTO_TCP, .idiag_states = ~0u}};
+    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
     struct nlmsghdr h;
+    struct nlmsgerr err;
+    char buf[1024];
+    bool six = from->sa.sa_family == AF_INET6;
+    q.r.id.idiag_sport = from->in.sin_port;
+    q.r.id.idiag_dport = to->in.sin_port;
+    memcpy(q.r.id.idiag_src, six ? (const void *)&from->in6.sin6_addr : &from->in.sin_addr, six ? 16 : 4);
+    memcpy(q.r.id.idiag_dst, six ? (const void *)&to->in6.sin6_addr : &to->in.sin_addr, six ? 16 : 4);
+    q.r.id.idiag_if = 1; /* lo: finds a socket that is bound to it, too */
+    q.r.id.idiag_cookie[0] = INET_DIAG_NOCOOKIE;
+    q.r.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+    if (diag < 0)
+        return -EBADF;
+    while (recv(diag, buf, sizeof(buf), MSG_DONTWAIT) > 0)
+        ; /* of an earlier query that was cut short */
+    if (sendto(diag, &q, sizeof(q), 0, (const struct sockaddr *)&kernel, sizeof(kernel)) < 0)
+        return -errno;
+    ssize_t n = recv(diag, buf, sizeof(buf), MSG_DONTWAIT);
     if (n < (ssize_t)sizeof(h))
-        return PX_PEER_UNKNOWN;
+        return -EPROTO;
     memcpy(&h, buf, sizeof(h));
-    if (h.nlmsg_type == NLMSG_ERROR) {
-        struct nlmsgerr err;
-        if (n < (ssize_t)NLMSG_LENGTH(sizeof(err)))
-            return PX_PEER_UNKNOWN;
+    if (h.nlmsg_type == NLMSG_ERROR && n >= (ssize_t)NLMSG_LENGTH(sizeof(err))) {
         memcpy(&err, buf + NLMSG_HDRLEN, sizeof(err));
-        return err.error == -ENOENT ? PX_PEER_LEFT : PX_PEER_UNKNOWN;
+        return err.error < 0 ? err.error : -EPROTO;
     }
+    if (h.nlmsg_type != SOCK_DIAG_BY_FAMILY || n < (ssize_t)NLMSG_LENGTH(sizeof(*m)))
+        return -EPROTO;
+    memcpy(m, buf + NLMSG_HDRLEN, sizeof(*m));
+    return 0;
+}
+
+enum px_peer px_diag(int diag, const union px_addr *from, const union px_addr *to)
+{
     struct inet_diag_msg m;
-    if (h.nlmsg_type != SOCK_DIAG_BY_FAMILY || n < (ssize_t)NLMSG_LENGTH(sizeof(m)))
-        return PX_PEER_UNKNOWN;
-    memcpy(&m, buf + NLMSG_HDRLEN, sizeof(m));
+    int rc = ask(diag, from, to, &m);
+    if (rc < 0)
+        return rc == -ENOENT ? PX_PEER_LEFT : PX_PEER_UNKNOWN;
     if (m.idiag_state == TCP_SYN_SENT)
         return PX_PEER_CONNECTING;
     if (m.idiag_state == TCP_LISTEN)
@@ -43,29 +73,12 @@ static enum px_peer parse(const char *buf, ssize_t n)
     return m.idiag_inode ? PX_PEER_HERE : PX_PEER_LEFT;
 }
 
-/* The answer is there when sendto(2) returns: netlink is synchronous. */
-enum px_peer px_diag(int diag, const struct sockaddr_in *from, const struct sockaddr_in *to)
+uint64_t px_diag_cookie(int diag, const union px_addr *from, const union px_addr *to)
 {
-    struct {
-        struct nlmsghdr h;
-        struct inet_diag_req_v2 r;
-    } q = {.h = {.nlmsg_len = sizeof(q), .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST},
-           .r = {.sdiag_family = AF_INET, .sdiag_protocol = IPPROTO_TCP, .idiag_states = ~0u}};
-    q.r.id.idiag_sport = from->sin_port;
-    q.r.id.idiag_dport = to->sin_port;
-    q.r.id.idiag_src[0] = from->sin_addr.s_addr;
-    q.r.id.idiag_dst[0] = to->sin_addr.s_addr;
-    q.r.id.idiag_cookie[0] = INET_DIAG_NOCOOKIE;
-    q.r.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
-    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
-    char buf[1024];
-    if (diag < 0)
-        return PX_PEER_UNKNOWN;
-    while (recv(diag, buf, sizeof(buf), MSG_DONTWAIT) > 0)
-        ; /* of an earlier query that was cut short */
-    if (sendto(diag, &q, sizeof(q), 0, (const struct sockaddr *)&kernel, sizeof(kernel)) < 0)
-        return PX_PEER_UNKNOWN;
-    return parse(buf, recv(diag, buf, sizeof(buf), MSG_DONTWAIT));
+    struct inet_diag_msg m;
+    if (ask(diag, from, to, &m) < 0 || m.idiag_state == TCP_LISTEN)
+        return 0;
+    return (uint64_t)m.id.idiag_cookie[1] << 32 | m.id.idiag_cookie[0];
 }
 
 #define DUMPS 4096 /* messages of one dump that are read */
@@ -126,39 +139,4 @@ int px_diag_connected(int diag, uint16_t port)
     if (v4 == 1 || v6 == 1)
         return 1;
     return v4 == 0 && v6 == 0 ? 0 : -1;
-}
-
-uint64_t px_diag_cookie(int diag, const struct sockaddr_in6 *from, const struct sockaddr_in6 *to)
-{
-    struct {
-        struct nlmsghdr h;
-        struct inet_diag_req_v2 r;
-    } q = {.h = {.nlmsg_len = sizeof(q), .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST},
-           .r = {.sdiag_family = AF_INET6, .sdiag_protocol = IPPROTO_TCP, .idiag_states = ~0u}};
-    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
-    struct nlmsghdr h;
-    struct inet_diag_msg m;
-    char buf[1024];
-    ssize_t n;
-    q.r.id.idiag_sport = from->sin6_port;
-    q.r.id.idiag_dport = to->sin6_port;
-    memcpy(q.r.id.idiag_src, &from->sin6_addr, sizeof(from->sin6_addr));
-    memcpy(q.r.id.idiag_dst, &to->sin6_addr, sizeof(to->sin6_addr));
-    q.r.id.idiag_if = 1; /* lo: finds a socket that is bound to it, too */
-    q.r.id.idiag_cookie[0] = INET_DIAG_NOCOOKIE;
-    q.r.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
-    if (diag < 0)
-        return 0;
-    while (recv(diag, buf, sizeof(buf), MSG_DONTWAIT) > 0)
-        ; /* of an earlier query that was cut short */
-    if (sendto(diag, &q, sizeof(q), 0, (const struct sockaddr *)&kernel, sizeof(kernel)) < 0)
-        return 0;
-    n = recv(diag, buf, sizeof(buf), MSG_DONTWAIT);
-    if (n < (ssize_t)NLMSG_LENGTH(sizeof(m)))
-        return 0;
-    memcpy(&h, buf, sizeof(h));
-    memcpy(&m, buf + NLMSG_HDRLEN, sizeof(m));
-    if (h.nlmsg_type != SOCK_DIAG_BY_FAMILY || m.idiag_state == TCP_LISTEN)
-        return 0;
-    return (uint64_t)m.id.idiag_cookie[1] << 32 | m.id.idiag_cookie[0];
 }

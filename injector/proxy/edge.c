@@ -28,14 +28,30 @@ struct edge *px_edge_find(struct px *px, uint32_t id)
     return NULL;
 }
 
-const struct sq_flow *px_flow(const struct px *px, uint32_t addr)
+/* An entry may be written at any time: look at one copy. A socket that may only speak IPv6 is sent to ::1, which has no
+ * room for a flow's number: its cookie finds it. */
+bool px_flow(const struct px_space *space, const union px_addr *from, const union px_addr *to, struct sq_flow *out)
 {
-    const struct sq_flow *table = NULL;
-    if ((addr & 0xffff0000u) == SQ_NET_BPF)
-        table = px->flows[0];
-    else if ((addr & 0xffff0000u) == SQ_NET_SECCOMP)
-        table = px->flows[1];
-    return table ? &table[addr & 0xffffu] : NULL;
+    const struct px *px = space->px;
+    uint32_t addr = ntohl(to->in.sin_addr.s_addr), net = addr & 0xffff0000u;
+    const struct sq_flow *const *table = px->flows;
+    if (to->sa.sa_family == AF_INET) {
+        int i = net == SQ_NET_SECCOMP;
+        if ((!i && net != SQ_NET_BPF) || !table[i])
+            return false;
+        memcpy(out, &table[i][addr & 0xffffu], sizeof(*out));
+        return true;
+    }
+    uint64_t cookie = px_diag_cookie(space->diag, from, to);
+    table = px->cookies;
+    for (int i = 0; cookie && i < 2; i++) {
+        if (!table[i])
+            continue;
+        memcpy(out, &table[i][SQ_FLOW_OF(cookie) - SQ_FLOWS], sizeof(*out));
+        if (out->cookie == cookie)
+            return true;
+    }
+    return false;
 }
 
 static bool origin_from(const struct edge *e, const struct sq_flow *f, struct origin *o)
@@ -61,49 +77,27 @@ static bool origin_from(const struct edge *e, const struct sq_flow *f, struct or
 }
 
 /* The original destination of an accepted connection, from the address that it was sent to. */
-static bool origin_of(struct edge *e, struct px_space *space, const struct sockaddr_in *peer,
-                      const struct sockaddr_in *local, struct origin *o)
+static bool origin_of(struct edge *e, struct px_space *space, const union px_addr *peer, const union px_addr *local,
+                      struct origin *o)
 {
-    const struct sq_flow *shared = px_flow(e->px, ntohl(local->sin_addr.s_addr));
-    if (!shared)
-        return false;
     struct sq_flow f;
-    memcpy(&f, shared, sizeof(f)); /* it may be written at any time: look at one copy */
-    if (!origin_from(e, &f, o))
+    if (!px_flow(space, peer, local, &f) || !origin_from(e, &f, o))
         return false;
     px_hold_accepted(space, peer, local, o);
     return true;
 }
 
-/* A socket that may only speak IPv6 is sent to ::1, which has no room for a flow's number: its cookie finds it. */
-static bool origin_of6(struct edge *e, const struct px_space *space, const struct sockaddr_in6 *peer,
-                       const struct sockaddr_in6 *local, struct origin *o)
-{
-    uint64_t cookie = px_diag_cookie(space->diag, peer, local);
-    for (int i = 0; cookie && i < 2; i++) {
-        struct sq_flow f;
-        if (!e->px->cookies[i])
-            continue;
-        memcpy(&f, &e->px->cookies[i][SQ_FLOW_OF(cookie) - SQ_FLOWS], sizeof(f));
-        if (f.cookie == cookie && origin_from(e, &f, o))
-            return true;
-    }
-    return false;
-}
-
-static void welcome(struct listener *l, int fd, const struct sockaddr_storage *peer)
+static void welcome(struct listener *l, int fd, const union px_addr *peer)
 {
     struct edge *e = l->edge;
     struct origin o = {.caller = l->caller, .dest = l->dest};
-    struct sockaddr_storage local = {0};
+    union px_addr local = {0};
     socklen_t n = sizeof(local);
     bool known = l->kind == PX_UNIX || l->kind == PX_PLAIN;
     if (l->kind == PX_NFT)
         o.translated = known = px_nft_origin(e, fd, l->dest, &o);
-    else if (l->kind == PX_PASS6 && getsockname(fd, (struct sockaddr *)&local, &n) == 0)
-        known = origin_of6(e, l->space, (const struct sockaddr_in6 *)peer, (const struct sockaddr_in6 *)&local, &o);
-    else if (!known && getsockname(fd, (struct sockaddr *)&local, &n) == 0 && local.ss_family == AF_INET)
-        known = origin_of(e, l->space, (const struct sockaddr_in *)peer, (const struct sockaddr_in *)&local, &o);
+    else if (!known && getsockname(fd, &local.sa, &n) == 0)
+        known = origin_of(e, l->space, peer, &local, &o);
     o.space = l->space;
     if (known) {
         if (e->protocol == PX_DNS)
@@ -120,9 +114,9 @@ enum accepted { ACCEPT_MORE, ACCEPT_NONE, ACCEPT_NO_ROOM };
 
 static enum accepted accept_one(struct listener *l)
 {
-    struct sockaddr_storage peer = {0};
+    union px_addr peer = {0}; /* of a Unix socket there is no room for it, nor a use */
     socklen_t n = sizeof(peer);
-    int fd = accept4(l->fd, (struct sockaddr *)&peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = accept4(l->fd, &peer.sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
         welcome(l, fd, &peer);
         return ACCEPT_MORE;
@@ -223,16 +217,16 @@ static enum px_protocol protocol_of(const char *s)
 
 int px_edge_listen(struct edge *e, struct px_space *space, int *fds, size_t nfds)
 {
-    static const enum listen_kind KINDS[] = {PX_PASS, PX_GATE, PX_PASS6};
+    static const enum listen_kind KINDS[] = {PX_PASS, PX_GATE, PX_PASS6, PX_GATE6};
     int rc = 0;
-    for (size_t i = 0; i < nfds && i < 3 && rc == 0; i++) {
+    for (size_t i = 0; i < nfds && i < sizeof(KINDS) / sizeof(KINDS[0]) && rc == 0; i++) {
         rc = px_listen(e, space, fds[i], KINDS[i], 0, 0);
         if (rc < 0)
             break;
-        struct sockaddr_in at = {0};
+        union px_addr at = {0};
         socklen_t len = sizeof(at);
-        if (KINDS[i] == PX_GATE && getsockname(fds[i], (struct sockaddr *)&at, &len) == 0 && at.sin_family == AF_INET)
-            TAILQ_LAST(&e->listeners, listeners)->port = at.sin_port;
+        if (getsockname(fds[i], &at.sa, &len) == 0)
+            TAILQ_LAST(&e->listeners, listeners)->port = at.in.sin_port;
         fds[i] = -1;
     }
     return rc;

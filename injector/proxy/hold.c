@@ -1,5 +1,6 @@
 /* SYN-hold: makes a connect slow without anybody blocking. The gate listener's socket filter drops every SYN whose TTL
- * is not SQ_TTL; we see the SYN on lo through an AF_PACKET socket, and at its due time send it once more with that TTL.
+ * (of IPv6: hop limit) is not SQ_TTL; we see the SYN on lo through an AF_PACKET socket, and at its due time send it
+ * once more with that TTL.
  * To the caller it is a slow network: non-blocking connects wait in their event loop, and connect timeouts fire. A
  * caller that stops waiting sends nothing at all, so the kernel is asked about each held connect every 10 ms. */
 #include <arpa/inet.h>
@@ -8,7 +9,7 @@
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
-#include <netinet/ip.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -30,6 +31,13 @@
 #define RECENT (50 * INT64_C(1000000))
 #define NOTHING 0x88b5 /* IEEE 802 local experimental: an ethertype that lo never carries */
 
+/* What is where in an IP header. */
+struct layout {
+    unsigned version, hop, addr, addr_len;
+    uint16_t ethertype;
+};
+static const struct layout LAYOUT[] = {[PX_IPV4] = {4, 8, 12, 4, ETH_P_IP}, [PX_IPV6] = {6, 7, 8, 16, ETH_P_IPV6}};
+
 struct syn {
     LIST_ENTRY(syn) link;
     TAILQ_ENTRY(syn) waits; /* of those not sent on yet */
@@ -37,19 +45,21 @@ struct syn {
     struct px *px;
     struct hold *hold;
     struct edge *edge; /* NULL: forgotten */
-    struct sockaddr_in from, to;
+    union px_addr from, to;
     uint32_t seq, caller, epoch, hits, bh;
     uint16_t fault;
     bool sent, accepted;
     int64_t start; /* of the connect */
     int64_t due, sent_at;
-    uint16_t len;
+    uint16_t len, head; /* head: of the IP header */
     unsigned char packet[SYN_LEN];
 };
 
 struct hold {
     struct px *px;
     struct px_space *space;
+    const struct layout *at;
+    enum listen_kind gate;
     int packet, raw;
     bool ethernet; /* packets come with a link header */
     bool bound;
@@ -60,25 +70,28 @@ struct hold {
     TAILQ_HEAD(, syn) waiting;
 };
 
-static unsigned bucket_of(const struct sockaddr_in *from, const struct sockaddr_in *to)
+static uint32_t last_word(const union px_addr *a)
 {
-    uint32_t h = from->sin_addr.s_addr * 2654435761u;
-    h ^= to->sin_addr.s_addr * 2246822519u;
-    h ^= (uint32_t)from->sin_port * 3266489917u + to->sin_port;
+    uint32_t w = a->in.sin_addr.s_addr;
+    if (a->sa.sa_family == AF_INET6)
+        memcpy(&w, &a->in6.sin6_addr.s6_addr[12], sizeof(w));
+    return w;
+}
+
+static unsigned bucket_of(const union px_addr *from, const union px_addr *to)
+{
+    uint32_t h = last_word(from) * 2654435761u;
+    h ^= last_word(to) * 2246822519u;
+    h ^= (uint32_t)from->in.sin_port * 3266489917u + to->in.sin_port;
     return (h ^ h >> 15) % BUCKETS;
 }
 
-static bool same_addr(const struct sockaddr_in *a, const struct sockaddr_in *b)
-{
-    return a->sin_addr.s_addr == b->sin_addr.s_addr && a->sin_port == b->sin_port;
-}
-
-static struct syn *find(struct hold *h, const struct sockaddr_in *from, const struct sockaddr_in *to)
+static struct syn *find(struct hold *h, const union px_addr *from, const union px_addr *to)
 {
     struct syn *s;
     LIST_FOREACH(s, &h->bucket[bucket_of(from, to)], link)
     {
-        if (same_addr(&s->from, from) && same_addr(&s->to, to))
+        if (px_addr_same(&s->from, from) && px_addr_same(&s->to, to))
             return s;
     }
     return NULL;
@@ -109,13 +122,14 @@ static uint32_t sum16(uint32_t sum, const unsigned char *p, size_t len)
 }
 
 /* On lo a captured checksum is only that of the pseudo header: compute it as if for the wire. */
-static void checksum(unsigned char *ip, size_t len)
+static void checksum(struct syn *s)
 {
-    size_t ihl = (size_t)(ip[0] & 15) * 4;
-    unsigned char *tcp = ip + ihl;
+    const struct layout *at = s->hold->at;
+    unsigned char *tcp = s->packet + s->head;
+    size_t len = (size_t)s->len - s->head;
     tcp[16] = tcp[17] = 0;
-    uint32_t sum = sum16(0, ip + 12, 8) + IPPROTO_TCP + (uint32_t)(len - ihl);
-    sum = sum16(sum, tcp, len - ihl);
+    uint32_t sum = sum16(0, s->packet + at->addr, 2 * (size_t)at->addr_len) + IPPROTO_TCP + (uint32_t)len;
+    sum = sum16(sum, tcp, len);
     while (sum >> 16)
         sum = (sum & 0xffff) + (sum >> 16);
     tcp[16] = (unsigned char)(~sum >> 8 & 0xff);
@@ -125,9 +139,11 @@ static void checksum(unsigned char *ip, size_t len)
 static void send_on(struct syn *s)
 {
     struct hold *h = s->hold;
-    s->packet[8] = SQ_TTL;
-    checksum(s->packet, s->len);
-    (void)sendto(h->raw, s->packet, s->len, MSG_DONTWAIT, (const struct sockaddr *)&s->to, sizeof(s->to));
+    union px_addr to = s->to;
+    to.in.sin_port = 0; /* of a raw IPv6 socket it is a protocol */
+    s->packet[h->at->hop] = SQ_TTL;
+    checksum(s);
+    (void)sendto(h->raw, s->packet, s->len, MSG_DONTWAIT, &to.sa, px_addr_len(&to));
     if (!s->sent) {
         s->sent = true;
         s->sent_at = sq_mono_ns();
@@ -194,15 +210,27 @@ static void on_look(struct sq_timer *t)
         (void)sq_timer_set(&h->px->timers, &h->look, sq_mono_ns() + LOOK, on_look);
 }
 
+/* PORT 0: any. */
 static bool has_gate(const struct hold *h, const struct edge *e, in_port_t port)
 {
     const struct listener *l;
     TAILQ_FOREACH(l, &e->listeners, link)
     {
-        if (l->space == h->space && l->kind == PX_GATE && (port == 0 || l->port == port))
+        if (l->space == h->space && l->kind == h->gate && (port == 0 || l->port == port))
             return true;
     }
     return false;
+}
+
+static struct edge *gate_of(const struct hold *h, in_port_t port)
+{
+    struct edge *e;
+    TAILQ_FOREACH(e, &h->px->edges, link)
+    {
+        if (has_gate(h, e, port))
+            return e;
+    }
+    return NULL;
 }
 
 /* Draw for this connect, and say when it may go on. */
@@ -220,16 +248,26 @@ static void judge(struct syn *s, const struct sq_flow *f, int64_t now)
     s->due = s->start + (s->hits ? sq_rules_delay(r, s->hits) : 0);
 }
 
-static void on_syn(struct hold *h, const unsigned char *ip, size_t len, int64_t now)
+/* FROM and TO of the packet, whose TCP header is at TCP. */
+static void addresses(const struct layout *at, const unsigned char *ip, const unsigned char *tcp, union px_addr *from,
+                      union px_addr *to)
 {
-    size_t ihl = (size_t)(ip[0] & 15) * 4;
-    const unsigned char *tcp = ip + ihl;
-    struct sockaddr_in from = {.sin_family = AF_INET}, to = {.sin_family = AF_INET};
+    union px_addr *a[2] = {from, to};
+    bool six = at->version == 6;
+    for (unsigned i = 0; i < 2; i++) {
+        memset(a[i], 0, sizeof(*a[i]));
+        a[i]->sa.sa_family = six ? AF_INET6 : AF_INET;
+        memcpy(six ? (void *)&a[i]->in6.sin6_addr : &a[i]->in.sin_addr, ip + at->addr + i * at->addr_len, at->addr_len);
+        memcpy(&a[i]->in.sin_port, tcp + (size_t)2 * i, 2);
+    }
+}
+
+static void on_syn(struct hold *h, const unsigned char *ip, size_t head, size_t len, int64_t now)
+{
+    const unsigned char *tcp = ip + head;
+    union px_addr from, to;
     uint32_t seq;
-    memcpy(&from.sin_addr, ip + 12, 4);
-    memcpy(&to.sin_addr, ip + 16, 4);
-    memcpy(&from.sin_port, tcp, 2);
-    memcpy(&to.sin_port, tcp + 2, 2);
+    addresses(h->at, ip, tcp, &from, &to);
     memcpy(&seq, tcp + 4, 4);
     struct syn *s = find(h, &from, &to);
     if (s && s->seq == seq) { /* a retransmission */
@@ -239,13 +277,9 @@ static void on_syn(struct hold *h, const unsigned char *ip, size_t len, int64_t 
     }
     if (s)
         forget(s); /* the same port again: another connect */
-    const struct sq_flow *shared = px_flow(h->px, ntohl(to.sin_addr.s_addr));
-    if (!shared || h->n >= SYNS_MAX)
-        return;
+    struct edge *e = h->n < SYNS_MAX ? gate_of(h, to.in.sin_port) : NULL;
     struct sq_flow f;
-    memcpy(&f, shared, sizeof(f));
-    struct edge *e = px_edge_find(h->px, f.edge);
-    if (!e || !has_gate(h, e, to.sin_port) || !(s = calloc(1, sizeof(*s))))
+    if (!e || !px_flow(h->space, &from, &to, &f) || f.edge != e->id || !(s = calloc(1, sizeof(*s))))
         return;
     *s = (struct syn){.px = h->px,
                       .hold = h,
@@ -254,7 +288,8 @@ static void on_syn(struct hold *h, const unsigned char *ip, size_t len, int64_t 
                       .to = to,
                       .seq = seq,
                       .caller = f.caller,
-                      .len = (uint16_t)len};
+                      .len = (uint16_t)len,
+                      .head = (uint16_t)head};
     memcpy(s->packet, ip, len);
     LIST_INSERT_HEAD(&h->bucket[bucket_of(&from, &to)], s, link);
     TAILQ_INSERT_TAIL(&h->waiting, s, waits);
@@ -265,15 +300,23 @@ static void on_syn(struct hold *h, const unsigned char *ip, size_t len, int64_t 
     schedule(s);
 }
 
-/* Whole, TCP, a SYN, and not one of ours? The socket filter let little else through. */
-static bool is_syn(const unsigned char *ip, size_t len)
+/* The length of the IP header before TCP's. 0: not such a packet, or not a whole one. */
+static size_t ip_header(const struct layout *at, const unsigned char *ip, size_t len)
 {
-    if (len < 40 || len > SYN_LEN || ip[0] >> 4 != 4 || ip[9] != IPPROTO_TCP || ip[8] == SQ_TTL)
-        return false;
+    if (len < 40 || len > SYN_LEN || ip[0] >> 4 != at->version)
+        return 0;
+    if (at->version == 6)
+        return ip[6] == IPPROTO_TCP && (size_t)(ip[4] << 8 | ip[5]) + 40 == len ? 40 : 0;
     size_t ihl = (size_t)(ip[0] & 15) * 4;
-    size_t total = (size_t)(ip[2] << 8 | ip[3]);
-    return ihl >= 20 && total == len && len >= ihl + 20 && (ip[ihl + 13] & 0x12) == 0x02 && (ip[6] & 0x3f) == 0 &&
-           ip[7] == 0;
+    bool whole = (size_t)(ip[2] << 8 | ip[3]) == len && (ip[6] & 0x3f) == 0 && ip[7] == 0;
+    return ip[9] == IPPROTO_TCP && whole && ihl >= 20 ? ihl : 0;
+}
+
+/* 0: not a SYN, or one of ours; else the length of its IP header. The socket filter let little else through. */
+static size_t is_syn(const struct layout *at, const unsigned char *ip, size_t len)
+{
+    size_t head = ip_header(at, ip, len);
+    return head && len >= head + 20 && ip[at->hop] != SQ_TTL && (ip[head + 13] & 0x12) == 0x02 ? head : 0;
 }
 
 static void on_packets(uv_poll_t *p, int status, int events)
@@ -292,31 +335,56 @@ static void on_packets(uv_poll_t *p, int status, int events)
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return;
         size_t skip = h->ethernet ? sizeof(struct ethhdr) : 0;
-        if (n > (ssize_t)skip && is_syn(buf + skip, (size_t)n - skip))
-            on_syn(h, buf + skip, (size_t)n - skip, sq_mono_ns());
+        size_t len = n > (ssize_t)skip ? (size_t)n - skip : 0, head = is_syn(h->at, buf + skip, len);
+        if (head)
+            on_syn(h, buf + skip, head, len, sq_mono_ns());
     }
 }
 
-/* First SYNs to our addresses only: lo may carry gigabits that are none of our business. */
-static int filter(int fd)
+#define LOAD(size, at) BPF_STMT(BPF_LD | (size) | BPF_ABS, (uint32_t)SKF_NET_OFF + (at))
+#define IS(what, yes, no) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, what, yes, no)
+
+/* SYNs to our addresses only: lo may carry gigabits that are none of our business. */
+static int filter(int fd, const struct layout *at)
 {
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (uint32_t)SKF_NET_OFF + 8), /* TTL */
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SQ_TTL, 11, 0),
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (uint32_t)SKF_NET_OFF + 9), /* protocol */
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 0, 9),
-        BPF_STMT(BPF_LD | BPF_H | BPF_ABS, (uint32_t)SKF_NET_OFF + 16), /* destination */
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SQ_NET_BPF >> 16, 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SQ_NET_SECCOMP >> 16, 0, 6),
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (uint32_t)SKF_NET_OFF),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x45, 0, 3),                /* with IP options: look at it here */
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, (uint32_t)SKF_NET_OFF + 33), /* TCP flags */
+    struct sock_filter four[] = {
+        LOAD(BPF_B, 8), /* TTL */
+        IS(SQ_TTL, 11, 0),
+        LOAD(BPF_B, 9), /* protocol */
+        IS(IPPROTO_TCP, 0, 9),
+        LOAD(BPF_H, 16), /* destination */
+        IS(SQ_NET_BPF >> 16, 1, 0),
+        IS(SQ_NET_SECCOMP >> 16, 0, 6),
+        LOAD(BPF_B, 0),
+        IS(0x45, 0, 3),  /* with IP options: look at it here */
+        LOAD(BPF_B, 33), /* TCP flags */
         BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x12),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x02, 0, 1),
+        IS(0x02, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, 2048),
         BPF_STMT(BPF_RET | BPF_K, 0),
     };
-    struct sock_fprog prog = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
+    struct sock_filter six[] = {
+        LOAD(BPF_B, 7), /* hop limit */
+        IS(SQ_TTL, 14, 0),
+        LOAD(BPF_B, 6), /* next header */
+        IS(IPPROTO_TCP, 0, 12),
+        LOAD(BPF_W, 24), /* destination: ::1 */
+        IS(0, 0, 10),
+        LOAD(BPF_W, 28),
+        IS(0, 0, 8),
+        LOAD(BPF_W, 32),
+        IS(0, 0, 6),
+        LOAD(BPF_W, 36),
+        IS(1, 0, 4),
+        LOAD(BPF_B, 53), /* TCP flags */
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x12),
+        IS(0x02, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, 2048),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+    };
+    struct sock_fprog prog = {.len = sizeof(four) / sizeof(four[0]), .filter = four};
+    if (at->version == 6)
+        prog = (struct sock_fprog){.len = sizeof(six) / sizeof(six[0]), .filter = six};
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) == 0 ? 0 : -errno;
 }
 
@@ -324,7 +392,7 @@ static void bind_to(struct hold *h, uint16_t ethertype)
 {
     struct sockaddr_ll at = {
         .sll_family = AF_PACKET, .sll_protocol = htons(ethertype), .sll_ifindex = (int)if_nametoindex("lo")};
-    h->bound = bind(h->packet, (const struct sockaddr *)&at, sizeof(at)) == 0 && ethertype == ETH_P_IP;
+    h->bound = bind(h->packet, (const struct sockaddr *)&at, sizeof(at)) == 0 && ethertype == h->at->ethertype;
 }
 
 static void on_unbind(struct sq_timer *t)
@@ -336,7 +404,7 @@ static void on_unbind(struct sq_timer *t)
         (void)sq_timer_set(&h->px->timers, &h->unbind, sq_mono_ns() + LINGER, on_unbind);
 }
 
-int px_hold_open(struct px_space *space, int packet_fd, int raw_fd)
+static int open_one(struct px_space *space, enum px_ip ip, int packet_fd, int raw_fd)
 {
     struct px *px = space->px;
     struct hold *h = calloc(1, sizeof(*h));
@@ -344,7 +412,7 @@ int px_hold_open(struct px_space *space, int packet_fd, int raw_fd)
         return -ENOMEM;
     int type = 0;
     socklen_t n = sizeof(type);
-    int rc = getsockopt(packet_fd, SOL_SOCKET, SO_TYPE, &type, &n) != 0 ? -errno : filter(packet_fd);
+    int rc = getsockopt(packet_fd, SOL_SOCKET, SO_TYPE, &type, &n) != 0 ? -errno : filter(packet_fd, &LAYOUT[ip]);
     if (rc == 0)
         rc = uv_poll_init(&px->loop, &h->poll, packet_fd);
     if (rc < 0) {
@@ -353,20 +421,29 @@ int px_hold_open(struct px_space *space, int packet_fd, int raw_fd)
     }
     h->px = px;
     h->space = space;
+    h->at = &LAYOUT[ip];
+    h->gate = ip == PX_IPV6 ? PX_GATE6 : PX_GATE;
     h->packet = packet_fd;
     h->raw = raw_fd;
     h->ethernet = type == SOCK_RAW;
     h->poll.data = h;
     TAILQ_INIT(&h->waiting);
     (void)uv_poll_start(&h->poll, UV_READABLE, on_packets);
-    space->hold = h;
-    px_hold_rules(px);
+    space->hold[ip] = h;
     return 0;
 }
 
-int px_hold_raw(const struct px_space *space)
+void px_hold_open(struct px_space *space, int *fds, size_t nfds)
 {
-    return space->hold ? space->hold->raw : -1;
+    for (size_t ip = 0; ip < PX_IPS && 2 * ip + 1 < nfds; ip++)
+        if (!space->hold[ip] && open_one(space, (enum px_ip)ip, fds[2 * ip], fds[2 * ip + 1]) == 0)
+            fds[2 * ip] = fds[2 * ip + 1] = -1;
+    px_hold_rules(space->px);
+}
+
+int px_hold_raw(const struct px_space *space, enum px_ip ip)
+{
+    return space->hold[ip] ? space->hold[ip]->raw : -1;
 }
 
 static bool holds(const struct hold *h, const struct edge *e)
@@ -410,7 +487,7 @@ static void follow_rules(struct hold *h)
     if (any) {
         sq_timer_stop(&px->timers, &h->unbind);
         if (!h->bound)
-            bind_to(h, ETH_P_IP);
+            bind_to(h, h->at->ethertype);
     } else if (h->bound && !h->unbind.at) {
         (void)sq_timer_set(&px->timers, &h->unbind, now + LINGER, on_unbind);
     }
@@ -421,8 +498,9 @@ void px_hold_rules(struct px *px)
     struct px_space *s;
     TAILQ_FOREACH(s, &px->spaces, link)
     {
-        if (s->hold)
-            follow_rules(s->hold);
+        for (int ip = 0; ip < PX_IPS; ip++)
+            if (s->hold[ip])
+                follow_rules(s->hold[ip]);
     }
 }
 
@@ -449,8 +527,9 @@ void px_hold_forget(struct px *px, const struct edge *e)
     struct px_space *s;
     TAILQ_FOREACH(s, &px->spaces, link)
     {
-        if (s->hold)
-            forget_edge(s->hold, e);
+        for (int ip = 0; ip < PX_IPS; ip++)
+            if (s->hold[ip])
+                forget_edge(s->hold[ip], e);
     }
 }
 
@@ -459,8 +538,9 @@ bool px_hold_waits(const struct px *px)
     const struct px_space *s;
     TAILQ_FOREACH(s, &px->spaces, link)
     {
-        if (s->hold && !TAILQ_EMPTY(&s->hold->waiting))
-            return true;
+        for (int ip = 0; ip < PX_IPS; ip++)
+            if (s->hold[ip] && !TAILQ_EMPTY(&s->hold[ip]->waiting))
+                return true;
     }
     return false;
 }
@@ -470,27 +550,31 @@ static void on_hold_closed(uv_handle_t *handle)
     free(handle->data);
 }
 
-void px_hold_close(struct px_space *space)
+static void close_one(struct hold *h)
 {
-    struct px *px = space->px;
-    struct hold *h = space->hold;
-    if (!h)
-        return;
     for (unsigned b = 0; b < BUCKETS; b++)
         while (!LIST_EMPTY(&h->bucket[b]))
             forget(LIST_FIRST(&h->bucket[b]));
-    sq_timer_stop(&px->timers, &h->look);
-    sq_timer_stop(&px->timers, &h->unbind);
+    sq_timer_stop(&h->px->timers, &h->look);
+    sq_timer_stop(&h->px->timers, &h->unbind);
     uv_close((uv_handle_t *)&h->poll, on_hold_closed);
     (void)close(h->packet);
     (void)close(h->raw);
-    space->hold = NULL;
 }
 
-void px_hold_accepted(struct px_space *space, const struct sockaddr_in *peer, const struct sockaddr_in *local,
-                      struct origin *o)
+void px_hold_close(struct px_space *space)
 {
-    struct syn *s = space->hold ? find(space->hold, peer, local) : NULL;
+    for (int ip = 0; ip < PX_IPS; ip++) {
+        if (space->hold[ip])
+            close_one(space->hold[ip]);
+        space->hold[ip] = NULL;
+    }
+}
+
+void px_hold_accepted(struct px_space *space, const union px_addr *peer, const union px_addr *local, struct origin *o)
+{
+    struct hold *h = space->hold[local->sa.sa_family == AF_INET6 ? PX_IPV6 : PX_IPV4];
+    struct syn *s = h ? find(h, peer, local) : NULL;
     if (!s || !s->sent || s->accepted)
         return;
     s->accepted = true;

@@ -125,14 +125,14 @@ static void read_from(struct conn *c, int from, bool to_the_end)
 /* The caller closed: for good, or only its sending side (which is no giving up)? */
 static bool caller_left(struct conn *c)
 {
-    struct sockaddr_storage from, to;
+    union px_addr from, to;
     socklen_t n = sizeof(from), m = sizeof(to);
-    if (c->local || getpeername(c->end[CALLER].fd, (struct sockaddr *)&from, &n) != 0 ||
-        getsockname(c->end[CALLER].fd, (struct sockaddr *)&to, &m) != 0)
+    if (c->local || getpeername(c->end[CALLER].fd, &from.sa, &n) != 0 ||
+        getsockname(c->end[CALLER].fd, &to.sa, &m) != 0)
         return !c->local;
     enum px_peer peer = PX_PEER_UNKNOWN;
-    if (from.ss_family == AF_INET)
-        peer = px_diag(c->space->diag, (const struct sockaddr_in *)&from, (const struct sockaddr_in *)&to);
+    if (from.sa.sa_family == AF_INET || !c->translated)
+        peer = px_diag(c->space->diag, &from, &to);
     /* An HTTP client closes its sending side only when it closes; others do it to say that they are done. */
     return peer == PX_PEER_UNKNOWN ? !c->opaque : peer == PX_PEER_LEFT;
 }

@@ -64,7 +64,7 @@ struct caller {
     bool translated; /* by nftables */
 };
 
-enum listen_kind { PX_PASS, PX_GATE, PX_PASS6, PX_UNIX, PX_PLAIN, PX_NFT };
+enum listen_kind { PX_PASS, PX_GATE, PX_PASS6, PX_GATE6, PX_UNIX, PX_PLAIN, PX_NFT };
 struct listener {
     TAILQ_ENTRY(listener) link;
     struct px_space *space;
@@ -73,7 +73,7 @@ struct listener {
     struct edge *edge;
     int fd;
     enum listen_kind kind;
-    uint16_t port;         /* of a gate, network byte order */
+    uint16_t port;         /* of an edge, network byte order */
     uint32_t caller, dest; /* PX_UNIX; PX_NFT: dest is where connects are counted */
 };
 
@@ -239,7 +239,8 @@ void px_edge_unused(struct edge *e);                                 /* free it 
 int px_caller_add(struct px *px, uint32_t id, int *fds, size_t nfds);
 void px_caller_drop(struct px *px, uint32_t id);
 void px_callers_drop(struct px *px);
-const struct sq_flow *px_flow(const struct px *px, uint32_t addr); /* host byte order; NULL: not one of ours */
+/* A copy of what was noted of the connect from FROM to TO, one of our addresses; false: there is nothing. */
+bool px_flow(const struct px_space *space, const union px_addr *from, const union px_addr *to, struct sq_flow *out);
 
 /* nft.c */
 /* The original destination of a connection of O->caller, counted at TALLY. False: it was not led here. */
@@ -355,16 +356,16 @@ void px_go_opaque(struct conn *c);
 void px_rules_changed(struct edge *e, uint32_t gone, uint32_t fresh);
 
 /* hold.c: SYNs of connects that are to be slow */
-int px_hold_open(struct px_space *space, int packet_fd, int raw_fd); /* owns both */
-void px_hold_rules(struct px *px);                                   /* rules of some edge have changed */
+/* FDS: AF_PACKET and raw of IPv4, then of IPv6, or less; takes what it uses: sets it to -1. */
+void px_hold_open(struct px_space *space, int *fds, size_t nfds);
+void px_hold_rules(struct px *px); /* rules of some edge have changed */
 bool px_hold_waits(const struct px *px);
 void px_hold_close(struct px_space *space);
 void px_hold_forget(struct px *px, const struct edge *e);
 /* The SYN of an accepted connection was held: how long, and what was drawn for it. */
-void px_hold_accepted(struct px_space *space, const struct sockaddr_in *peer, const struct sockaddr_in *local,
-                      struct origin *o);
+void px_hold_accepted(struct px_space *space, const union px_addr *peer, const union px_addr *local, struct origin *o);
 
-int px_hold_raw(const struct px_space *space); /* a raw IPv4 socket, or -1 */
+int px_hold_raw(const struct px_space *space, enum px_ip ip); /* a raw socket, or -1 */
 
 /* udp.c: datagrams */
 int px_udp_add(struct edge *e, struct px_space *space, int fd); /* owns fd when it returns 0 */

@@ -32,7 +32,7 @@ struct px_space *px_space_find(struct px *px, uint32_t id)
     return NULL;
 }
 
-int px_space_add(struct px *px, uint32_t id, int fds[4])
+int px_space_add(struct px *px, uint32_t id, int *fds, size_t nfds)
 {
     struct px_space *s = px_space_find(px, id) ? NULL : calloc(1, sizeof(*s));
     if (!s)
@@ -43,8 +43,7 @@ int px_space_add(struct px *px, uint32_t id, int fds[4])
     s->diag = fds[1];
     fds[0] = fds[1] = -1;
     TAILQ_INSERT_TAIL(&px->spaces, s, link);
-    if (px_hold_open(s, fds[2], fds[3]) == 0)
-        fds[2] = fds[3] = -1;
+    px_hold_open(s, fds + 2, nfds - 2);
     return 0;
 }
 

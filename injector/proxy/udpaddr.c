@@ -20,15 +20,6 @@ static struct in6_addr sender(struct in_addr local)
     return out;
 }
 
-bool px_addr_same(const union px_addr *a, const union px_addr *b)
-{
-    if (a->sa.sa_family != b->sa.sa_family || a->in.sin_port != b->in.sin_port)
-        return false;
-    if (a->sa.sa_family == AF_INET)
-        return a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
-    return memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof(a->in6.sin6_addr)) == 0;
-}
-
 static struct in_addr said_by(const union px_addr *peer)
 {
     struct in_addr local = {0};

@@ -2,21 +2,10 @@
 #ifndef SQUALL_PROXY_UDPADDR_H
 #define SQUALL_PROXY_UDPADDR_H
 
-#include <netinet/in.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <sys/types.h>
 
-union px_addr {
-    struct sockaddr sa;
-    struct sockaddr_in in;
-    struct sockaddr_in6 in6;
-};
-_Static_assert(offsetof(struct sockaddr_in, sin_port) == offsetof(struct sockaddr_in6, sin6_port),
-               "one place for both");
+#include "proxy/addr.h"
 
-bool px_addr_same(const union px_addr *a, const union px_addr *b);
 /* A datagram: LOCAL is the 127.3.x.y that it was sent to, or says; 0: none. -1 and errno, as recvmsg(2). */
 ssize_t px_addr_read(int fd, void *buf, size_t len, union px_addr *peer, struct in_addr *local);
 /* Send it from there. As sendmsg(2); never waits. */

@@ -26,7 +26,7 @@ void px_udp_refuse(const struct px_space *space, const struct sockaddr_in *peer,
         struct udphdr udp;
     } m = {0};
     _Static_assert(sizeof(m) == 56, "no padding");
-    int raw = px_hold_raw(space);
+    int raw = px_hold_raw(space, PX_IPV4);
     if (raw < 0)
         return;
     m.outer.version = m.inner.version = 4;

@@ -6,16 +6,16 @@
  *   {"op":"hello","beat_offset":N}                 fds: [beat memfd, bpf flows or memfd, seccomp flows memfd, tallies];
  * an absent one is a memfd of 2 * SQ_FLOWS entries that nobody writes; tallies (count.h; may be left out) are read and
  * written by both sides and the hooks
- *   {"op":"raw"}                                   fds: [AF_PACKET socket (unbound), raw IPv4 socket]: SYN-hold is
- * possible
+ *   {"op":"raw"}                                   fds: [AF_PACKET socket (unbound), raw IPv4 socket], and maybe
+ * another pair for IPv6: SYN-hold is possible
  *   {"op":"edge","id":N,"name":S,"protocol":"auto|http|tcp|udp|dns"}
- *                                                  fds: [pass4, gate4] or [pass4, gate4, pass6], bound,
- * listening: gate drops SYNs by its socket filter unless their TTL is SQ_TTL
+ *                                                  fds: [pass4, gate4], [.., pass6] or [.., pass6, gate6], bound,
+ * listening: gates drop SYNs by their socket filter unless their TTL (hop limit) is SQ_TTL
  *   {"op":"dgrams","net":N}                        fds: [table of datagram flows]: what SQ_NET_DGRAM (0) or
  *                                                  SQ_NET_DGRAM_SECCOMP (1) stands for
  *   {"op":"dgram","edge":N,"space":N}              fds: [UDP socket, bound], and maybe one on ::1:
  *                                                  what is sent to them is the edge's
- *   {"op":"space","id":N}                          fds: [maker of sockets (maker.h), sock_diag, AF_PACKET, raw]:
+ *   {"op":"space","id":N}                          fds: [maker of sockets (maker.h), sock_diag], and as of "raw":
  * another network namespace, where they were made. 0 is the proxy's own, and what an absent "space" means
  *   {"op":"listen","edge":N,"space":N}             fds: as of "edge": more listeners of an edge, made there
  *   {"op":"unspace","id":N}                        it is left when nothing uses it any more

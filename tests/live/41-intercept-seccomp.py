@@ -169,7 +169,7 @@ def unix_socket(run_dir):
         f = rig.fault("call/error", {"errno": "ECONNREFUSED"})
         for name in names:
             assert rig.do(ask + f"result = ask({name!r})") == 111
-        assert rig.do(ask + "result = ask('/nonexistent')") == 2
+        assert rig.do(ask + f"result = ask({path + '.none'!r})") == 2
         rig.clear(f)
         f = rig.fault("call/blackhole")
         assert rig.do(ask + f"result = ask({path!r})") == "timeout"

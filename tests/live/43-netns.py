@@ -81,6 +81,14 @@ def ipv6(run_dir):
                 r = prog.do(call(dep.port, host, family="socket.AF_INET6", prepare=prepare))
                 assert r["body"] == "real" and r["peer"] == [host, dep.port], r
         until("all are counted", lambda: len(rig.calls()) == 4)
+        f = rig.fault("call/latency", {"delay": "300ms"})
+        r = prog.do(call(far.port, "fd99::2", family="socket.AF_INET6", prepare=only))
+        assert r["body"] == "real" and 290 <= r["ms"] < 1500, r
+        rig.clear(f)
+        f = rig.fault("call/blackhole")
+        r = prog.do(call(near.port, "::1", family="socket.AF_INET6", prepare=only, timeout=0.3))
+        assert r["err"] == 110, r
+        rig.clear(f)
         f = rig.fault("call/error", {"errno": "EHOSTUNREACH"})
         assert prog.do(call(far.port, "fd99::2", family="socket.AF_INET6"))["err"] == 113
         rig.clear(f)

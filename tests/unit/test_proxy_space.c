@@ -36,7 +36,7 @@ static int begin(void **state)
     p->px.wire.fd = -1;
     TAILQ_INIT(&p->px.spaces);
     fds[0] = sv[0];
-    assert_int_equal(px_space_add(&p->px, 7, fds), 0);
+    assert_int_equal(px_space_add(&p->px, 7, fds, sizeof(fds) / sizeof(fds[0])), 0);
     p->space = px_space_find(&p->px, 7);
     assert_non_null(p->space);
     *state = p;
