@@ -9,7 +9,6 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -138,6 +137,13 @@ static void supervise(struct sq_intercept *ic, const struct child *c, uint64_t k
     (void)close(pidfd);
 }
 
+static void on_over(uv_poll_t *p, int status, int events)
+{
+    (void)status;
+    (void)events;
+    uv_stop(p->loop);
+}
+
 static struct result measure(struct sq_intercept *ic, uv_loop_t *loop, enum way way, const char *cgroup,
                              const struct sockaddr_in *to)
 {
@@ -146,6 +152,7 @@ static struct result measure(struct sq_intercept *ic, uv_loop_t *loop, enum way 
     struct result r = {0};
     struct child c;
     bool by_bpf = way == BPF || way == BPF_MISS;
+    uv_poll_t over;
     int status, dir = -1;
 
     if (by_bpf)
@@ -157,12 +164,12 @@ static struct result measure(struct sq_intercept *ic, uv_loop_t *loop, enum way 
     supervise(ic, &c, a.key);
     if (write(c.go[1], "g", 1) != 1)
         (void)die("child", NULL);
-    while (waitpid(c.pid, &status, WNOHANG) == 0) {
-        struct pollfd p = {.fd = uv_backend_fd(loop), .events = POLLIN};
-
-        (void)poll(&p, 1, 20);
-        (void)uv_run(loop, UV_RUN_NOWAIT);
-    }
+    (void)uv_poll_init(loop, &over, c.say[0]);
+    (void)uv_poll_start(&over, UV_READABLE | UV_DISCONNECT, on_over);
+    (void)uv_run(loop, UV_RUN_DEFAULT); /* as squalld does */
+    uv_close((uv_handle_t *)&over, NULL);
+    (void)uv_run(loop, UV_RUN_NOWAIT);
+    (void)waitpid(c.pid, &status, 0);
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || read(c.say[0], &r, sizeof(r)) != (ssize_t)sizeof(r)) {
         (void)fprintf(stderr, "bench_connect: %s: the client failed (%d)\n", names[way], status);
         exit(1);
