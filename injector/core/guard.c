@@ -18,15 +18,19 @@ static void nothing(int sig)
     (void)sig; /* only there to interrupt */
 }
 
-void sq_guard_begin(void)
+void sq_guard_ready(void)
 {
-    const struct itimerval often = {.it_value.tv_usec = GUARD_US, .it_interval.tv_usec = GUARD_US};
     struct sigaction sa = {.sa_handler = nothing}; /* without SA_RESTART */
     sigset_t only;
     (void)sigemptyset(&only);
     (void)sigaddset(&only, SIGALRM);
     (void)sigaction(SIGALRM, &sa, NULL);
     (void)sigprocmask(SIG_UNBLOCK, &only, NULL);
+}
+
+void sq_guard_begin(void)
+{
+    const struct itimerval often = {.it_value.tv_usec = GUARD_US, .it_interval.tv_usec = GUARD_US};
     (void)setitimer(ITIMER_REAL, &often, NULL);
 }
 
@@ -45,11 +49,17 @@ bool sq_notif_is_listener(int fd)
     return n == (ssize_t)strlen(want) && memcmp(link, want, strlen(want)) == 0;
 }
 
-int sq_notif_recv(int listener, struct seccomp_notif *n)
+int sq_notif_recv_guarded(int listener, struct seccomp_notif *n)
 {
     memset(n, 0, sizeof(*n)); /* the kernel insists */
+    return ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, n) < 0 ? -errno : 0;
+}
+
+int sq_notif_recv(int listener, struct seccomp_notif *n)
+{
+    sq_guard_ready();
     sq_guard_begin();
-    int rc = ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, n) < 0 ? -errno : 0;
+    int rc = sq_notif_recv_guarded(listener, n);
     sq_guard_end();
     return rc;
 }

@@ -56,13 +56,15 @@ static int int_opt(int fd, int level, int opt, int def)
     return getsockopt(fd, level, opt, &v, &len) == 0 ? v : def;
 }
 
-static bool fresh_tcp(int fd)
+/* A stream socket, TCP's or its like's, that has not begun to connect. */
+static bool fresh_stream(int fd)
 {
-    struct tcp_info ti;
-    socklen_t len = sizeof(ti);
+    uint8_t state = 0; /* of struct tcp_info the first byte */
+    socklen_t len = sizeof(state);
 
-    memset(&ti, 0, sizeof(ti));
-    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &len) < 0 || ti.tcpi_state == TCP_CLOSE;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &len) == 0)
+        return state == TCP_CLOSE;
+    return int_opt(fd, SOL_SOCKET, SO_TYPE, 0) == SOCK_STREAM;
 }
 
 static bool bound_to_device(int fd)
@@ -129,7 +131,9 @@ bool sq_attempt_listeners(const struct sq_supervisor *s, struct sq_edge *edge, c
     }
     if (cookie ? cookie == s->ic->netns_cookie : our_netns(s->ic, a->tid))
         return true;
+    sq_guard_end(); /* to go there the first time is not a call that the guard may end */
     there = sq_space_ports(edge, a->tid, cookie, why, len);
+    sq_guard_begin();
     if (there)
         *at = *there;
     if (there && !lo_is_up(fd)) {
@@ -208,9 +212,7 @@ static int begin(int fd, bool asis, int flags, const struct sockaddr *sa, sockle
         return rc;
     if (!asis && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
         return -errno;
-    sq_guard_begin();
     rc = connect(fd, sa, len) < 0 ? -errno : 0;
-    sq_guard_end();
     if (!asis)
         (void)fcntl(fd, F_SETFL, flags);
     return rc;
@@ -250,11 +252,11 @@ static bool has_timeout(int fd)
 /* What a real connect begun like this would have said. MSG_FASTOPEN: a non-blocking one without a cookie says
  * EINPROGRESS and has sent nothing; of a blocking one we can't send the data, and "not supported" is what it must be
  * prepared for (tcp(7)). */
-static void conclude(struct sq_reply *r, const struct sq_attempt *a, bool nonblock, int rc)
+static void conclude(struct sq_reply *r, const struct sq_attempt *a, bool asis, int rc)
 {
     if (a->fastopen)
         answer(r, rc == 0 || rc == -EINPROGRESS ? -EINPROGRESS : -EOPNOTSUPP);
-    else if (rc == 0 || (rc == -EINPROGRESS && nonblock))
+    else if (rc == 0 || (rc == -EINPROGRESS && asis))
         answer(r, rc);
     else
         let_go(r); /* connecting: the kernel waits; failed: the kernel tries the real destination */
@@ -282,7 +284,7 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     struct sq_space_ports at;
     char text[300] = "";
     const char *why;
-    bool refused;
+    bool refused, asis;
     int flags, rc;
 
     if (s->caller->with_bpf || !sq_attempt_wanted(a, addr, &port))
@@ -297,16 +299,14 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
         return;
     }
     /* getaddrinfo connects datagram sockets to the same port; and only a fresh socket begins a connection. */
-    if (int_opt(fd, SOL_SOCKET, SO_TYPE, 0) != SOCK_STREAM ||
-        int_opt(fd, SOL_SOCKET, SO_DOMAIN, 0) != a->to.sa.sa_family || !fresh_tcp(fd))
+    if (!fresh_stream(fd) || int_opt(fd, SOL_SOCKET, SO_DOMAIN, 0) != a->to.sa.sa_family)
         return;
     why = sq_attempt_listeners(s, edge, a, fd, &at, text, sizeof(text)) ? NULL : text;
     if (!why && sq_attempt_v6_only(a, fd) && (!(cookie = cookie_of(fd)) || !at.pass6))
         why = "its socket can speak IPv6 only, and there is no ::1 here";
-    flags = fcntl(fd, F_GETFL);
-    if (!why && (flags < 0 || !sq_link_alive(s->ic)))
+    if (!why && !sq_link_alive(s->ic))
         why = "the proxy is gone";
-    refused = a->fastopen && !(flags & O_NONBLOCK);
+    refused = a->fastopen && !(fcntl(fd, F_GETFL) & O_NONBLOCK);
     count_connect(s, edge);
     sq_decide(&s->ic->cfg[edge->slot], s->ic->tallies, s->caller->slot, why || refused, &d);
     if (d.go == SQ_GO_FAIL) {
@@ -328,20 +328,21 @@ static void take_tcp(struct sq_supervisor *s, struct sq_attempt *a, struct sq_re
     to = d.go == SQ_GO_GATE ? (cookie ? at.gate6 : at.gate) : cookie ? at.pass6 : at.pass;
     idx = write_flow(s, edge, &d, addr, port, cookie, now);
     len = cookie ? proxy_address6(to, &proxy) : proxy_address(a->to.sa.sa_family, idx, to, &proxy);
-    if (d.go == SQ_GO_GATE && !(flags & O_NONBLOCK) && has_timeout(fd) &&
-        sq_wait_connect(s, a->id, fd, (struct sockaddr *)&proxy, len) == 0) {
+    flags = d.go == SQ_GO_GATE ? fcntl(fd, F_GETFL) : 0;
+    asis = d.go != SQ_GO_GATE || (flags & O_NONBLOCK);
+    if (!asis && has_timeout(fd) && sq_wait_connect(s, a->id, fd, (struct sockaddr *)&proxy, len) == 0) {
         s->ic->counts[edge->slot].redirected++;
         r->later = true;
         return;
     }
-    rc = begin(fd, d.go != SQ_GO_GATE || (flags & O_NONBLOCK), flags, (struct sockaddr *)&proxy, len);
+    rc = begin(fd, asis, flags, (struct sockaddr *)&proxy, len);
     if (rc == 0 || rc == -EINPROGRESS || rc == -EINTR)
         s->ic->counts[edge->slot].redirected++;
     if (rc == -EINPROGRESS && d.go == SQ_GO_GATE && edge->hole_shut)
         sq_holed_add(s->caller, edge, fd, now, sq_edge_hole(edge), &proxy);
     if (rc != 0 && rc != -EINPROGRESS && rc != -EINTR)
         sq_attempt_bypass(s, edge, r, strerror(-rc));
-    conclude(r, a, flags & O_NONBLOCK, rc);
+    conclude(r, a, asis, rc);
 }
 
 /* The edge that has this Unix socket, and the file that stands for it: the edge that was declared first wins. */
@@ -423,9 +424,7 @@ static void take_unix(struct sq_supervisor *s, struct sq_attempt *a, struct sq_r
         sq_attempt_bypass(s, edge, r, "the proxy is gone");
         return;
     }
-    sq_guard_begin(); /* where the proxy accepts nothing, one that blocks would wait: it goes past it */
-    rc = sq_connect_in(fd, s->ic->dir, path);
-    sq_guard_end();
+    rc = sq_connect_in(fd, s->ic->dir, path); /* the guard ends one that waits: it goes past the proxy */
     if (rc == -EISCONN)
         return;
     if (rc < 0) {

@@ -21,7 +21,6 @@
 #define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
 #endif
 #define SYNC_WAKE_UP 1ul
-#define AT_ONCE 32
 
 uint32_t sq_decide_rnd(void)
 {
@@ -68,53 +67,58 @@ static void reply(struct sq_supervisor *s, uint64_t id, const struct sq_reply *r
     (void)ioctl(s->fd, SECCOMP_IOCTL_NOTIF_SEND, &resp);
 }
 
-static void serve(struct sq_supervisor *s)
+/* What becomes of notification N. In the guard. */
+static void decide(struct sq_supervisor *s, const struct seccomp_notif *n, struct sq_reply *r)
 {
-    struct sq_reply r = {.cont = true};
-    struct seccomp_notif n;
     struct sq_attempt a;
     int rc;
 
-    if (sq_notif_recv(s->fd, &n) < 0)
+    if (!s->caller || !n->pid || s->ic->link.dead || sq_dgram_notified(s, n, r))
         return;
-    if (s->seen)
-        __atomic_store_n(s->seen, n.id, __ATOMIC_RELEASE);
-    if (s->caller && n.pid && !s->ic->link.dead && !sq_dgram_notified(s, &n, &r)) {
-        rc = sq_attempt_parse(&n, &a);
-        if (rc == 1)
-            rc = sq_attempt_read(&a);
-        if (rc == -EPERM && !s->caller->warned) {
-            s->caller->warned = true;
-            sq_ic_warn(s->ic, s->caller->run,
-                       "%s can't be looked into (ptrace rights, Yama): its calls go past the proxy",
-                       s->caller->instance);
-        }
-        /* What was read is that process's only if the process still waits; its number may have been reused. */
-        if (rc == 0 && a.to_len && ioctl(s->fd, SECCOMP_IOCTL_NOTIF_ID_VALID, &n.id) == 0)
-            sq_attempt_decide(s, &a, &r);
+    rc = sq_attempt_parse(n, &a);
+    if (rc == 1)
+        rc = sq_attempt_read(&a);
+    if (rc == -EPERM && !s->caller->warned) {
+        s->caller->warned = true;
+        sq_ic_warn(s->ic, s->caller->run, "%s can't be looked into (ptrace rights, Yama): its calls go past the proxy",
+                   s->caller->instance);
     }
-    if (!r.later)
-        reply(s, n.id, &r);
+    /* What was read is that process's only if the process still waits; its number may have been reused. */
+    if (rc == 0 && a.to_len && ioctl(s->fd, SECCOMP_IOCTL_NOTIF_ID_VALID, &n->id) == 0)
+        sq_attempt_decide(s, &a, r);
 }
 
+/* One guard for all of a call that could wait. -errno: there was none. */
+static int serve(struct sq_supervisor *s)
+{
+    struct sq_reply r = {.cont = true};
+    struct seccomp_notif n;
+    int rc;
+
+    sq_guard_begin();
+    rc = sq_notif_recv_guarded(s->fd, &n);
+    if (rc == 0) {
+        if (s->seen)
+            __atomic_store_n(s->seen, n.id, __ATOMIC_RELEASE);
+        decide(s, &n, &r);
+    }
+    sq_guard_end();
+    if (rc == 0 && !r.later)
+        reply(s, n.id, &r);
+    return rc;
+}
+
+/* One at a time: the loop asks for more as cheaply as we could. Receiving when the last process under this filter is
+ * gone fails, at once or (before Linux 6.11) by the guard. */
 static void on_notify(uv_poll_t *p, int status, int events)
 {
     struct sq_supervisor *s = p->data;
+    struct pollfd pfd = {.fd = s->fd, .events = POLLIN};
 
     (void)status;
     (void)events;
-    for (int i = 0; i < AT_ONCE; i++) {
-        struct pollfd pfd = {.fd = s->fd, .events = POLLIN};
-
-        if (poll(&pfd, 1, 0) <= 0)
-            return;
-        if (pfd.revents & POLLIN) {
-            serve(s);
-        } else {
-            forget(s); /* the last process under this filter is gone */
-            return;
-        }
-    }
+    if (serve(s) < 0 && poll(&pfd, 1, 0) > 0 && !(pfd.revents & POLLIN))
+        forget(s);
 }
 
 static void tell_proxy(struct sq_supervisor *s)
@@ -194,6 +198,7 @@ int sq_supervise(struct sq_intercept *ic, struct sq_caller *c, uint64_t key, pid
         free(s);
         return sq_err(e, -ENOMEM, "out of memory");
     }
+    sq_guard_ready();
     s->next = ic->sups;
     ic->sups = s;
     open_door(s);
