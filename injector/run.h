@@ -79,7 +79,6 @@ struct sq_engine {
     int64_t looking;              /* of looking.c */
     struct sq_patience *patience; /* while an API request is carried out */
     uv_timer_t timer;
-    bool timer_open;
     bool stopping;
     bool lease_was_last; /* the run that ended last ended by its lease */
     int64_t idle_since;  /* CLOCK_MONOTONIC; 0: a run lives */

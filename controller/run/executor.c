@@ -214,7 +214,6 @@ static void on_renew(uv_timer_t *t)
     if (r->renewing || r->deleted || r->injector_dead || !r->id[0])
         return;
     r->renewing = true;
-    r->renewed_ns = sq_mono_ns();
     snprintf(path, sizeof(path), "/v1/runs/%s/renew", r->id);
     sq_client_call(r->client, "POST", path, NULL, r->lease_ns, renewed, r);
 }

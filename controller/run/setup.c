@@ -97,7 +97,6 @@ static void got_info(void *arg, int status, json_t *body, const struct sq_err *e
         return;
     }
     r->doctor = json_pack("{s:O}", "info", body);
-    r->injector_uid = (uid_t)sq_json_int_or(body, "uid", 0);
     sq_client_call(r->client, "GET", "/v1/doctor", NULL, SQ_CALL_NS, got_doctor, r);
 }
 

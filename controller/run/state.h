@@ -46,7 +46,6 @@ struct run {
     struct sq_execute_result *res;
     const json_t *spec;
     uv_loop_t loop;
-    bool loop_up;
     struct sq_err err; /* why the run could not be made at all */
 
     /* the injector */
@@ -54,10 +53,9 @@ struct run {
     struct sq_client *client;
     char socket[PATH_MAX];
     char id[64]; /* of the run at the injector; "" before */
-    uid_t injector_uid;
     bool injector_dead;
     int log_fd;
-    int64_t lease_ns, renewed_boot_ns, renewed_ns;
+    int64_t lease_ns, renewed_boot_ns;
     int64_t tick_boot_ns, still_ns; /* the last tick, and the longest time between two */
     bool renewing, polling;
     int64_t after; /* the next event */
@@ -110,7 +108,6 @@ struct run {
     bool ending, deleted, hurry, draining, quitting, finished;
     char reason[16];
     char why[1024];
-    char last_proxy[64];
     bool halted; /* somebody took everything back */
     bool gone;   /* the injector says that the run has ended */
     bool clean;

@@ -40,9 +40,8 @@ enum sq_ev_outcome {
 
 struct sq_ev_call {
     int64_t t_ns;          /* its start, to 10 ms */
-    uint32_t dur_us;       /* saturates at 71 minutes, as the next two */
+    uint32_t dur_us;       /* saturates at 71 minutes, as the next */
     uint32_t held_us;      /* delay that we added */
-    uint32_t answer_us;    /* first byte of the dependency's answer, from the start; 0: never */
     uint16_t fault;        /* index + 1 into faults; 0: none */
     uint16_t status;       /* HTTP; 0: none */
     uint8_t kind, outcome; /* enum sq_ev_kind, enum sq_ev_outcome */
@@ -65,7 +64,6 @@ struct sq_ev_fault {
     struct sq_window win;                         /* applied .. reverted; while not reverted: .. end of the log */
     const json_t *target, *with, *hit, *readback; /* as applied (the latest `changed` wins for with and readback) */
     int64_t ending_ns;  /* taking back began; it ended somewhere between this and win.to_ns. Valid when reverted */
-    const char *by;     /* who reverted: request, lease, halt, end; "" */
     bool clean;         /* of the reverted record; true when it has none */
     const json_t *left; /* array or NULL */
     const char *error;  /* of the failed record; "" */
@@ -121,7 +119,6 @@ struct sq_ev_event {
 struct sq_evidence {
     const json_t *run; /* the run record */
     const char *id, *name, *start, *host, *squall;
-    int64_t start_mono_ns;
     uint64_t seed;
     const json_t *scenario; /* as in the run record; {} when absent */
     const json_t *spec;     /* scenario.spec, or the scenario itself when it has none */

@@ -74,8 +74,8 @@ static int fault_of(struct sq_evidence *ev, const char *id, struct sq_ev_fault *
         rc = sq_ev_grow((void **)&ev->faults, &ev->priv->cap_faults, i, sizeof *ev->faults, e);
         if (rc)
             return rc;
-        ev->faults[i] = (struct sq_ev_fault){
-            .id = sq_ev_intern(ev, id), .step = "", .uses = "", .by = "", .error = "", .clean = true};
+        ev->faults[i] =
+            (struct sq_ev_fault){.id = sq_ev_intern(ev, id), .step = "", .uses = "", .error = "", .clean = true};
         ev->n_faults = i + 1;
         if (!ev->faults[i].id)
             return sq_err(e, -ENOMEM, "no memory for the evidence");
@@ -259,8 +259,7 @@ static int call_of(struct sq_evidence *ev, const json_t *a, struct sq_ev_call *c
                              .outcome = (uint8_t)n[2],
                              .status = (uint16_t)n[3],
                              .dur_us = saturated(n[4]),
-                             .held_us = saturated(n[5]),
-                             .answer_us = saturated(json_integer_value(json_array_get(a, 8)))};
+                             .held_us = saturated(n[5])};
     const char *fault = json_string_value(json_array_get(a, 6));
     if (fault && fault[0]) {
         struct sq_ev_fault *f;
@@ -341,7 +340,6 @@ static int on_fault(struct sq_evidence *ev, const json_t *rec, int64_t t_ns, str
             f->win.to_ns = t_ns;
         f->ending_ns = f->win.to_ns - sq_json_int_or(rec, "took_ns", 0);
         f->reverted = true;
-        f->by = sq_json_str_or(rec, "by", "");
         f->clean = f->clean && sq_json_bool_or(rec, "clean", true);
         if (json_array_size(json_object_get(rec, "left")) > 0)
             f->left = json_object_get(rec, "left");
@@ -430,7 +428,6 @@ static void on_run(struct sq_evidence *ev, const json_t *rec)
     ev->start = sq_json_str_or(rec, "start", "");
     ev->host = sq_json_str_or(rec, "host", "");
     ev->squall = sq_json_str_or(rec, "squall", "");
-    ev->start_mono_ns = sq_json_int_or(rec, "start_mono_ns", 0);
     ev->seed = (uint64_t)sq_json_int_or(rec, "seed", 0);
     ev->scenario = json_object_get(rec, "scenario");
     const json_t *spec = json_object_get(ev->scenario, "spec");

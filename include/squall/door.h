@@ -14,10 +14,10 @@ int sq_door_open(pid_t pid, uint64_t start);
 /* Somebody stands at the DOOR (it is readable). True: they have LISTENER now, and it and the door are to be closed.
  * With LISTENER -1 they are sent away. May wait 200 ms for the other side to say that it has it. */
 bool sq_door_give(int door, int listener);
-/* 0: *LISTENER is ours. -ENOENT: nobody is there (any more). -EBUSY: an injector that lives needs it itself. -errno.
- * Takes half a second at most. */
 /* Is there a door? Nobody hears it. */
 bool sq_door_exists(pid_t pid, uint64_t start);
+/* 0: *LISTENER is ours. -ENOENT: nobody is there (any more). -EBUSY: an injector that lives needs it itself. -errno.
+ * Takes half a second at most. */
 int sq_door_knock(pid_t pid, uint64_t start, int *listener);
 
 #endif
