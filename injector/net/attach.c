@@ -261,36 +261,6 @@ int sq_attach_loss_read(const struct sq_attach *a, int bit, double *percent, str
     return 0;
 }
 
-/* The sum over all CPUs of N words of the element KEY. */
-static int sum(int map, uint32_t key, uint64_t *out, size_t n, struct sq_err *e)
-{
-    int cpus = libbpf_num_possible_cpus();
-    cleanup_free uint64_t *all = cpus > 0 ? calloc((size_t)cpus * n, sizeof *all) : NULL;
-
-    if (!all)
-        return sq_err(e, -ENOMEM, "out of memory");
-    if (bpf_map_lookup_elem(map, &key, all) < 0)
-        return sq_err_sys(e, -errno, "cannot read counters from the BPF map");
-    memset(out, 0, n * sizeof *out);
-    for (size_t i = 0; i < (size_t)cpus * n; i++)
-        out[i % n] += all[i];
-    return 0;
-}
-
-int sq_attach_lost(const struct sq_attach *a, int bit, uint64_t *n, struct sq_err *e)
-{
-    return sum(bpf_map__fd(a->skel->maps.lost), (uint32_t)bit, n, 1, e);
-}
-
-int sq_attach_counts(const struct sq_attach *a, struct sq_redirect_counts *out, struct sq_err *e)
-{
-    uint64_t w[sizeof *out / sizeof(uint64_t)];
-    int rc = sum(bpf_map__fd(a->skel->maps.outcomes), 0, w, SQ_COUNT(w), e);
-
-    memcpy(out, w, sizeof *out);
-    return rc;
-}
-
 bool sq_attach_has_tcx(void)
 {
     /* r0 = -1; exit */

@@ -46,8 +46,6 @@ int sq_attach_holds(const struct sq_attach *a, struct sq_err *e);
 /* A fault that is random loss and nothing else: carried out in BPF; percent < 0: it is not. */
 int sq_attach_loss(struct sq_attach *a, int bit, double percent, struct sq_err *e);
 int sq_attach_loss_read(const struct sq_attach *a, int bit, double *percent, struct sq_err *e); /* < 0: none */
-int sq_attach_lost(const struct sq_attach *a, int bit, uint64_t *n, struct sq_err *e);
-int sq_attach_counts(const struct sq_attach *a, struct sq_redirect_counts *out, struct sq_err *e);
 
 /* Does the kernel have tcx? Asked with a program on the loopback of the calling thread's namespace. */
 bool sq_attach_has_tcx(void);

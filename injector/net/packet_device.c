@@ -124,8 +124,7 @@ static int bit_of(const struct sq_packet_device *d, const char *fault, bool ingr
 
 /* ---- one fault ---- */
 
-/* Independent loss and nothing else needs no detour. */
-static bool loss_alone(const struct sq_impair *im)
+bool sq_packet_loss_alone(const struct sq_impair *im)
 {
     return im->loss_model == SQ_LOSS_RANDOM && im->loss_corr == 0 && !im->ecn && im->delay == 0 && im->jitter == 0 &&
            im->duplicate == 0 && im->corrupt == 0 && im->reorder == 0 && im->rate == 0 && !im->slot;
@@ -144,7 +143,7 @@ static int put(struct sq_packet_device *d, int bit, const struct sq_shape *s, st
     struct sq_packet_slot *slot = &d->slot[s->ingress][bit];
     int rc;
 
-    if (loss_alone(s->impair)) {
+    if (sq_packet_loss_alone(s->impair)) {
         rc = sq_attach_loss(d->attach[s->ingress], bit, s->impair->loss, e);
         if (rc == 0 && slot->stage)
             rc = sq_packet_process_del(&d->process, (unsigned)bit, s->ingress, e);
@@ -325,7 +324,7 @@ static int verify_stage(struct sq_packet_device *d, int bit, const struct sq_sha
     int rc;
 
     *offload = -1;
-    if (slot->stage == loss_alone(s->impair))
+    if (slot->stage == sq_packet_loss_alone(s->impair))
         return sq_err(e, -EBADE, "the fault %s is carried out %s", s->fault,
                       slot->stage ? "by the packet process, not in BPF" : "in BPF, not by the packet process");
     rc = slot->stage ? sq_packet_process_get(&d->process, (unsigned)bit, s->ingress, &got, e) : 0;
@@ -345,7 +344,7 @@ static int verify_loss(struct sq_packet_device *d, int bit, const struct sq_shap
 
     if (rc < 0)
         return rc;
-    if (loss_alone(s->impair) ? fabs(percent - s->impair->loss) > 1e-6 : percent >= 0)
+    if (sq_packet_loss_alone(s->impair) ? fabs(percent - s->impair->loss) > 1e-6 : percent >= 0)
         return sq_err(e, -EBADE, "the BPF program loses %g%% instead of %g%%", percent < 0 ? 0 : percent,
                       s->impair->loss);
     return 0;
@@ -383,26 +382,6 @@ int sq_packet_count(struct sq_packet_device *d, const struct sq_shape *s, struct
 
     return bit < 0 ? sq_err(e, bit, "there is no fault %s on %s", s->fault, d->ifname)
                    : sq_classifier_count(d->rules[s->ingress], bit, out, e);
-}
-
-int sq_packet_report(struct sq_packet_device *d, const struct sq_shape *s, struct sq_packet_report *out,
-                     struct sq_err *e)
-{
-    int bit = bit_of(d, s->fault, s->ingress), rc;
-
-    memset(out, 0, sizeof *out);
-    if (bit < 0)
-        return sq_err(e, bit, "there is no fault %s on %s", s->fault, d->ifname);
-    out->in_bpf = !d->slot[s->ingress][bit].stage;
-    rc = sq_classifier_count(d->rules[s->ingress], bit, &out->matched, e);
-    rc = rc ? rc : sq_attach_loss_read(d->attach[s->ingress], bit, &out->loss, e);
-    rc = rc ? rc : sq_attach_lost(d->attach[s->ingress], bit, &out->lost, e);
-    rc = rc ? rc : sq_attach_counts(d->attach[s->ingress], &out->device, e);
-    if (rc == 0 && !out->in_bpf && d->state == SQ_PD_LIVE)
-        rc = hangs(d, e);
-    if (rc == 0 && !out->in_bpf && d->state == SQ_PD_LIVE)
-        rc = sq_packet_process_stats(&d->process, (unsigned)bit, s->ingress, &out->stage, e);
-    return rc;
 }
 
 /* ---- by record alone ---- */

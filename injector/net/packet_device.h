@@ -39,19 +39,12 @@ void sq_packet_remove(struct sq_packet_devices *ds, const json_t *undo);
 /* Is the fault in force? -ENOENT: there is no such fault; 0; or why it is not. */
 int sq_packet_verify(struct sq_packet_device *d, const struct sq_shape *s, struct sq_err *e);
 
+/* Independent loss and nothing else: carried out in BPF, without a detour through the process. */
+bool sq_packet_loss_alone(const struct sq_impair *im);
+
 /* Packets that matched, without asking the process. */
 int sq_packet_count(struct sq_packet_device *d, const struct sq_shape *s, struct sq_classify_count *out,
                     struct sq_err *e);
-struct sq_packet_report {
-    bool in_bpf; /* loss alone */
-    double loss; /* then: percent */
-    struct sq_classify_count matched;
-    uint64_t lost; /* by BPF */
-    struct sq_packet_stats stage;
-    struct sq_redirect_counts device; /* of all its faults in this direction */
-};
-int sq_packet_report(struct sq_packet_device *d, const struct sq_shape *s, struct sq_packet_report *out,
-                     struct sq_err *e);
 
 /* What was there before the device that is on this interface now (if there is one). */
 bool sq_packet_before(struct sq_packet_devices *ds, const struct sq_netns *ns, int ifindex, bool *clsact_made,

@@ -103,7 +103,7 @@ static int hear(struct sq_packet_process *p, void *buf, size_t len, bool (*ours)
     for (;;) {
         struct pollfd f = {.fd = p->sock, .events = POLLIN};
         int64_t left = until - sq_mono_ns();
-        uint8_t got[sizeof(struct sq_packet_stats) + sizeof(struct sq_packet_got)]; /* room for either */
+        uint8_t got[sizeof(struct sq_packet_got)]; /* the longest answer */
         ssize_t n;
 
         if (left <= 0)
@@ -126,14 +126,6 @@ static bool is_answer(const void *buf, uint32_t seq)
 
     memcpy(a, buf, sizeof a);
     return a[0] == (int32_t)seq;
-}
-
-static bool is_stats(const void *buf, uint32_t seq)
-{
-    struct sq_packet_stats s;
-
-    memcpy(&s, buf, sizeof s);
-    return s.seq == seq;
 }
 
 static bool is_got(const void *buf, uint32_t seq)
@@ -178,15 +170,6 @@ int sq_packet_process_del(struct sq_packet_process *p, unsigned bit, bool ingres
     const struct sq_packet_set h = {.op = SQ_PK_DEL, .bit = bit, .ingress = ingress, .seq = ++p->seq};
 
     return tell(p, &h, sizeof h, NULL, 0, e);
-}
-
-int sq_packet_process_stats(struct sq_packet_process *p, unsigned bit, bool ingress, struct sq_packet_stats *out,
-                            struct sq_err *e)
-{
-    const struct sq_packet_stats q = {.op = SQ_PK_STATS, .bit = bit, .ingress = ingress, .seq = ++p->seq};
-    int rc = tell(p, &q, sizeof q, NULL, 0, e);
-
-    return rc ? rc : hear(p, out, sizeof *out, is_stats, e);
 }
 
 int sq_packet_process_get(struct sq_packet_process *p, unsigned bit, bool ingress, struct sq_packet_got *out,

@@ -22,11 +22,9 @@ int sq_packet_process_start(struct sq_packet_process *p, const char *self, const
 /* Hand over the descriptors FDS (borrowed) and wait until it has them. */
 int sq_packet_process_give(struct sq_packet_process *p, const struct sq_packet_start *s, const int *fds, size_t n,
                            struct sq_err *e);
-/* These three wait for the answer, half a second at most: ask only one that beats. */
+/* These two wait for the answer, half a second at most: ask only one that beats. */
 int sq_packet_process_set(struct sq_packet_process *p, unsigned bit, bool ingress, const struct sq_impair *im,
                           struct sq_err *e);
-int sq_packet_process_stats(struct sq_packet_process *p, unsigned bit, bool ingress, struct sq_packet_stats *out,
-                            struct sq_err *e);
 struct sq_packet_got;
 /* What the process carries out (packet/control.h). */
 int sq_packet_process_get(struct sq_packet_process *p, unsigned bit, bool ingress, struct sq_packet_got *out,

@@ -139,17 +139,15 @@ static struct sq_packet_device *device_of(const struct sq_shape *s, struct sq_er
 static int readback(struct sq_shape *s, json_t *out, struct sq_err *e)
 {
     struct sq_packet_device *d = device_of(s, e);
-    struct sq_packet_report r;
     struct sq_packet_info i;
     int rc = d ? sq_packet_verify(d, s, e) : -ENOENT;
 
-    rc = rc ? rc : sq_packet_report(d, s, &r, e);
     if (rc < 0)
         return rc;
     sq_packet_info(d, &i);
-    json_t *more =
-        json_pack("{s:s,s:s,s:s,s:I,s:o}", "by", r.in_bpf ? "bpf" : "process", "attach", i.clsact ? "clsact" : "tcx",
-                  "tap", i.tap[s->ingress], "pid", (json_int_t)i.pid, "impair", sq_impair_json(s->impair));
+    json_t *more = json_pack("{s:s,s:s,s:s,s:I,s:o}", "by", sq_packet_loss_alone(s->impair) ? "bpf" : "process",
+                             "attach", i.clsact ? "clsact" : "tcx", "tap", i.tap[s->ingress], "pid", (json_int_t)i.pid,
+                             "impair", sq_impair_json(s->impair));
     rc = more ? json_object_update(out, more) : -1;
     json_decref(more);
     return rc < 0 ? sq_err(e, -ENOMEM, "out of memory") : 0;

@@ -103,8 +103,6 @@ void sq_pdev_stats(struct sq_pdev *d, unsigned dir, unsigned bit, struct sq_pack
     out->reordered = s->n.reordered;
     out->overlimit = s->n.overlimit;
     out->held = s->held;
-    out->late_ns_max = d->late_max;
-    d->late_max = 0;
 }
 
 /* ---- packets ---- */
@@ -137,7 +135,6 @@ static void write_back(struct sq_pdev *d, struct packet *p)
         struct pollfd f = {.fd = dir->tap, .events = POLLOUT};
         (void)poll(&f, 1, 1); /* its send buffer is "unlimited": this is rare */
     }
-    dir->lost += n < 0;
     drop(d, p);
 }
 
@@ -235,10 +232,8 @@ static struct packet *take(struct sq_pdev *d, unsigned dir, struct packet *p, si
     int skip = n > SQ_VNET_HDR ? sq_packet_untag(p->data + SQ_VNET_HDR, n - SQ_VNET_HDR, &mask) : -1;
     memcpy(&h, p->data, SQ_VNET_HDR);
     uint32_t len = skip > 0 ? (uint32_t)n - SQ_VNET_HDR - (uint32_t)skip : 0;
-    if (len < 14 || !sq_frame_shift(&h, (uint32_t)skip, len)) {
-        d->dir[dir].strange++;
+    if (len < 14 || !sq_frame_shift(&h, (uint32_t)skip, len))
         return NULL;
-    }
     p->todo = mask;
     p->dir = (uint8_t)dir;
     p->copies = 0;
@@ -310,8 +305,6 @@ unsigned sq_pdev_send(struct sq_pdev *d, int64_t now, unsigned max)
         struct sq_pdir *dir = &d->dir[p->dir];
         if (is_on(dir, p->stage) && p->gen == dir->gen[p->stage])
             dir->stage[p->stage].held--;
-        uint64_t late = (uint64_t)(now - h->due);
-        d->late_max = late > d->late_max ? late : d->late_max;
         through(d, p, h->due, now);
         if (++done % 8 == 0)
             now = sq_mono_ns();

@@ -16,10 +16,8 @@ enum { SQ_EGRESS, SQ_INGRESS, SQ_DIRECTIONS };
 struct sq_packet_got;
 
 struct sq_pdir {
-    int tap;          /* -1: none; owned */
-    bool offload;     /* GSO and partial checksums are let in */
-    uint64_t strange; /* frames that were no frames of ours */
-    uint64_t lost;    /* the kernel didn't take them back */
+    int tap;      /* -1: none; owned */
+    bool offload; /* GSO and partial checksums are let in */
     struct sq_mask active;
     uint32_t gen[SQ_CLASSIFY_FAULTS]; /* how often a stage began at a bit: what is held may be of an earlier one */
     struct sq_pstage stage[SQ_CLASSIFY_FAULTS];
@@ -29,7 +27,6 @@ struct sq_pdev {
     struct sq_pool *pool;
     struct sq_wheel *wheel;
     uint8_t *spare; /* where the next packet is read to */
-    uint64_t late_max;
     struct sq_pdir dir[SQ_DIRECTIONS];
 };
 

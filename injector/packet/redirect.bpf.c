@@ -41,30 +41,9 @@ struct {
     __type(value, struct sq_redirect_loss);
 } losses SEC(".maps");
 
-struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, SQ_CLASSIFY_FAULTS);
-    __type(key, __u32);
-    __type(value, __u64);
-} lost SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct sq_redirect_counts);
-} outcomes SEC(".maps");
-
 static __always_inline int present(__u32 which)
 {
     return bpf_map_lookup_elem(&devices, &which) != NULL;
-}
-
-static __always_inline struct sq_redirect_counts *outcome(void)
-{
-    __u32 zero = 0;
-
-    return bpf_map_lookup_elem(&outcomes, &zero);
 }
 
 static __always_inline int alive(void)
@@ -98,13 +77,8 @@ static __always_inline int lose(struct sq_mask *mask)
         else
             hi &= hi - 1;
         bit &= SQ_CLASSIFY_FAULTS - 1;
-        if (bpf_get_prandom_u32() < l->threshold[bit]) {
-            __u64 *n = bpf_map_lookup_elem(&lost, &bit);
-
-            if (n)
-                (*n)++;
+        if (bpf_get_prandom_u32() < l->threshold[bit])
             return 1;
-        }
     }
     return 0;
 }
@@ -137,29 +111,17 @@ static __always_inline int drop(void)
 
 static __always_inline int send(struct __sk_buff *skb, struct sq_mask *mask)
 {
-    struct sq_redirect_counts *n = outcome();
     int rc;
 
-    if (!n)
+    if (!alive() || !present(SQ_REDIRECT_TARGET) || !present(SQ_REDIRECT_TAP))
         return NEXT;
-    if (!alive() || !present(SQ_REDIRECT_TARGET) || !present(SQ_REDIRECT_TAP)) {
-        n->passed++;
-        return NEXT;
-    }
     if (lose(mask))
         return drop();
     if (!(mask->w[0] | mask->w[1]))
         return NEXT;
     rc = put_tag(skb, mask);
-    if (rc > 0) {
-        n->refused++;
-        return NEXT;
-    }
-    if (rc < 0) {
-        n->spoiled++;
-        return drop();
-    }
-    n->sent++;
+    if (rc != 0)
+        return rc > 0 ? NEXT : drop();
     return (int)bpf_redirect(tap, 0);
 }
 

@@ -18,12 +18,4 @@ struct sq_redirect_loss {
     __u64 threshold[SQ_CLASSIFY_FAULTS]; /* of 2^32 */
 };
 
-/* Packets that match a fault, by what became of them. */
-struct sq_redirect_counts {
-    __u64 sent;    /* to the process */
-    __u64 passed;  /* directly: there is no process, or it is late */
-    __u64 refused; /* directly: the kernel could not put the tag in */
-    __u64 spoiled; /* dropped: half a tag is in */
-};
-
 #endif

@@ -83,7 +83,7 @@ enum sq_packet_op {
     SQ_PK_START, /* with descriptors: see struct sq_packet_start */
     SQ_PK_SET,   /* struct sq_packet_set + tables: a stage begins or changes */
     SQ_PK_DEL,   /* struct sq_packet_set without more: what the stage holds keeps its due time */
-    SQ_PK_STATS, /* answered by struct sq_packet_stats */
+    SQ_PK_STATS, /* answered by struct sq_packet_stats; asked by tests and benchmarks */
     SQ_PK_GET,   /* struct sq_packet_set without more; answered by struct sq_packet_got (packet/control.h) */
     SQ_PK_END, /* set the heartbeat to 0: the programs let packets pass from then on; drain, then exit 0. The same when
                   the socket ends */
@@ -109,7 +109,6 @@ struct sq_packet_set {
 struct sq_packet_stats {
     uint32_t op, bit, ingress, seq;
     uint64_t packets, bytes, dropped, marked, duplicated, corrupted, reordered, overlimit, held;
-    uint64_t late_ns_max; /* of this device: how late a packet was sent on at most since the last time asked */
 };
 
 /* The heartbeat: an array map, BPF_F_MMAPABLE, of one of these. `until`: CLOCK_MONOTONIC ns until which the process
