@@ -115,6 +115,7 @@ static __always_inline int send(struct __sk_buff *skb, struct sq_mask *mask)
 
     if (!alive() || !present(SQ_REDIRECT_TARGET) || !present(SQ_REDIRECT_TAP))
         return NEXT;
+    sq_classify_count_all(skb, mask); /* what passes the process by was not hit */
     if (lose(mask))
         return drop();
     if (!(mask->w[0] | mask->w[1]))
@@ -146,10 +147,7 @@ int sq_rd_device(struct __sk_buff *skb)
     if (from_process(skb))
         return NEXT;
     any = egress ? sq_classify(skb, 1, &mask) : sq_classify(skb, 0, &mask);
-    if (!any)
-        return NEXT;
-    sq_classify_count_all(skb, &mask);
-    return send(skb, &mask);
+    return any ? send(skb, &mask) : NEXT;
 }
 
 /* The TAP has its target's address, so that pkt_type says of the frame what it said there. */

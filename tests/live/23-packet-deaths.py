@@ -51,7 +51,7 @@ def process_stopped(run_dir):
             before = configured(w.a, w.b)
             inj = Injector(run_dir, env=env)
             run = inj.run(lease="60s")
-            faults(inj, run, w.a, DELAY)
+            fault = faults(inj, run, w.a, DELAY)
             stream = Stream(w, 2000)
             until("datagrams arrive", lambda: len(stream.got) > 200)
             pid, = packet_processes(run_dir)
@@ -62,6 +62,11 @@ def process_stopped(run_dir):
             stream.end()
             until("squalld says so", lambda: [e for e in inj.get(f"runs/{run}/events?after=0")["events"]
                                               if e["type"] == "packet" and e["state"] == "died"])
+            inj.delete(f"runs/{run}/faults/{fault}")
+            over, = [e for e in inj.get(f"runs/{run}/events?after=0")["events"] if e.get("state") == "reverted"]
+            # What passed it by was not hit. (Neighbours' packets count, too.)
+            led = sum(sent < t0 + 0.5 for sent in stream.sent)
+            assert 200 < over["packets"] < led + 50 < len(stream.sent), (over, led, len(stream.sent))
             inj.post("quit")
             assert inj.wait(30) == 0
             gone_clean(w, before, inj)
