@@ -215,7 +215,8 @@ static size_t take_back(struct sq_live *l, json_t *left)
     return stay;
 }
 
-/* Take an active fault back, say so (SAID, may be NULL, gets what the event says), and forget it if nothing of it stays.
+/* Take an active fault back, say so (SAID, may be NULL, gets what the event says), and forget it if nothing of it
+ * stays.
  */
 static size_t end_live(struct sq_run *run, struct sq_live *l, const char *by, json_t *left, json_t *said)
 {
