@@ -10,4 +10,7 @@ int sq_unprivileged(void);
 /* Only the OOM killer's exception. Async-signal-safe. */
 void sq_plain_oom(void);
 
+/* After a fork: all signals at their defaults, none blocked. Async-signal-safe. */
+void sq_plain_signals(void);
+
 #endif

@@ -14,6 +14,7 @@
 
 #include "squall/door.h"
 #include "squall/guard.h"
+#include "unprivileged.h"
 
 #ifndef SYS_close_range
 #define SYS_close_range 436
@@ -49,11 +50,7 @@ static void let_go_of_terminal(const int *fd, size_t n)
 void sq_agent_become(const char *name, int *fd, size_t n)
 {
     unsigned next = 3;
-    sigset_t none;
-    (void)sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    for (int sig = 1; sig < NSIG; sig++)
-        (void)signal(sig, SIG_DFL);
+    sq_plain_signals();
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGHUP, SIG_IGN);
     (void)setsid();

@@ -49,22 +49,11 @@ static void drop_privileges(void)
     (void)syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL); /* root's keys may be linked into the inherited one */
 }
 
-static void plain_signals(void)
-{
-    struct sigaction dfl = {.sa_handler = SIG_DFL};
-    sigset_t none;
-
-    for (int sig = 1; sig < NSIG; sig++)
-        (void)sigaction(sig, &dfl, NULL);
-    (void)sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
 static void child(int exe, int sock, int netns, bool drop, char *const *argv)
 {
     if (netns >= 0 && setns(netns, CLONE_NEWNET) < 0)
         _exit(126);
-    plain_signals();
+    sq_plain_signals();
     sq_plain_oom();
     (void)setsid();
     /* Descriptors 0 and 1 go nowhere, 2 stays, 3 is the socket; all others are close-on-exec, but nobody else's mistake

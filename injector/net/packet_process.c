@@ -18,6 +18,7 @@
 #include "squall/fds.h"
 #include "squall/proc.h"
 #include "squall/units.h"
+#include "unprivileged.h"
 
 #define ANSWER_NS (500 * SQ_MS) /* squalld's own heart must not stop over it */
 #define FDS_MAX (3 + SQ_PACKET_LINKS_MAX)
@@ -29,13 +30,7 @@ extern char **environ;
 /* Between fork and exec: system calls only. The process drops its privileges by itself, first thing. */
 static void child(int exe, int sock, char *const *argv)
 {
-    struct sigaction dfl = {.sa_handler = SIG_DFL};
-    sigset_t none;
-
-    for (int sig = 1; sig < NSIG; sig++)
-        (void)sigaction(sig, &dfl, NULL);
-    (void)sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    sq_plain_signals();
     (void)setsid();
     /* 0 and 1 go nowhere, 2 stays, 3 is the socket. The others are moved out of the way of these first. */
     exe = fcntl(exe, F_DUPFD_CLOEXEC, 10);
