@@ -282,14 +282,19 @@ static void wait_events(struct keeper *k)
         on_signals(k);
 }
 
+void sq_keeper_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGCHLD);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGHUP);
+}
+
 static int set_up(struct keeper *k)
 {
     sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGCHLD);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
+    sq_keeper_signals(&set);
     (void)signal(SIGPIPE, SIG_IGN);
     (void)prctl(PR_SET_NAME, "squall-keeper");
     k->sigfd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -6,6 +6,7 @@
 #ifndef SQUALL_KEEPER_H
 #define SQUALL_KEEPER_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -33,9 +34,10 @@ struct sq_keeper_opts {
     pid_t child; /* squalld */
 };
 
-/* Watch until squalld and all that it held are gone. Signals SIGCHLD, SIGTERM, SIGINT and SIGHUP must be blocked.
- * Returns the exit status: squalld's own after an orderly end; SQ_INFRA when it died and everything was taken back;
- * SQ_UNCLEAN. */
+/* What it waits for: SIGCHLD, SIGTERM, SIGINT, SIGHUP. */
+void sq_keeper_signals(sigset_t *set);
+/* Watch until squalld and all that it held are gone. The signals that it waits for must be blocked. Returns the exit
+ * status: squalld's own after an orderly end; SQ_INFRA when it died and everything was taken back; SQ_UNCLEAN. */
 int sq_keeper_run(const struct sq_keeper_opts *o);
 
 /* Listeners of a dead squalld (keeper_seccomp.c). */

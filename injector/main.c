@@ -273,11 +273,7 @@ static int make_shared(struct shared *s, struct sq_err *e)
 static int block_signals(sigset_t *old)
 {
     sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGCHLD);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
+    sq_keeper_signals(&set);
     return sigprocmask(SIG_BLOCK, &set, old);
 }
 
