@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "squall/cleanup.h"
 #include "squall/json.h"
@@ -46,18 +47,6 @@ struct sq_journal {
     uint64_t next_seq;
     uint64_t *seq; /* per slot; 0: free */
 };
-
-/* IEEE 802.3, bit by bit: a record is a few hundred bytes, a fault is rare. */
-static uint32_t crc32_of(const unsigned char *p, size_t len)
-{
-    uint32_t c = 0xffffffffu;
-    for (size_t i = 0; i < len; i++) {
-        c ^= p[i];
-        for (int k = 0; k < 8; k++)
-            c = (c >> 1) ^ (0xedb88320u & (0u - (c & 1u)));
-    }
-    return ~c;
-}
 
 static int write_all(int fd, const void *buf, size_t len, off_t at)
 {
@@ -99,7 +88,7 @@ static json_t *slot_record(const unsigned char *buf, uint64_t *seq)
     if (h.state != SLOT_HELD || h.len == 0 || h.len > RECORD_MAX || h.seq == 0)
         return NULL;
     size_t from = offsetof(struct slot_head, seq);
-    if (crc32_of(buf + from, RECORD_AT - from + h.len) != h.crc)
+    if (crc32(0, buf + from, (uInt)(RECORD_AT - from + h.len)) != h.crc)
         return NULL;
     if (strncmp(h.boot, sq_boot_id(), sizeof(h.boot)) != 0)
         return NULL;
@@ -207,7 +196,7 @@ static int write_slot(struct sq_journal *j, unsigned slot, uint64_t seq, const j
     memccpy(h.boot, sq_boot_id(), '\0', sizeof(h.boot));
     memcpy(buf, &h, RECORD_AT);
     size_t from = offsetof(struct slot_head, seq);
-    h.crc = crc32_of(buf + from, RECORD_AT - from + len);
+    h.crc = (uint32_t)crc32(0, buf + from, (uInt)(RECORD_AT - from + len));
     memcpy(buf, &h, RECORD_AT);
     int rc = write_all(j->fd, buf, RECORD_AT + len, (off_t)slot * SLOT_SIZE);
     if (rc < 0)
