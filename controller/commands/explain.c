@@ -175,6 +175,14 @@ static void explain_presets(const struct sq_term *t)
     }
 }
 
+static void entry(const struct sq_term *t, bool names, const char *name, const char *doc)
+{
+    if (names)
+        (void)fprintf(t->out, "%s\n", name);
+    else
+        line(t, name, doc);
+}
+
 static void list_faults(const struct sq_term *t, bool names)
 {
     const struct sq_fault_spec *const *all;
@@ -183,10 +191,7 @@ static void list_faults(const struct sq_term *t, bool names)
     if (!names)
         heading(t, "faults (uses:)");
     for (size_t i = 0; i < n; i++)
-        if (names)
-            (void)fprintf(t->out, "%s\n", all[i]->name);
-        else
-            line(t, all[i]->name, all[i]->doc);
+        entry(t, names, all[i]->name, all[i]->doc);
 }
 
 static void list_checks(const struct sq_term *t, bool names)
@@ -197,10 +202,7 @@ static void list_checks(const struct sq_term *t, bool names)
     if (!names)
         heading(t, "checks (verify:)");
     for (size_t i = 0; i < n; i++)
-        if (names)
-            (void)fprintf(t->out, "%s\n", all[i]->name);
-        else
-            line(t, all[i]->name, all[i]->doc);
+        entry(t, names, all[i]->name, all[i]->doc);
 }
 
 static void list_sections(const struct sq_term *t, bool names)
@@ -211,17 +213,11 @@ static void list_sections(const struct sq_term *t, bool names)
     if (!names)
         heading(t, "parts of a scenario");
     for (size_t i = 0; i < n; i++)
-        if (names)
-            (void)fprintf(t->out, "%s\n", all[i]->name);
-        else
-            line(t, all[i]->name, all[i]->doc);
+        entry(t, names, all[i]->name, all[i]->doc);
     if (!names)
         heading(t, "also");
     for (size_t i = 0; i < SQ_COUNT(topics); i++)
-        if (names)
-            (void)fprintf(t->out, "%s\n", topics[i].name);
-        else
-            line(t, topics[i].name, topics[i].summary);
+        entry(t, names, topics[i].name, topics[i].summary);
 }
 
 static void list_all(const struct sq_term *t, bool names)

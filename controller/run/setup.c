@@ -216,8 +216,6 @@ void sq_stage_before(struct run *r)
     sq_run_ask(r, "GET", "/snapshot", NULL, got_before);
 }
 
-/* ---- edges ---- */
-
 /* ---- callers that run already: taken before their edges are declared ---- */
 
 static void next_selected(struct run *r);
@@ -311,6 +309,8 @@ void sq_stage_selected(struct run *r)
 {
     next_selected(r);
 }
+
+/* ---- edges ---- */
 
 /* "service:payments" becomes the addresses of its instances. */
 static json_t *addresses(struct run *r, const json_t *to)

@@ -72,7 +72,7 @@ struct sq_classify_count {
     __u64 packets, bytes;
 };
 
-/* What net/classid.bpf.c makes of the fault BIT: a class of our qdisc (SQ_QDISC_HANDLE), 5c1a:100 for bit 0. */
+/* What net/classid.bpf.c makes of the fault BIT, for the injector with slot 1: a class of our root (net/tree.h). */
 #define SQ_CLASSID(bit) (0x5c1a0100u + (bit))
 
 #endif

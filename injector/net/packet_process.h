@@ -17,7 +17,7 @@ struct sq_packet_process {
     uint32_t seq;
 };
 
-/* NAME becomes argv[0]: by it the process is found again (sq_packet_process_kill). SELF: the squalld executable. */
+/* NAME becomes argv[0]: by it the process is found again (sq_packet_process_count). SELF: the squalld executable. */
 int sq_packet_process_start(struct sq_packet_process *p, const char *self, const char *name, struct sq_err *e);
 /* Hand over the descriptors FDS (borrowed) and wait until it has them. */
 int sq_packet_process_give(struct sq_packet_process *p, const struct sq_packet_start *s, const int *fds, size_t n,

@@ -11,7 +11,7 @@
 
 #define SQ_HTTP_PIPELINE 128 /* open calls of one connection; with more it is opaque from then on */
 
-/* What the caller gets for a call in place of an answer of the dependency, see web.h. */
+/* What the caller gets for a call in place of an answer of the dependency, see web.c. */
 enum sq_fate { SQ_FATE_NONE, SQ_FATE_ANSWER, SQ_FATE_RESET };
 
 /* One call. The tracker owns trace, status, done and the method flags; the pump the rest. Times: CLOCK_MONOTONIC ns.

@@ -30,7 +30,7 @@ static void build(struct rig *r, unsigned n, double rate, int t, unsigned calls,
     rig_line(r, "{\"t\":%d,\"type\":\"note\",\"who\":\"x\",\"text\":\"\"}", 30 + t);
 }
 
-/* Bounds of verification.md 1.4, from N * (trip + 1.5 * rate * timeout + probes * (1 + ceil((T - trip / rate) / open)))
+/* Bounds by hand, from N * (trip + 1.5 * rate * timeout + probes * (1 + ceil((T - trip / rate) / open)))
  * in Python's fractions: resilience4j 3 * (100 + 1.5 * 20 * 1 + 10 * (1 + ceil(175 / 60))) = 510; Hystrix
  * 3 * (20 + 1.5 * 20 * 1 + 1 * (1 + ceil(59 / 5))) = 189; resilience4j at 0.3/s 3 * (100 + 0.45 + 10) = 331.35. */
 #define R4J "\"expect\":{\"trip_calls\":100,\"timeout\":\"1s\",\"probes\":10,\"open_for\":\"60s\"}"

@@ -77,7 +77,7 @@ static void u_is_exact(void **state)
     }
 }
 
-/* benchstat's table (verification.md 2): 2 / C(2n, n). */
+/* benchstat's table: 2 / C(2n, n). */
 static void least_p(void **state)
 {
     (void)state;
@@ -209,7 +209,7 @@ static double gauss(struct sq_rng *rng)
     return sq_normal_quantile(u <= 0 ? 0.5 : u);
 }
 
-/* Power at n = 8 with the rule "p < 0.01 and the median shift over 10 %" (verification.md 2, its table): how often a
+/* Power at n = 8 with the rule "p < 0.01 and the median shift over 10 %": how often a
  * true change is blocked, by simulation. */
 static void power(void **state)
 {
