@@ -18,7 +18,6 @@
 #include "squall/clock.h"
 #include "squall/json.h"
 #include "squall/proc.h"
-#include "squall/units.h"
 #include "squall/version.h"
 
 #define MAX_SEGMENTS 6

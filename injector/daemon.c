@@ -13,7 +13,6 @@
 
 #include "api.h"
 #include "engine.h"
-#include "keeper.h"
 #include "metrics.h"
 #include "run.h"
 #include "squall/cleanup.h"

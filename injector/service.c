@@ -8,7 +8,6 @@
 
 #include "service_int.h"
 #include "squall/cleanup.h"
-#include "squall/clock.h"
 #include "squall/json.h"
 #include "squall/proc.h"
 

@@ -12,7 +12,6 @@
 #include "service_int.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
-#include "squall/paths.h"
 
 #define NAME "squall-probe"
 #define ORDER_MAX (120 * 1024) /* one variable of an environment holds 128 KiB (execve(2)) */

@@ -6,7 +6,6 @@
 #include <strings.h>
 
 #include "squall/cleanup.h"
-#include "squall/rng.h"
 #include "squall/units.h"
 #include "toxiproxy.h"
 

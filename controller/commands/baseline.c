@@ -11,7 +11,6 @@
 #include "commands/command.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
-#include "squall/paths.h"
 #include "store/runs.h"
 
 extern char **environ;

@@ -8,7 +8,6 @@
 #include "commands/load.h"
 #include "report/report.h"
 #include "run/executor.h"
-#include "scenario/scenario.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "verify/verdict.h"

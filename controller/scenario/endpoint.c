@@ -6,7 +6,6 @@
 #include "scenario/normalize.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
-#include "squall/units.h"
 
 enum kind { HTTP = 1, BYTES = 2, LOGIN = 4, COMMAND = 8, OTHER = 16, TLS = 32 };
 

@@ -5,7 +5,6 @@
 #include "scenario/normalize.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
-#include "squall/units.h"
 
 static struct sq_pos at_value(const struct sq_node *n, const char *key)
 {

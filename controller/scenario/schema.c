@@ -7,7 +7,6 @@
 #include "scenario/slo.h"
 #include "squall/cleanup.h"
 #include "squall/dest.h"
-#include "squall/units.h"
 
 #define END                                                                                                            \
     {                                                                                                                  \

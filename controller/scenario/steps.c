@@ -8,7 +8,6 @@
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/netspec.h"
-#include "squall/units.h"
 #include "verify/check.h"
 
 static struct sq_pos at_value(const struct sq_node *n, const char *key)

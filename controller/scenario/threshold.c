@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "scenario/normalize.h"
-#include "squall/json.h"
 #include "squall/units.h"
 
 #define GRAMMAR "p(95)<500ms, p(99.9)<=1s, error_rate<0.1% or sent_rate>=57/s"

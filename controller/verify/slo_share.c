@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "squall/json.h"
 #include "squall/units.h"
 #include "verify/slo_series.h"
 #include "verify/stats.h"

@@ -14,10 +14,8 @@
 #include "net/route.h"
 #include "runas.h"
 #include "squall/cleanup.h"
-#include "squall/clock.h"
 #include "squall/json.h"
 #include "squall/proc.h"
-#include "squall/units.h"
 
 #define RESOLVE_POLL_MS 100
 

@@ -33,8 +33,6 @@ const struct sq_fault_spec sq_spec_network_partition = {
 #include "net/cut.h"
 #include "squall/cleanup.h"
 #include "squall/json.h"
-#include "squall/proc.h"
-#include "squall/units.h"
 
 static int check(struct sq_engine *eng, struct sq_err *e)
 {

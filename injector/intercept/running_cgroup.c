@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "intercept/nft.h"
-#include "intercept/running.h"
 #include "intercept/running_int.h"
 #include "patience.h"
 #include "squall/cleanup.h"

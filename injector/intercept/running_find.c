@@ -1,7 +1,6 @@
 /* From the selector of a running caller to whom it means. */
 #include <errno.h>
 
-#include "engine.h"
 #include "intercept/running.h"
 #include "intercept/running_int.h"
 #include "select.h"

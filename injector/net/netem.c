@@ -8,7 +8,6 @@
 
 #include "net/dist.h"
 #include "squall/cleanup.h"
-#include "squall/units.h"
 
 #define PRNG_SEED (TCA_NETEM_SLOT_DIST + 1) /* TCA_NETEM_PRNG_SEED, Linux 6.6; older kernels ignore it */
 #define TYPES (PRNG_SEED + 1)

@@ -8,7 +8,6 @@
 
 #include "squall/base64.h"
 #include "squall/cleanup.h"
-#include "squall/json.h"
 
 static int no_table(struct sq_err *e)
 {

@@ -3,7 +3,6 @@
 #include <sys/socket.h>
 
 #include "proxy/px.h"
-#include "squall/clock.h"
 
 #define DISCARD_MAX (4 * 1024 * 1024)
 

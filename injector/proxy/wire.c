@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "proxy/px.h"
-#include "squall/clock.h"
 #include "squall/fds.h"
 
 #define CALL_MAX 320 /* the longest call as text */

@@ -12,7 +12,6 @@
 #include "squall/clock.h"
 #include "squall/hist.h"
 #include "squall/json.h"
-#include "squall/units.h"
 
 static void add_counts(json_t *into, const char *key, const json_t *from)
 {

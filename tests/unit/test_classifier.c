@@ -18,7 +18,6 @@
 
 #include "net/classifier.h"
 #include "squall/cleanup.h"
-#include "squall/netspec.h"
 #include "squall/rng.h"
 
 #include "classid.skel.h"

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "commands/command.h"
 #include "probe/proto.h"
 #include "squall/spec.h"
 #include "verify/check.h"

@@ -10,7 +10,6 @@
 
 #include "squall/cleanup.h"
 #include "squall/rng.h"
-#include "squall/units.h"
 #include "verify/burn.h"
 #include "verify/rank.h"
 #include "verify/stats.h"

@@ -12,8 +12,6 @@
 
 #include "packet/control.h"
 #include "packet/frame.h"
-#include "packet/models.h"
-#include "packet/stage.h"
 
 #define MS INT64_C(1000000)
 #define SEC INT64_C(1000000000)

@@ -21,7 +21,6 @@
 #include <unistd.h>
 
 #include "intercept/priv.h"
-#include "squall/clock.h"
 
 static struct sq_edge_cfg one_rule(uint32_t kind, uint64_t threshold)
 {

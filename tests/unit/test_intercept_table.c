@@ -15,7 +15,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "intercept/rules.h"
 #include "intercept/table.h"
 #include "squall/cleanup.h"
 #include "squall/rng.h"

@@ -5,8 +5,6 @@
 #include <arpa/inet.h>
 #include <sys/resource.h>
 
-#include "service_tree.h"
-
 /* The pid that a service wrote into the file. */
 static pid_t pid_in_file(struct sq_engine *eng)
 {
