@@ -152,11 +152,6 @@ def wait_clean(host, seconds, but=()):
         time.sleep(0.05)
 
 
-def newest_run(out):
-    runs = sorted(os.listdir(out))
-    return os.path.join(out, runs[-1]) if runs else None
-
-
 def verdict(run_dir):
     with open(os.path.join(run_dir, "verdict.json")) as f:
         return json.load(f)

@@ -278,7 +278,7 @@ def effects(run_dir):
     host.done()
 
 
-def hit(host, at, n=60):
+def hit(at, n=60):
     """Which of n connections a reset_peer hits."""
     out = []
     for _ in range(n):
@@ -299,7 +299,7 @@ def seed(run_dir):
         host = Host(run_dir, "--toxiproxy-seed", number, name=f"t-{os.getpid():x}-{i}")
         at = host.proxy("a", srv.addr)
         host.toxic("a", "reset_peer", toxicity=0.5)
-        seen.append(hit(host, at))
+        seen.append(hit(at))
         host.done()
     assert seen[0] == seen[1] and seen[0] != seen[2] and 10 <= sum(seen[0]) <= 50, seen
 

@@ -1,12 +1,10 @@
 """Several hosts on one machine: a server and two injectors, each in a network namespace of its own, and east with a clock of
 its own. Nothing of the host's own network is touched."""
-import collections
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))

@@ -2,7 +2,7 @@
 """squall baseline and squall compare on real runs: nothing changed is no regression, 30 % slower blocks, too few runs and an
 accepted regression are said to be so. The server waits by its own clock, long enough that a busy host does
 not hide 30 %: what is compared is what the probe measured."""
-import json, os, subprocess, sys, tempfile
+import json, os, subprocess, sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from squall import *

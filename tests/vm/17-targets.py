@@ -8,7 +8,7 @@ import vm
 
 vm.boot(__file__)
 from rig import *  # noqa: E402,F403
-from rig import FAR, Host, Squall, configured, echo, least, rtts, same, sh, subprocess, sys, time, want, wire  # noqa: E402
+from rig import FAR, Squall, configured, echo, least, same, sh, subprocess, sys, time, want, wire  # noqa: E402
 
 PING = """
 import socket, sys, time
