@@ -19,6 +19,7 @@
 
 #define N_PROGS 8
 #define ARRIVES_MS 200
+#define ARRIVES_AGAIN_MS 5
 #define ROOM (4 * 1024 * 1024) /* of the socket: a burst may come while the proxy does something else */
 
 static int refuse(struct sq_err *e, int rc, const char *what)
@@ -159,7 +160,7 @@ static int bind_lo6(uint16_t *port)
 
 /* Does a datagram from an address like those of struct sq_flow's numbers arrive? A firewall's reverse path filter may
  * be against it, and then it must not be tried with the caller's. */
-static bool arrives(int fd, uint16_t port)
+static bool arrives(int fd, uint16_t port, int patience_ms)
 {
     cleanup_close int from = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     struct sockaddr_in6 a = {.sin6_family = AF_INET6}, to = {.sin6_family = AF_INET6, .sin6_port = port};
@@ -174,10 +175,10 @@ static bool arrives(int fd, uint16_t port)
         bind(from, (struct sockaddr *)&a, sizeof(a)) < 0 ||
         sendto(from, "", 1, 0, (struct sockaddr *)&to, sizeof(to)) != 1)
         return false;
-    return poll(&p, 1, ARRIVES_MS) == 1 && recv(fd, &c, 1, 0) == 1;
+    return poll(&p, 1, patience_ms) == 1 && recv(fd, &c, 1, 0) == 1;
 }
 
-int sq_dgram_bind(int fd[2], uint16_t *port, uint16_t *port6, struct sq_err *e)
+int sq_dgram_bind(int fd[2], uint16_t *port, uint16_t *port6, bool *deaf6, struct sq_err *e)
 {
     int rc;
 
@@ -186,7 +187,9 @@ int sq_dgram_bind(int fd[2], uint16_t *port, uint16_t *port6, struct sq_err *e)
     if (rc < 0)
         return rc;
     fd[1] = bind_lo6(port6);
-    if (fd[1] >= 0 && arrives(fd[1], *port6))
+    if (fd[1] >= 0)
+        *deaf6 = !arrives(fd[1], *port6, *deaf6 ? ARRIVES_AGAIN_MS : ARRIVES_MS);
+    if (fd[1] >= 0 && !*deaf6)
         return 0;
     if (fd[1] >= 0)
         (void)close(fd[1]);
@@ -200,7 +203,7 @@ int sq_dgram_open(struct sq_edge *edge, struct sq_err *e)
     cleanup_json json_t *msg = json_pack("{s:s,s:I}", "op", "dgram", "edge", (json_int_t)edge->id);
     struct sq_edge_cfg *cfg = &edge->ic->cfg[edge->slot];
     uint16_t port = 0, port6 = 0;
-    int fd[2], rc = sq_dgram_bind(fd, &port, &port6, e);
+    int fd[2], rc = sq_dgram_bind(fd, &port, &port6, &edge->ic->deaf6, e);
 
     if (rc < 0)
         return rc;

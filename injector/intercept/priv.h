@@ -193,6 +193,7 @@ struct sq_intercept {
     unsigned n_holed;
     unsigned handles; /* open uv handles */
     uint64_t bad_calls, proxy_lost, proxy_dropped;
+    bool deaf6; /* sq_dgram_bind, at home */
     struct {
         uint64_t open, bytes_up, bytes_down, rss, lost, stray;
     } said; /* by the proxy, once a second */
@@ -272,8 +273,9 @@ void sq_dgram_detach(struct sq_caller *c);
 /* Make the socket for the datagrams of an edge, and give it to the proxy; the hooks' port is set. */
 int sq_dgram_open(struct sq_edge *edge, struct sq_err *e);
 /* Sockets for an edge's datagrams, in the network namespace of the calling thread. FD[1]: on ::1, -1 with *PORT6 0:
- * there is none. Ports in network byte order. */
-int sq_dgram_bind(int fd[2], uint16_t *port, uint16_t *port6, struct sq_err *e);
+ * there is none. Ports in network byte order. *DEAF6: nothing arrived on ::1 there, so that it is not waited for as long
+ * the next time. */
+int sq_dgram_bind(int fd[2], uint16_t *port, uint16_t *port6, bool *deaf6, struct sq_err *e);
 int sq_dgram_hello(struct sq_intercept *ic, struct sq_err *e); /* the proxy has just been started */
 
 /* space.c: other network namespaces that callers are in. In each the proxy has listeners of each edge, and a process of

@@ -44,6 +44,7 @@ struct sq_space {
     int pidfd; /* of the maker */
     uv_poll_t *death;
     bool lost;
+    bool deaf6; /* sq_dgram_bind */
     bool hold6; /* connects of sockets that can only speak IPv6 can be held there */
     struct sq_space *next; /* of those that are left, until their makers have ended */
     struct sq_space_ports at[SQ_EDGES];
@@ -99,7 +100,7 @@ static void forget_slot(const struct sq_intercept *ic, uint32_t slot)
 /* ---- made there ---- */
 
 struct sockets {
-    bool dgram, hold6;
+    bool dgram, hold6, deaf6;
     int fd[6]; /* of an edge: pass, gate, pass6, gate6, dgram, dgram6; of a namespace: diag, those of a held SYN */
     size_t n;  /* from the first, but for those of datagrams */
     struct sq_space_ports at;
@@ -121,7 +122,7 @@ static int listen_here(void *arg, struct sq_err *e)
     rc = rc ? rc : sq_listen_lo(true, &s->fd[1], &s->at.gate, e);
     if (rc == 0)
         s->n = 2 + sq_listen_pair6(s->hold6, &s->fd[2], &s->at.pass6, &s->at.gate6);
-    return rc == 0 && s->dgram ? sq_dgram_bind(&s->fd[4], &s->at.dgram, &s->at.dgram6, e) : rc;
+    return rc == 0 && s->dgram ? sq_dgram_bind(&s->fd[4], &s->at.dgram, &s->at.dgram6, &s->deaf6, e) : rc;
 }
 
 static int open_here(void *arg, struct sq_err *e)
@@ -372,12 +373,13 @@ static int send_sockets(const struct sq_space *s, const struct sq_edge *edge, co
 /* The edge is listened for there, too. */
 static int listen_there(struct sq_space *s, const struct sq_edge *edge, const struct sq_netns *ns, struct sq_err *e)
 {
-    struct sockets made = {.dgram = edge->dgram, .hold6 = s->hold6, .fd = NO_FDS};
+    struct sockets made = {.dgram = edge->dgram, .hold6 = s->hold6, .deaf6 = s->deaf6, .fd = NO_FDS};
     int rc;
 
     if (s->at[edge->slot].pass)
         return 0;
     rc = sq_netns_call(ns, listen_here, &made, e);
+    s->deaf6 = made.deaf6;
     rc = rc ? rc : send_sockets(s, edge, &made, e);
     if (rc == 0) {
         s->at[edge->slot] = made.at;

@@ -104,13 +104,23 @@ static struct px_space *space_of(struct px *px, const struct packet *p)
     return json_object_get(p->o, "space") ? px_space_find(px, number(p->o, "space")) : &px->home;
 }
 
+/* We don't listen there, while the hooks may send calls: they are to go direct. */
+static void not_there(struct px *px, const struct packet *p)
+{
+    if (json_object_get(p->o, "space"))
+        px_send_json(px, json_pack("{s:s,s:I}", "op", "lost", "space", (json_int_t)number(p->o, "space")));
+}
+
 static void on_dgram(struct px *px, struct packet *p)
 {
     struct edge *e = px_edge_find(px, number(p->o, "edge"));
     struct px_space *space = space_of(px, p);
-    for (size_t i = 0; e && space && !px->draining && i < p->nfds && i < 2; i++)
-        if (px_udp_add(e, space, p->fds[i]) == 0)
+    int rc = space ? 0 : -ENOENT;
+    for (size_t i = 0; e && !px->draining && rc == 0 && i < p->nfds && i < 2; i++)
+        if ((rc = px_udp_add(e, space, p->fds[i])) == 0)
             p->fds[i] = -1;
+    if (rc < 0)
+        not_there(px, p);
 }
 
 static void on_space(struct px *px, struct packet *p)
@@ -133,8 +143,11 @@ static void on_listen(struct px *px, struct packet *p)
 {
     struct edge *e = px_edge_find(px, number(p->o, "edge"));
     struct px_space *space = space_of(px, p);
+    int rc = space ? 0 : -ENOENT;
     if (e && space && !px->draining)
-        (void)px_edge_listen(e, space, p->fds, p->nfds);
+        rc = px_edge_listen(e, space, p->fds, p->nfds);
+    if (rc < 0)
+        not_there(px, p);
     px_hold_rules(px); /* they may have a fault already */
 }
 

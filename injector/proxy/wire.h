@@ -55,7 +55,8 @@
  *   {"op":"ack","edge":N,"epoch":N,"rules":[as in force],"error":S or absent}
  *        of a plain proxy also "read":[up,down],"sent":[up,down] (bytes)
  *   {"op":"upstream","req":N,"edge":N,"caller":N,"dest":N}
- *   {"op":"lost","space":N}                        its maker is gone, or does not answer
+ *   {"op":"lost","space":N}                        its maker is gone, or does not answer; or a
+ *        "listen" or "dgram" there could not be done
  *   {"op":"calls","calls":[[start_ns,caller,edge,kind,outcome,status,dur_ns,held_ns,"fault or empty","trace or empty",
  *        answer_ns],...]}       at least every 100 ms when there are any; start is CLOCK_MONOTONIC,
  *        dur, held and answer are counted from it (answer 0: never)

@@ -10,7 +10,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from proxy_rig import (ANSWERED, BROKEN, CONN, CONNECT, GAVE_UP, MS, REFUSED, REQUEST, Rig, Server, echo_server,
-                       get, http_server, main, read_answer, reset_within)
+                       get, http_server, listener, main, read_answer, reset_within)
 
 MIB = 1 << 20
 
@@ -338,6 +338,17 @@ def ipv6_destination():
     rig.quit()
 
 
+def told_where_it_does_not_listen():
+    """The hooks would send calls to sockets that are gone: squalld must know, and with it that they go direct."""
+    rig = Rig()
+    rig.edge(1)
+    for op in "listen", "dgram":
+        with listener() as s:
+            rig.send({"op": op, "edge": 1, "space": 7}, [s.fileno()])
+    rig.wait("its word", lambda: rig.lost == [7, 7])
+    rig.quit()
+
+
 if __name__ == "__main__":
     main([integrity, keepalive, pipelining, byte_by_byte, upgrade, server_speaks_first, not_http, refused, broken, gave_up,
-          half_close_is_not_giving_up, strays_are_closed, unix_upstream, ipv6_destination])
+          half_close_is_not_giving_up, strays_are_closed, unix_upstream, ipv6_destination, told_where_it_does_not_listen])

@@ -66,7 +66,7 @@ class Rig:
         os.ftruncate(self.beat, 4096)
         for f in self.flows:
             os.ftruncate(f, FLOWS * FLOW.size)
-        self.calls, self.acks, self.upstreams, self.stats = [], [], [], []
+        self.calls, self.acks, self.upstreams, self.stats, self.lost = [], [], [], [], []
         self.cond = threading.Condition()
         self.dead = False
         self.edges = {}
@@ -109,6 +109,8 @@ class Rig:
                         self.on_upstream(m)
                 elif m["op"] == "stats":
                     self.stats.append(m)
+                elif m["op"] == "lost":
+                    self.lost.append(m["space"])
                 self.cond.notify_all()
 
     def wait(self, what, cond, timeout=10):
