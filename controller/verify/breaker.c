@@ -136,12 +136,13 @@ static int take_calls(const struct sq_ev_series *s, struct sq_window steady, str
 {
     cleanup_free bool *repeat = calloc(s->n + 1, sizeof *repeat);
     bool requests = false;
+    double steady_s = (double)(steady.to_ns - steady.from_ns) / 1e9;
     size_t from, to, all = 0, again = 0;
 
     b->calls = calloc(s->n + 1, sizeof *b->calls);
     b->busy = calloc(s->n + 1, sizeof *b->busy);
-    b->starts = calloc(s->n + 1, sizeof *b->starts);
-    if (!repeat || !b->calls || !b->busy || !b->starts)
+    b->unused = calloc(s->n + 1, sizeof *b->unused);
+    if (!repeat || !b->calls || !b->busy || !b->unused)
         return sq_err(e, -ENOMEM, "no memory for a check");
     int rc = find_repeats(s, repeat, e);
     if (rc)
@@ -157,9 +158,10 @@ static int take_calls(const struct sq_ev_series *s, struct sq_window steady, str
     for (size_t i = 0; i < s->n; i++) {
         const struct sq_ev_call *c = &s->calls[i];
 
-        b->starts[b->n_starts++] = c->t_ns;
-        if (!counts(c, requests))
+        if (!counts(c, requests)) {
+            b->unused[b->n_unused++] = c->t_ns;
             continue;
+        }
         b->busy[b->n_busy++] =
             (struct sq_breaker_call){.from_ns = c->t_ns, .to_ns = c->t_ns + (int64_t)c->dur_us * 1000};
         if (first_only && repeat[i])
@@ -171,8 +173,10 @@ static int take_calls(const struct sq_ev_series *s, struct sq_window steady, str
             .harmed = c->fault != 0 || c->outcome != SQ_EV_ANSWERED || c->status >= 500,
         };
     }
-    if (steady.to_ns > steady.from_ns)
-        b->rate = (double)b->steady_calls / ((double)(steady.to_ns - steady.from_ns) / 1e9);
+    if (steady_s > 0.0) {
+        b->rate = (double)b->steady_calls / steady_s;
+        b->unused_rate = (double)(to - from - all) / steady_s;
+    }
     return 0;
 }
 
@@ -230,26 +234,37 @@ static size_t began_before(const struct sq_breaker *b, int64_t t)
     return lo;
 }
 
+/* Connections that began in (from, to] and that nothing was sent on, but for those that come all the time: twice as
+ * many as in steady state may. */
+static size_t unused_in(const struct sq_breaker *b, int64_t from, int64_t to)
+{
+    size_t n = until(b->unused, b->n_unused, to) - until(b->unused, b->n_unused, from);
+    double usual = b->unused_rate > 0.0 ? 1.0 + 2.0 * b->unused_rate * (double)(to - from) / 1e9 : 0.0;
+
+    return (double)n > usual ? n - (size_t)usual : 0;
+}
+
 /* Was the caller stuck in the pause (from, to)? All that it can have under way was, and as soon as one of these calls
  * ended the next one began: as many began as ended. A breaker that is open lets next to none begin. */
 static bool stuck(const struct sq_breaker *b, const int64_t *ends, size_t most, int64_t from, int64_t to,
                   bool open_ended)
 {
     size_t ended = until(ends, b->n_busy, from), begun = began_before(b, from + 1);
-    size_t under_way = begun > ended ? begun - ended : 0, next = until(b->starts, b->n_starts, from);
+    size_t under_way = begun > ended ? begun - ended : 0, next = until(b->unused, b->n_unused, from);
 
     if (under_way == 0 || (double)under_way < SATURATED * (double)most)
         return false;
     int64_t first_end = ends[ended], last_end = ends[ended + under_way - 1];
-    if (next < b->n_starts && b->starts[next] < to) { /* a connection that nothing was sent on */
-        to = b->starts[next];
+    size_t unused = unused_in(b, from, last_end + PROMPT_NS - 1);
+    if (unused > 0 && b->unused[next] < to) {
+        to = b->unused[next];
         open_ended = false;
     }
     if (open_ended)
         return first_end >= to;
     if (first_end > to || to - first_end > PROMPT_NS)
         return false;
-    return 2 * (until(b->starts, b->n_starts, last_end + PROMPT_NS - 1) - next) >= under_way;
+    return 2 * (began_before(b, last_end + PROMPT_NS) - begun + unused) >= under_way;
 }
 
 static int add_silence(struct sq_breaker *b, size_t before, int64_t from, int64_t to, bool open_ended, size_t *cap,
@@ -331,7 +346,7 @@ void sq_breaker_free(struct sq_breaker *b)
         return;
     free(b->calls);
     free(b->busy);
-    free(b->starts);
+    free(b->unused);
     free(b->silences);
     free(b->cum);
     free(b);

@@ -42,8 +42,9 @@ struct sq_breaker {
     size_t n;
     struct sq_breaker_call *busy; /* the same with the repetitions: what keeps the caller busy */
     size_t n_busy;
-    int64_t *starts; /* when they began, and connections that nothing was sent on */
-    size_t n_starts;
+    int64_t *unused; /* when connections began that nothing was sent on */
+    size_t n_unused;
+    double unused_rate; /* of them in steady state, per second: health checks, that come whatever the caller does */
     struct sq_silence *silences; /* by time */
     size_t n_silences;
     uint64_t steady_calls; /* in the steady state */

@@ -341,6 +341,40 @@ static void health_checks_are_no_trials(void **state)
     rig_close(&r);
 }
 
+/* Nor do they say that the caller goes on: its calls fail quickly, so that one or two of them are under way when its
+ * breaker opens, and the next health check comes right after they have ended. */
+static void health_checks_hide_no_silence(void **state)
+{
+    static const int every[] = {50, 70, 100, 150, 500};
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        for (size_t i = 0; i < sizeof every / sizeof every[0]; i++) {
+            struct caller c = healthy;
+            struct rig r;
+
+            c.seed = seed;
+            c.even = seed % 2;
+            c.timeout_ms = 45;
+            c.trip = 3;
+            build(&r, &c, 25);
+            for (int t = 500 + (int)seed; t < 42000; t += every[i])
+                connections(&r, 1, t, 2, 0, NULL);
+            EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "pass");
+            rig_close(&r);
+            c.trip = 0; /* and they make no breaker of what has none */
+            c.timeout_ms = 0;
+            c.rate = 100;
+            c.workers = 1 + (unsigned)seed % 3;
+            build(&r, &c, 25);
+            for (int t = 500 + (int)seed; t < 42000; t += every[i])
+                connections(&r, 1, t, 2, 0, NULL);
+            EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "fail");
+            rig_close(&r);
+        }
+    }
+}
+
 /* Nor do connections that a pool opens ahead and closes unused say how many calls the caller can have under way: it is
  * stuck with one. */
 static void unused_connections_are_no_calls(void **state)
@@ -614,6 +648,7 @@ int main(void)
         cmocka_unit_test(fault_without_effect_is_inconclusive),
         cmocka_unit_test(pool_without_breaker_fails),
         cmocka_unit_test(health_checks_are_no_trials),
+        cmocka_unit_test(health_checks_hide_no_silence),
         cmocka_unit_test(unused_connections_are_no_calls),
         cmocka_unit_test(other_silences),
         cmocka_unit_test(per_instance),
