@@ -132,10 +132,57 @@ static bool counts(const struct sq_ev_call *c, bool requests)
     return !requests || c->kind != SQ_EV_CONN || c->fault != 0;
 }
 
-static int take_calls(const struct sq_ev_series *s, struct sq_window steady, struct sq_breaker *b, struct sq_err *e)
+#define OTHERS 3        /* in steady state, to be no chance */
+#define OTHERS_MORE 1.1 /* times their rate: they are not quite regular */
+#define OTHERS_BURST 2.0
+
+/* What of a series may be none of its caller's calls: health checks. */
+struct others {
+    bool requests, traced; /* the series has requests; nearly all of them in steady state have a trace id */
+    double rate, room;     /* of the others in steady state, per second; how many may come now */
+    int64_t at_ns;
+};
+
+static bool may_be_other(const struct others *o, const struct sq_ev_call *c)
+{
+    return !c->traced && (c->kind == SQ_EV_REQUEST ? o->traced : o->requests);
+}
+
+static void know_others(const struct sq_ev_series *s, size_t from, size_t to, double steady_s, struct others *o)
+{
+    size_t requests = 0, traced = 0, n = 0;
+
+    for (size_t i = 0; i < s->n; i++)
+        o->requests |= s->calls[i].kind == SQ_EV_REQUEST;
+    for (size_t i = from; i < to; i++) {
+        requests += s->calls[i].kind == SQ_EV_REQUEST;
+        traced += s->calls[i].kind == SQ_EV_REQUEST && s->calls[i].traced;
+    }
+    o->traced = requests > 0 && (double)traced >= ONE_CALL * (double)requests;
+    for (size_t i = from; i < to; i++)
+        n += may_be_other(o, &s->calls[i]);
+    o->rate = n >= OTHERS && steady_s > 0.0 ? (double)n / steady_s : 0.0;
+    o->room = o->rate > 0.0 ? OTHERS_BURST : 0.0;
+}
+
+/* Takes C for one of the others, if as many may have come by now. */
+static bool take_other(struct others *o, const struct sq_ev_call *c)
+{
+    double room = o->room + OTHERS_MORE * o->rate * (double)(c->t_ns - o->at_ns) / 1e9;
+
+    o->room = room < OTHERS_BURST ? room : OTHERS_BURST;
+    o->at_ns = c->t_ns;
+    if (o->rate <= 0.0 || !may_be_other(o, c) || o->room < 1.0)
+        return false;
+    o->room -= 1.0;
+    return true;
+}
+
+static int take_calls(const struct sq_ev_series *s, struct sq_window steady, bool least, struct sq_breaker *b,
+                      struct sq_err *e)
 {
     cleanup_free bool *repeat = calloc(s->n + 1, sizeof *repeat);
-    bool requests = false;
+    struct others o = {0};
     double steady_s = (double)(steady.to_ns - steady.from_ns) / 1e9;
     size_t from, to, all = 0, again = 0;
 
@@ -147,21 +194,24 @@ static int take_calls(const struct sq_ev_series *s, struct sq_window steady, str
     int rc = find_repeats(s, repeat, e);
     if (rc)
         return rc;
-    for (size_t i = 0; i < s->n; i++)
-        requests |= s->calls[i].kind == SQ_EV_REQUEST;
     (void)sq_ev_calls_in(s, steady, &from, &to);
+    know_others(s, from, to, steady_s, &o);
+    b->others = o.rate;
     for (size_t i = from; i < to; i++) {
-        all += counts(&s->calls[i], requests);
-        again += counts(&s->calls[i], requests) && repeat[i];
+        all += counts(&s->calls[i], o.requests);
+        again += counts(&s->calls[i], o.requests) && repeat[i];
     }
     bool first_only = all > 0 && (double)(all - again) >= ONE_CALL * (double)all;
     for (size_t i = 0; i < s->n; i++) {
         const struct sq_ev_call *c = &s->calls[i];
 
-        if (!counts(c, requests)) {
+        bool other = take_other(&o, c) && least && i >= to;
+        if (!counts(c, o.requests)) {
             b->unused[b->n_unused++] = c->t_ns;
             continue;
         }
+        if (other)
+            continue;
         b->busy[b->n_busy++] =
             (struct sq_breaker_call){.from_ns = c->t_ns, .to_ns = c->t_ns + (int64_t)c->dur_us * 1000};
         if (first_only && repeat[i])
@@ -320,8 +370,8 @@ static int find_silences(const struct sq_evidence *ev, struct sq_breaker *b, str
     return 0;
 }
 
-int sq_breaker_new(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker **out,
-                   struct sq_err *e)
+static int make(const struct sq_evidence *ev, const struct sq_ev_series *s, bool least, struct sq_breaker **out,
+                struct sq_err *e)
 {
     struct sq_breaker *b = calloc(1, sizeof *b);
     struct sq_window steady = steady_window(ev);
@@ -330,7 +380,7 @@ int sq_breaker_new(const struct sq_evidence *ev, const struct sq_ev_series *s, s
         return sq_err(e, -ENOMEM, "no memory for a check");
     int rc = profile(ev, steady, b, e);
     if (!rc)
-        rc = take_calls(s, steady, b, e);
+        rc = take_calls(s, steady, least, b, e);
     if (!rc)
         rc = find_silences(ev, b, e);
     if (rc)
@@ -338,6 +388,18 @@ int sq_breaker_new(const struct sq_evidence *ev, const struct sq_ev_series *s, s
     else
         *out = b;
     return rc;
+}
+
+int sq_breaker_new(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker **out,
+                   struct sq_err *e)
+{
+    return make(ev, s, false, out, e);
+}
+
+int sq_breaker_least(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker **out,
+                     struct sq_err *e)
+{
+    return make(ev, s, true, out, e);
 }
 
 void sq_breaker_free(struct sq_breaker *b)

@@ -45,6 +45,8 @@ struct sq_breaker {
     int64_t *unused; /* when connections began that nothing was sent on */
     size_t n_unused;
     double unused_rate; /* of them in steady state, per second: health checks, that come whatever the caller does */
+    double
+        others; /* the same with requests without a trace id where the rest have one; 0: so few that they are chance */
     struct sq_silence *silences; /* by time */
     size_t n_silences;
     uint64_t steady_calls; /* in the steady state */
@@ -59,9 +61,24 @@ struct sq_breaker {
 /* Whatever one series says about its breaker. Owner: the caller, sq_breaker_free. */
 int sq_breaker_new(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker **out,
                    struct sq_err *e);
+/* The same without whatever may have been something else's: of connects and requests that could be health checks, which
+ * a fault hits like any call, as many as came in steady state. The caller made no fewer calls than these. */
+int sq_breaker_least(const struct sq_evidence *ev, const struct sq_ev_series *s, struct sq_breaker **out,
+                     struct sq_err *e);
 void sq_breaker_free(struct sq_breaker *b);
 /* Calls to be expected in a window, had nothing changed since the steady state. */
 double sq_breaker_expected(const struct sq_breaker *b, int64_t from_ns, int64_t to_ns);
+/* Calls that began in [from, to) and were harmed; all that did, with the repetitions. */
+uint64_t sq_breaker_harmed(const struct sq_breaker *b, int64_t from_ns, int64_t to_ns);
+uint64_t sq_breaker_made(const struct sq_breaker *b, int64_t from_ns, int64_t to_ns);
+/* The first silence of a second or more that began in steady state and was over before the fault: the rate there is
+ * none to compare with. NULL: none. */
+const struct sq_silence *sq_breaker_silent_base(const struct sq_evidence *ev, const struct sq_breaker *b,
+                                                int64_t fault_ns);
+/* A limit of calls under way that has shrunk to one is silent for as long as a call takes; a breaker is silent for
+ * longer, for it opens when that call has failed. How many silences within WIN ended with the call before; 0: not
+ * nearly all of them did, or so few that it may be an accident. */
+uint64_t sq_breaker_one_at_a_time(const struct sq_breaker *b, struct sq_window win);
 /* Index of the first call at or after T; b->n when there is none. */
 size_t sq_breaker_at(const struct sq_breaker *b, int64_t t_ns);
 

@@ -20,6 +20,8 @@
 #define EDGE_NS (50 * SQ_MS)   /* trial calls this near to the fault's end may already have met a healthy dependency */
 #define ENOUGH_CALLS 20        /* in steady state, to know an instance's rate */
 #define BACK 0.9               /* share of the steady rate at which calls are back */
+#define AS_BEFORE 0.9          /* share of the calls without a breaker: nothing holds them back */
+#define HELD_BACK 0.5          /* surely something does */
 #define BACK_CALLS 30.0        /* calls expected in the stretch that shows it */
 
 static const struct sq_param params[] = {
@@ -57,6 +59,7 @@ struct view {
     struct sq_result r;
     const struct sq_silence *opened;
     uint64_t bursts, most_trials;
+    bool passed; /* a trial call was answered while the fault was on */
 };
 
 /* ---- putting the verdict together: the worst part speaks ---- */
@@ -124,6 +127,7 @@ static bool judge_load(struct view *v)
     const struct sq_breaker *b = v->b;
     int64_t quiet = x->open_for ? least_silence(x) : x->opens_within;
     double need = quiet > 0 ? SQ_SILENCE / ((double)quiet / 1e9) : 0.0;
+    const struct sq_silence *before = sq_breaker_silent_base(v->ev, b, v->step->win.from_ns);
     char d[64];
 
     if (!sq_ev_steady(v->ev))
@@ -140,6 +144,10 @@ static bool judge_load(struct view *v)
     else if (x->trip_calls && b->rate * (double)x->opens_within / 1e9 < (double)x->trip_calls)
         part(v, SQ_V_INCONCLUSIVE, "too little load to trip it: %.2g calls a second do not make %lld calls in %s",
              b->rate, (long long)x->trip_calls, dur(x->opens_within, d));
+    else if (before)
+        part(v, SQ_V_INCONCLUSIVE,
+             "in steady state it made no call for %s from %.1f s on: there is no rate to compare with",
+             dur(before->to_ns - before->from_ns, d), (double)before->from_ns / 1e9);
     else
         return true;
     return false;
@@ -186,15 +194,6 @@ static bool judge_caller(struct view *v)
 
 /* ---- opening ---- */
 
-static uint64_t harmed(const struct sq_breaker *b, int64_t from, int64_t to)
-{
-    uint64_t n = 0;
-
-    for (size_t i = sq_breaker_at(b, from); i < b->n && b->calls[i].from_ns < to; i++)
-        n += b->calls[i].harmed;
-    return n;
-}
-
 /* The first silence that begins while the fault is on (or covers its begin) and lasts as long as it should. A caller
  * that waits for a few stuck calls pauses too, before its breaker opens; so a shorter one counts only where no long one
  * is. */
@@ -210,7 +209,7 @@ static const struct sq_silence *find_opening(const struct view *v)
             continue;
         if (s->to_ns - s->from_ns + STAMP_NS >= least_silence(v->x) || s->from_ns < w.from_ns - LEAD_NS)
             return s;
-        if (!first && v->x->open_for && harmed(v->b, w.from_ns, s->from_ns + 1) > 0)
+        if (!first && v->x->open_for && sq_breaker_harmed(v->b, w.from_ns, s->from_ns + 1) > 0)
             first = s;
     }
     return first;
@@ -227,7 +226,7 @@ static void judge_never(struct view *v, uint64_t reached)
     char a[64], d[64];
 
     seen(v, "never opened, %llu calls in %s", (unsigned long long)reached, dur(w.to_ns - w.from_ns, d));
-    if (harmed(b, w.from_ns - STAMP_NS, w.to_ns) == 0)
+    if (sq_breaker_harmed(b, w.from_ns - STAMP_NS, w.to_ns) == 0)
         part(v, SQ_V_INCONCLUSIVE, "no call failed or was held: the breaker had no reason to open");
     else if (first > 0 && (x->trip_calls == 0 || first < x->trip_calls))
         part(v, SQ_V_INCONCLUSIVE, "it did not open, but the fault hit only the first %lld of its calls",
@@ -278,7 +277,7 @@ static bool judge_opening(struct view *v)
     }
     int64_t after = s->from_ns - w.from_ns;
     uint64_t calls = reached_in(v->series, w.from_ns, s->from_ns + 1);
-    if (harmed(v->b, w.from_ns - LEAD_NS, s->from_ns + 1) == 0) {
+    if (sq_breaker_harmed(v->b, w.from_ns - LEAD_NS, s->from_ns + 1) == 0) {
         seen(v, "silent after %s", dur(after, a));
         part(v, SQ_V_INCONCLUSIVE, "its calls stopped without one having failed: that was not the breaker");
         return false;
@@ -287,7 +286,7 @@ static bool judge_opening(struct view *v)
     if (after > x->opens_within + STAMP_NS)
         part(v, SQ_V_FAIL, "it opened only %s after the fault began, %s are allowed", a, dur(x->opens_within, d));
     /* Stamps are rounded: what the breaker saw of the fault counts from its first call that was harmed. */
-    uint64_t late = spared(v->b, w.from_ns), early = harmed(v->b, w.from_ns - LEAD_NS, w.from_ns);
+    uint64_t late = spared(v->b, w.from_ns), early = sq_breaker_harmed(v->b, w.from_ns - LEAD_NS, w.from_ns);
     if (x->trip_calls && calls > (uint64_t)x->trip_calls + late)
         part(v, SQ_V_FAIL, "it let %llu calls through before it opened, %lld are allowed", (unsigned long long)calls,
              (long long)x->trip_calls);
@@ -372,6 +371,7 @@ static void judge_trials(struct view *v)
 
         i = one_attempt(v, i, end, &calls, &passed);
         v->bursts++;
+        v->passed = passed;
         if (passed) /* its dependency answered (a fault on some calls only): rightly closed */
             break;
         v->most_trials = calls > v->most_trials ? calls : v->most_trials;
@@ -386,6 +386,36 @@ static void judge_trials(struct view *v)
         part(v, SQ_V_INCONCLUSIVE,
              "the fault ended %s after it opened, before it tried again: how many trial calls it makes is not seen",
              dur(v->step->win.to_ns - v->opened->from_ns, a));
+}
+
+/* ---- was that a breaker? ---- */
+
+/* Its process may have stood still for a while: then it calls on as before, or more often. */
+static void judge_spared(struct view *v)
+{
+    int64_t from = v->opened->to_ns, end = v->step->win.to_ns - EDGE_NS;
+    double due = sq_breaker_expected(v->b, from, end);
+    uint64_t n = sq_breaker_made(v->b, from, end);
+    char a[64], d[64];
+
+    if (!v->passed && due >= SQ_SILENCE && (double)n > HELD_BACK * due)
+        part(v, (double)n >= AS_BEFORE * due ? SQ_V_FAIL : SQ_V_INCONCLUSIVE,
+             "it was silent for %s, but %llu calls reached the failing dependency in the %s after that, about %.0f "
+             "would "
+             "have without a breaker",
+             dur(from - v->opened->from_ns, a), (unsigned long long)n, dur(end - from, d), due);
+}
+
+static void judge_pace(struct view *v)
+{
+    uint64_t n = sq_breaker_one_at_a_time(v->b, v->step->win);
+
+    if (n > 0)
+        part(
+            v, SQ_V_INCONCLUSIVE,
+            "each call began as soon as the one before it had ended (%llu times): it calls one at a time, which a mere "
+            "limit of calls under way does, too",
+            (unsigned long long)n);
 }
 
 /* ---- closing ---- */
@@ -453,6 +483,46 @@ static void judge_closing(struct view *v)
 
 /* ---- one instance, one step ---- */
 
+static void judge_calls(struct view *v)
+{
+    sq_result_init(&v->r, v->step, v->series->instance);
+    v->r.verdict = SQ_V_PASS;
+    v->r.n = reached_in(v->series, v->step->win.from_ns, v->step->until_ns);
+    v->r.win.to_ns = v->step->until_ns;
+    say_limit(v->x, v->r.limit, sizeof v->r.limit);
+    (void)snprintf(v->r.interval, sizeof v->r.interval, "%.3g calls/s in steady state", v->b->rate);
+    if (judge_load(v) && judge_caller(v) && judge_opening(v)) {
+        judge_open(v);
+        judge_trials(v);
+        judge_spared(v);
+        judge_pace(v);
+        judge_closing(v);
+    }
+    if (v->r.verdict == SQ_V_PASS)
+        (void)snprintf(v->r.why, sizeof v->r.why, "the breaker held: %s", v->r.observed);
+}
+
+/* It failed, but its calls may not have been its users': would it without as many others as come when all is well? */
+static int judge_least(struct view *v, struct sq_err *e)
+{
+    struct view least = {.ev = v->ev, .step = v->step, .series = v->series, .x = v->x};
+    char why[sizeof v->r.why];
+    int rc = sq_breaker_least(v->ev, v->series, &least.b, e);
+
+    if (rc)
+        return rc;
+    judge_calls(&least);
+    if (least.r.verdict != SQ_V_FAIL) {
+        (void)snprintf(why, sizeof why, "%s", v->r.why);
+        (void)sq_result_set(&v->r, SQ_V_INCONCLUSIVE,
+                            "its calls can't be told from its health checks, which the fault hits, too (%.3g a second "
+                            "without a trace id or a request when all is well); if all were calls: %.200s",
+                            v->b->others, why);
+    }
+    sq_breaker_free(least.b);
+    return 0;
+}
+
 static int judge(const struct sq_evidence *ev, const struct sq_ev_step *s, const struct sq_ev_series *series,
                  const struct expect *x, json_t *results, struct sq_err *e)
 {
@@ -461,20 +531,10 @@ static int judge(const struct sq_evidence *ev, const struct sq_ev_step *s, const
 
     if (rc)
         return rc;
-    sq_result_init(&v.r, s, series->instance);
-    v.r.verdict = SQ_V_PASS;
-    v.r.n = reached_in(series, s->win.from_ns, s->until_ns);
-    v.r.win.to_ns = s->until_ns;
-    say_limit(x, v.r.limit, sizeof v.r.limit);
-    (void)snprintf(v.r.interval, sizeof v.r.interval, "%.3g calls/s in steady state", v.b->rate);
-    if (judge_load(&v) && judge_caller(&v) && judge_opening(&v)) {
-        judge_open(&v);
-        judge_trials(&v);
-        judge_closing(&v);
-    }
-    if (v.r.verdict == SQ_V_PASS)
-        (void)snprintf(v.r.why, sizeof v.r.why, "the breaker held: %s", v.r.observed);
-    rc = sq_result_add(results, &v.r, e);
+    judge_calls(&v);
+    if (v.r.verdict == SQ_V_FAIL && v.b->others > 0.0)
+        rc = judge_least(&v, e);
+    rc = rc ? rc : sq_result_add(results, &v.r, e);
     sq_breaker_free(v.b);
     return rc;
 }

@@ -334,7 +334,7 @@ static void judge_active(const struct view *v, const struct active *a, int64_t m
                             (unsigned long long)a->calls);
     else
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
-                            "about %.0f requests made %llu calls: too few to be sure of more than %lld each", due,
+                            "about %.0f requests made %llu calls: too near to %lld each to be decided", due,
                             (unsigned long long)a->calls, (long long)max);
 }
 

@@ -375,6 +375,137 @@ static void health_checks_hide_no_silence(void **state)
     }
 }
 
+/* The verdict on C when something else in it calls or connects every EVERY_MS, which the fault hits like any call. */
+static const char *beside(struct rig *r, const struct caller *c, int every_ms, bool request)
+{
+    build(r, c, (unsigned)c->rate);
+    for (int t = 500; t < 1000 * (int)c->end; t += every_ms) {
+        bool hit = t >= 1000 * (int)c->from && t < 1000 * (int)c->to;
+
+        rig_call(r, EDGE, "checkout.0",
+                 (struct rig_call){.t_ms = t,
+                                   .kind = request ? 0
+                                           : hit   ? 1
+                                                   : 2,
+                                   .outcome = hit ? request ? 2 : 1 : 0,
+                                   .status = request && !hit ? 200 : 0,
+                                   .dur_ms = 2,
+                                   .fault = hit ? "f1" : NULL});
+    }
+    return rig_check(r, "circuit_breaker", PARAMS);
+}
+
+/* Health checks that the fault hits look like calls: then a sound breaker can't be seen, but one that is missing can.
+ */
+static void health_checks_that_are_hit(void **state)
+{
+    (void)state;
+    for (int request = 0; request < 2; request++) {
+        for (uint64_t seed = 1; seed <= 20; seed++) {
+            struct caller c = healthy;
+            struct rig r;
+
+            c.seed = seed;
+            c.refuse = !request;
+            c.traced = c.blind = true;
+            EXPECT(&r, beside(&r, &c, request ? 600 : 150, request), "inconclusive");
+            if (!strstr(rig_why(&r, 0), "health checks"))
+                fail_msg("%s", rig_why(&r, 0));
+            rig_close(&r);
+            c.trip = 0;
+            EXPECT(&r, beside(&r, &c, request ? 600 : 150, request), "fail");
+            rig_close(&r);
+            c.trip = healthy.trip;
+            c.never_closes = true;
+            EXPECT(&r, beside(&r, &c, request ? 600 : 150, request), "fail");
+            rig_close(&r);
+        }
+    }
+}
+
+#define PLAIN "{\"step\":\"slow\",\"expect\":{\"opens_within\":5000000000,\"closes_within\":10000000000}}"
+
+/* As tenacity that repeats for ever in Python, or axios-retry in a process that can't keep up: it stands still for a
+ * second, and then calls on. */
+static void standing_still_is_no_breaker(void **state)
+{
+    (void)state;
+    for (int attempts = 1; attempts <= 4; attempts += 3) {
+        struct caller c = healthy;
+        struct rig r;
+
+        c.trip = 0;
+        c.refuse = true;
+        c.end = 13.5;
+        c.attempts = (unsigned)attempts;
+        c.traced = true;
+        build(&r, &c, 25);
+        for (int sec = 13; sec < 42; sec++)
+            rig_second(&r, "cart", sec, 25, 10, 0, 0, "");
+        for (int t = 15000; t < 30000; t += 100)
+            for (int k = 0; k < attempts; k++)
+                rig_call(&r, EDGE, "checkout.0",
+                         (struct rig_call){
+                             .t_ms = t + 10 * k, .kind = 1, .outcome = 1, .fault = "f1", .trace = (unsigned)t});
+        requests(&r, 30000, 42000);
+        /* with one attempt it is held back by something: 10 calls a second of 25 */
+        EXPECT(&r, rig_check(&r, "circuit_breaker", PLAIN), attempts > 1 ? "fail" : "pass");
+        if (attempts > 1 && !strstr(rig_why(&r, 0), "without a breaker"))
+            fail_msg("%s", rig_why(&r, 0));
+        rig_close(&r);
+    }
+}
+
+/* An adaptive limit of calls under way, shrunk to one, calls again as soon as its call has timed out. A breaker waits.
+ */
+static void one_at_a_time_is_no_breaker(void **state)
+{
+    (void)state;
+    for (int breaker = 0; breaker < 2; breaker++) {
+        struct caller c = healthy;
+        struct rig r;
+
+        c.end = 12;
+        build(&r, &c, 25);
+        for (int sec = 12; sec < 42; sec++)
+            rig_second(&r, "cart", sec, 25, 10, 0, 0, "");
+        for (int i = 0; i < 20; i++)
+            rig_call(&r, EDGE, "checkout.0",
+                     (struct rig_call){
+                         .t_ms = 12020 + 40 * i, .outcome = 2, .dur_ms = 1000, .held_ms = 2000, .fault = "f1"});
+        for (int t = 13800; t < 30000; t += breaker ? 2000 : 1015)
+            rig_call(&r, EDGE, "checkout.0",
+                     (struct rig_call){.t_ms = t, .outcome = 2, .dur_ms = 1000, .held_ms = 2000, .fault = "f1"});
+        requests(&r, 31000, 42000);
+        EXPECT(&r, rig_check(&r, "circuit_breaker", PLAIN), breaker ? "pass" : "inconclusive");
+        if (!breaker && !strstr(rig_why(&r, 0), "one at a time"))
+            fail_msg("%s", rig_why(&r, 0));
+        rig_close(&r);
+    }
+}
+
+/* A JVM that warms up times out until its breaker opens, in steady state: no rate to compare with. */
+static void silent_in_steady_state(void **state)
+{
+    struct caller c = healthy;
+    struct rig r;
+
+    (void)state;
+    c.from = 2;
+    c.to = 4.5;
+    rig_open(&r, SPEC);
+    rig_steady(&r, 0, 10, true);
+    rig_fault(&r, "f1", "slow", "call/latency", 12, 30, "\"hit\":[{\"edge\":\"" EDGE "\"}],\"readback\":{}");
+    for (int sec = 0; sec < 42; sec++)
+        rig_second(&r, "cart", sec, 25, 10, 0, 0, "");
+    rig_caller(&r, EDGE, "checkout.0", &c);
+    rig_end(&r, 43);
+    EXPECT(&r, rig_check(&r, "circuit_breaker", PARAMS), "inconclusive");
+    if (!strstr(rig_why(&r, 0), "no rate to compare with"))
+        fail_msg("%s", rig_why(&r, 0));
+    rig_close(&r);
+}
+
 /* Nor do connections that a pool opens ahead and closes unused say how many calls the caller can have under way: it is
  * stuck with one. */
 static void unused_connections_are_no_calls(void **state)
@@ -649,6 +780,10 @@ int main(void)
         cmocka_unit_test(pool_without_breaker_fails),
         cmocka_unit_test(health_checks_are_no_trials),
         cmocka_unit_test(health_checks_hide_no_silence),
+        cmocka_unit_test(health_checks_that_are_hit),
+        cmocka_unit_test(standing_still_is_no_breaker),
+        cmocka_unit_test(one_at_a_time_is_no_breaker),
+        cmocka_unit_test(silent_in_steady_state),
         cmocka_unit_test(unused_connections_are_no_calls),
         cmocka_unit_test(other_silences),
         cmocka_unit_test(per_instance),
