@@ -50,9 +50,10 @@ void px_judge(struct conn *c)
 uint32_t px_begin_stream(struct conn *c, struct sq_call *call, bool judged, uint32_t first, int64_t now)
 {
     call->start = now;
-    if (!c->carried && c->connected_hold > 0 && c->flow_ns && now - c->accepted < 250 * INT64_C(1000000)) {
-        call->start = c->flow_ns; /* it waited for this connect */
-        call->held = c->connected_hold;
+    if (!c->carried && c->held_by && c->flow_ns && now - c->accepted < 250 * INT64_C(1000000)) {
+        call->start = c->flow_ns; /* it waited for this connect, */
+        call->held = c->whole.held;
+        call->fault = c->held_by; /* which may be over */
     }
     uint32_t hits = judged && !c->carried ? first : px_draw(c, sq_rules_calls(&c->edge->rules));
     c->carried = true;

@@ -65,7 +65,6 @@ void px_conn_new(struct edge *e, int fd, bool local, const struct origin *o)
                        .dest = o->dest,
                        .drawn = o->drawn,
                        .flow_ns = o->flow_ns,
-                       .connected_hold = o->hold_ns,
                        .accepted = now,
                        .moved = now,
                        .deadline = now + PX_CONNECT,

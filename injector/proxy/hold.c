@@ -585,6 +585,4 @@ void px_hold_accepted(struct px_space *space, const union px_addr *peer, const u
     o->held_by = s->fault;
     o->waited_ns = s->sent_at - s->start;
     o->flow_ns = s->start;
-    if (s->hits != 0)
-        o->hold_ns = o->waited_ns;
 }

@@ -118,23 +118,23 @@ struct conn {
     bool local;      /* a Unix socket */
     bool translated; /* led here by nftables */
     bool pending;
-    bool opaque;                      /* bytes, not calls */
-    bool judged;                      /* `hits` was drawn */
-    bool carried;                     /* at least one HTTP call */
-    bool fin_seen;                    /* the caller closed its side, behind bytes that we have not read */
-    bool gone;                        /* nobody reads at the caller's end */
-    bool deaf;                        /* nobody reads at the dependency's end */
-    bool ended[2];                    /* the end of that lane has been passed on */
-    uint32_t req;                     /* of the "upstream" request */
-    uint32_t dest;                    /* which Unix socket of the edge */
-    uint32_t hits;                    /* rules that hit the connection (opaque), or its latest call */
-    uint32_t shaped;                  /* rules on bytes that hit the connection */
-    int closing;                      /* uv handles that are not closed yet */
-    int64_t accepted, connected_hold; /* ns; the latter: how long its connect was held */
-    uint16_t held_by;                 /* the fault that held it; 0: none */
-    int64_t flow_ns;                  /* when the caller called connect; 0: unknown */
-    int64_t moved;                    /* last byte in any direction */
-    int64_t deadline;                 /* 0: none */
+    bool opaque;      /* bytes, not calls */
+    bool judged;      /* `hits` was drawn */
+    bool carried;     /* at least one HTTP call */
+    bool fin_seen;    /* the caller closed its side, behind bytes that we have not read */
+    bool gone;        /* nobody reads at the caller's end */
+    bool deaf;        /* nobody reads at the dependency's end */
+    bool ended[2];    /* the end of that lane has been passed on */
+    uint32_t req;     /* of the "upstream" request */
+    uint32_t dest;    /* which Unix socket of the edge */
+    uint32_t hits;    /* rules that hit the connection (opaque), or its latest call */
+    uint32_t shaped;  /* rules on bytes that hit the connection */
+    int closing;      /* uv handles that are not closed yet */
+    int64_t accepted; /* ns */
+    uint16_t held_by; /* the fault that held its connect, and may be over; 0: none */
+    int64_t flow_ns;  /* when the caller called connect; 0: unknown */
+    int64_t moved;    /* last byte in any direction */
+    int64_t deadline; /* 0: none */
     struct sq_timer timer;
     struct end end[2];
     struct sq_lane lane[2];
@@ -153,8 +153,8 @@ struct origin {
     uint32_t caller, dest;
     bool translated;
     struct sq_drawn drawn;
-    int64_t flow_ns, hold_ns;
-    int64_t waited_ns; /* as hold_ns, but also when what held it has ended meanwhile: */
+    int64_t flow_ns;
+    int64_t waited_ns; /* how long its connect was held, also when what held it has ended meanwhile: */
     uint16_t held_by;  /* the fault that did; 0: none */
     uint32_t hits;     /* drawn when its SYN came, valid when `judged` */
     bool judged;

@@ -134,6 +134,11 @@ def black_holed_connects_heal():
     rig.rules(1, [], epoch=2)
     assert wait_connected(s, t) < 0.95
     assert get(s)[0] == b"HTTP/1.1 200 OK"
+    c = rig.take(1)[0]  # it began when its caller called connect, and that was held
+    assert (c.kind, c.outcome, c.fault) == (REQUEST, ANSWERED, "f1") and c.dur >= c.held >= 450 * MS, c
+    assert get(s)[0] == b"HTTP/1.1 200 OK"
+    c = rig.take(1)[0]
+    assert c.fault == "" and c.held == 0 and c.dur < 300 * MS, c
     s.close()
     rig.quit()
 
