@@ -50,8 +50,10 @@ static struct counts count(const struct sq_ev_series *series, const struct sq_ev
             c.others += in;
             continue;
         }
-        c.sure += call->t_ns >= w.from_ns + EDGE_NS && call->t_ns < ending - EDGE_NS &&
-                  (!http || call->kind == SQ_EV_REQUEST);
+        /* a connection that no request was sent on was counted only if it was judged when it was made */
+        bool judged = call->kind == SQ_EV_REQUEST ||
+                      (!http && (call->kind != SQ_EV_CONN || !series->has_requests || call->fault == fault));
+        c.sure += judged && call->t_ns >= w.from_ns + EDGE_NS && call->t_ns < ending - EDGE_NS;
     }
     return c;
 }

@@ -141,6 +141,34 @@ static void counting_beside(void **state)
     }
 }
 
+/* Connections that no request is sent on (health checks) may have been counted or not: of those that were not it can't
+ * be known. Where nothing but connections is seen each is a call. */
+static void counting_connections(void **state)
+{
+    static const struct {
+        int kind, hit, conns;
+        const char *want;
+    } cases[] = {
+        {0, 20, 40, "pass"}, /* 40 requests, and 40 connections that were not counted */
+        {0, 40, 40, "pass"}, /* or that were */
+        {0, 45, 40, "fail"}, {0, 10, 40, "fail"}, {2, 40, 40, "pass"}, {2, 20, 40, "fail"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct rig r;
+
+        open_step(&r, "call/error", "\"target\":{\"edge\":\"" EDGE "\",\"every\":2}");
+        calls(&r, cases[i].hit, (struct rig_call){.kind = 1, .outcome = 1, .fault = "f1"});
+        calls(&r, cases[i].kind ? 80 - cases[i].hit - cases[i].conns : 40 - (cases[i].hit > 20 ? 20 : cases[i].hit),
+              (struct rig_call){.kind = cases[i].kind, .status = 200, .dur_ms = 3});
+        calls(&r, cases[i].kind ? cases[i].conns : cases[i].conns - (cases[i].hit > 20 ? cases[i].hit - 20 : 0),
+              (struct rig_call){.kind = 2, .dur_ms = 2});
+        EXPECT(&r, rig_check(&r, "fault_felt", PARAMS), cases[i].want);
+        rig_close(&r);
+    }
+}
+
 /* Each instance counts for itself; what was under way as the fault began, and what came as it ended, may count. */
 static void counting_each(void **state)
 {
@@ -387,6 +415,7 @@ int main(void)
         cmocka_unit_test(cut_short),
         cmocka_unit_test(counting),
         cmocka_unit_test(counting_beside),
+        cmocka_unit_test(counting_connections),
         cmocka_unit_test(counting_each),
         cmocka_unit_test(while_it_ends),
         cmocka_unit_test(connect_is_delayed_too),
