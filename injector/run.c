@@ -226,6 +226,8 @@ void sq_run_end(struct sq_run *run, const char *by, int64_t grace_ns, sq_run_end
     if (run->state == SQ_RUN_ENDING)
         return;
     run->state = SQ_RUN_ENDING;
+    if (strcmp(by, "request") != 0) /* who asks for the end knows of it */
+        sq_engine_event(eng, run->id, json_pack("{s:s,s:s,s:s}", "type", "lease", "state", "ended", "by", by));
     eng->lease_was_last = strcmp(by, "lease") == 0;
     (void)sq_loan_end_all(run, by, run->left);
     drop_lease(run);
@@ -237,19 +239,13 @@ void sq_run_end(struct sq_run *run, const char *by, int64_t grace_ns, sq_run_end
 
 /* ---- time ---- */
 
-static void lease_passed(struct sq_run *run)
-{
-    sq_engine_event(run->eng, run->id, json_pack("{s:s,s:s}", "type", "lease", "state", "ended"));
-    sq_run_end(run, "lease", SQ_GRACE_SHORT_NS, NULL, NULL);
-}
-
 void sq_runs_tick(struct sq_engine *eng)
 {
     int64_t boot = sq_boot_ns(), now = sq_mono_ns();
     bool retry = now - eng->retried_at >= RETRY_NS;
     for (struct sq_run *r = eng->runs; r; r = r->next) {
         if (r->state == SQ_RUN_LIVE && boot >= r->deadline)
-            lease_passed(r);
+            sq_run_end(r, "lease", SQ_GRACE_SHORT_NS, NULL, NULL);
         if (retry)
             sq_loan_retry(r);
     }

@@ -62,6 +62,15 @@ with Place() as p:
     rc, out, err = p.run("halt")
     check(rc == 0 and "nothing" in out, f"halt of nothing: {rc} {out}{err}")
 
+with Place() as p:  # while nothing is faulted, too
+    proc = p.start("run", p.scenario(LONG.replace("[", "[{id: breathe, wait: 60s}, ")))
+    p.wait_record("phase", phase="wait")
+    rc, out, err = p.run("halt")
+    check(rc == 0, f"halt: {rc} {out}{err}")
+    out, err = proc.communicate(timeout=30)
+    check(proc.returncode == 4 and p.records("abort")[0]["by"] == "halt", f"{proc.returncode} {p.records('abort')} {out}{err}")
+    check(not p.leftovers(), p.leftovers())
+
 with Place() as p:
     proc = p.start("run", p.scenario(LONG.replace("60s", "5s"), safety=", max_duration: 6s"))
     paused(p)
