@@ -34,8 +34,15 @@ static const char style[] =
     "table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th{text-align:left;font-weight:600;"
     "color:var(--dim);font-size:13px}td,th{padding:7px 10px;border-bottom:1px solid var(--line);vertical-align:top}"
     ".n{text-align:right}td small{display:block;color:var(--dim);font-size:13.5px}.wrap{overflow-x:auto}"
+    ".subject{display:inline-block}"
     "@media(max-width:720px){main{padding:20px 14px 48px}.charts{width:760px}td,th{padding:6px 7px}.wrap "
-    "table{min-width:600px}}"
+    "table{min-width:600px}.charts .legend{margin-left:0;position:sticky;left:0;width:calc(100vw - 28px)}"
+    ".wrap table.checks{min-width:0}.checks,.checks tbody,.checks tr,.checks td{display:block}.checks "
+    "tr:first-child,.checks td:empty{display:none}.checks tr{border-bottom:1px solid var(--line);padding:8px 0}"
+    ".checks td{border:0;padding:1px 0;text-align:left}.checks td[data-is]::before{content:attr(data-is) \": "
+    "\";color:var(--dim)}}"
+    "@media print{*{print-color-adjust:exact;-webkit-print-color-adjust:exact}tr,svg{break-inside:avoid}"
+    "h2{break-after:avoid}}"
     "svg{display:block;width:100%;height:auto;margin:10px 0 4px}svg text{font:12px system-ui,sans-serif;fill:var(--fg)}"
     "svg .title{font-weight:600;font-size:13.5px}svg .unit{fill:var(--dim);font-weight:400}svg .tick{fill:var(--dim);"
     "font-size:11px}svg .span{fill:var(--dim);font-size:11px}.grid{stroke:var(--line)}.line{fill:none;stroke-width:1.8;"
@@ -95,6 +102,14 @@ static void text_cell(FILE *out, const char *class, const char *text)
     (void)fputs("</td>", out);
 }
 
+/* On a phone a row is a list, and each cell says what it is. */
+static void labelled_cell(FILE *out, const char *label, const char *text)
+{
+    (void)fprintf(out, "<td data-is=\"%s\">", label);
+    sq_xml(out, text);
+    (void)fputs("</td>", out);
+}
+
 static void check_row(FILE *out, const json_t *c)
 {
     const char *verdict = sq_verdict_of(c), *subject = sq_json_str_or(c, "subject", "");
@@ -103,17 +118,18 @@ static void check_row(FILE *out, const json_t *c)
     sq_xml(out, sq_json_str_or(c, "check", ""));
     (void)fputs("</b>", out);
     if (subject[0]) {
-        (void)fputs(" ", out);
+        (void)fputs(" <span class=\"subject\">", out);
         sq_xml(out, subject);
+        (void)fputs("</span>", out);
     }
     (void)fputs("<small>", out);
     sq_xml(out, sq_json_str_or(c, "why", ""));
     (void)fputs("</small></td>", out);
-    text_cell(out, "", sq_json_str_or(c, "step", ""));
-    text_cell(out, "", sq_json_str_or(c, "observed", ""));
-    text_cell(out, "", sq_json_str_or(c, "limit", ""));
-    (void)fprintf(out, "<td class=\"n\">%lld</td>", (long long)sq_json_int_or(c, "n", 0));
-    text_cell(out, "", sq_json_str_or(c, "interval", ""));
+    labelled_cell(out, "step", sq_json_str_or(c, "step", ""));
+    labelled_cell(out, "observed", sq_json_str_or(c, "observed", ""));
+    labelled_cell(out, "limit", sq_json_str_or(c, "limit", ""));
+    (void)fprintf(out, "<td class=\"n\" data-is=\"n\">%lld</td>", (long long)sq_json_int_or(c, "n", 0));
+    labelled_cell(out, "interval", sq_json_str_or(c, "interval", ""));
     (void)fputs("</tr>\n", out);
 }
 
@@ -123,10 +139,10 @@ static void checks(FILE *out, const json_t *list)
     const json_t *c;
     size_t i;
 
-    (void)fputs(
-        "<h2>Checks</h2><div class=\"wrap\"><table><tr><th>verdict</th><th>check</th><th>step</th><th>observed</th>"
-        "<th>limit</th><th class=\"n\">n</th><th>interval</th></tr>\n",
-        out);
+    (void)fputs("<h2>Checks</h2><div class=\"wrap\"><table "
+                "class=\"checks\"><tr><th>verdict</th><th>check</th><th>step</th><th>observed</th>"
+                "<th>limit</th><th class=\"n\">n</th><th>interval</th></tr>\n",
+                out);
     for (size_t k = 0; k < SQ_COUNT(order); k++)
         json_array_foreach(list, i, c) if (strcmp(sq_verdict_of(c), order[k]) == 0) check_row(out, c);
     (void)fputs("</table></div>\n", out);

@@ -85,14 +85,20 @@ static void number(FILE *out, double v, const char *unit)
         (void)fprintf(out, " %8s%*s", "-", (int)strlen(unit), "");
 }
 
-static void phases(FILE *out, const struct sq_phase_row *rows, size_t n)
+/* A narrow terminal shows what most is judged by: p95, p99 and errors. */
+static void phases(FILE *out, const struct sq_phase_row *rows, size_t n, bool narrow)
 {
-    (void)fprintf(out, "  %-16s %9s %11s %11s %11s %9s\n", "phase", "requests", "p50", "p95", "p99", "errors");
+    (void)fprintf(out, "  %-*s", narrow ? 12 : 16, "phase");
+    if (!narrow)
+        (void)fprintf(out, " %9s %11s", "requests", "p50");
+    (void)fprintf(out, " %11s %11s %9s\n", "p95", "p99", "errors");
     for (size_t i = 0; i < n; i++) {
         (void)fputs("  ", out);
-        column(out, rows[i].name, 16);
-        (void)fprintf(out, " %9llu", (unsigned long long)rows[i].n);
-        number(out, rows[i].p50, " ms");
+        column(out, rows[i].name, narrow ? 12 : 16);
+        if (!narrow) {
+            (void)fprintf(out, " %9llu", (unsigned long long)rows[i].n);
+            number(out, rows[i].p50, " ms");
+        }
         number(out, rows[i].p95, " ms");
         number(out, rows[i].p99, " ms");
         number(out, rows[i].error_rate, "%");
@@ -149,7 +155,7 @@ static int write_terminal(FILE *out, const struct sq_report_in *in, struct sq_er
         return r;
     (void)fputc('\n', out);
     if (n > 0)
-        phases(out, rows, n);
+        phases(out, rows, n, width < 74);
     (void)fputc('\n', out);
     json_array_foreach(list, i, c) one_check(out, c, in->colour, width);
     if (json_array_size(json_object_get(in->verdict, "slos")))
