@@ -203,6 +203,20 @@ static bool worth_words(const char *outcome)
     return strcmp(outcome, "same") != 0 && strcmp(outcome, "better") != 0;
 }
 
+/* "3 runs against 3 can't tell" is as true of each metric: once is enough. */
+static bool said_before(const json_t *rows, size_t i)
+{
+    const json_t *row = json_array_get(rows, i), *other;
+
+    for (size_t k = 0; k < i; k++) {
+        other = json_array_get(rows, k);
+        if (strcmp(sq_json_str_or(other, "why", ""), sq_json_str_or(row, "why", "")) == 0 &&
+            strcmp(sq_json_str_or(other, "outcome", ""), sq_json_str_or(row, "outcome", "")) == 0)
+            return true;
+    }
+    return false;
+}
+
 static void put_left_out(const struct sq_term *t, const json_t *left_out)
 {
     const json_t *o;
@@ -240,7 +254,7 @@ static void put_table(const struct sq_term *t, const struct sq_args *a, const js
                   a->argv[0], a->argv[1], sq_term_out(t, SQ_PLAIN));
     json_array_foreach(rows, i, row)
     {
-        if (!worth_words(sq_json_str_or(row, "outcome", "")))
+        if (!worth_words(sq_json_str_or(row, "outcome", "")) || said_before(rows, i))
             continue;
         (void)snprintf(why, sizeof why, "%s: %s", sq_json_str_or(row, "outcome", ""), sq_json_str_or(row, "why", ""));
         sq_term_words(t, 2, why);

@@ -181,8 +181,8 @@ static void print_target(const struct sq_planning *p, const json_t *stretch)
     size_t i, chosen = 0;
     char buf[512];
 
-    (void)fprintf(t->out, "%19son %s\n", "",
-                  sq_plan_values(spec ? sq_target_params(spec->target) : NULL, target, buf, sizeof buf));
+    (void)fprintf(t->out, "%19son ", "");
+    sq_term_words(t, 22, sq_plan_values(spec ? sq_target_params(spec->target) : NULL, target, buf, sizeof buf));
     if (spec && spec->target == SQ_T_EDGE && sq_call_counts(target))
         (void)fprintf(t->out, "%19shits %s, of each instance\n", "", sq_call_count_text(target, buf, sizeof buf));
     if (spec && json_object_size(json_object_get(stretch, "with")))
@@ -205,8 +205,10 @@ static void print_target(const struct sq_planning *p, const json_t *stretch)
 
         for (size_t k = 0; k < i; k++)
             said |= json_equal(json_array_get(notes, k), note); /* one for each direction */
-        if (json_is_string(note) && !said)
-            (void)fprintf(t->out, "%19s%s\n", "", json_string_value(note));
+        if (json_is_string(note) && !said) {
+            (void)fprintf(t->out, "%19s", "");
+            sq_term_words(t, 19, json_string_value(note));
+        }
     }
 }
 

@@ -169,12 +169,14 @@ static int show(const struct sq_args *a, const struct sq_term *t, const char *ti
         if (!o || json_dumpf(o, t->out, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0 || fputc('\n', t->out) == EOF)
             return SQ_INFRA;
     } else if (!sq_args_has(a, "quiet")) {
+        bool fits = (int)(strlen(verdict) + strlen(why) + 2) <= t->width;
+
         sq_probe_show(t, title, doc, r, heat);
         (void)fprintf(t->out, "\n%s%s%s:%s",
                       sq_term_out(t, code == SQ_PASS   ? SQ_GREEN
                                      : code == SQ_FAIL ? SQ_RED
                                                        : SQ_YELLOW),
-                      verdict, sq_term_out(t, SQ_PLAIN), t->tty ? "\n  " : " ");
+                      verdict, sq_term_out(t, SQ_PLAIN), t->tty && !fits ? "\n  " : " ");
         sq_term_words(t, 2, why);
     }
     return code;
