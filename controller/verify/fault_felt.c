@@ -370,7 +370,7 @@ static const json_t *counted(const struct sq_evidence *ev, const struct sq_ev_fa
     return NULL;
 }
 
-static void judge_packets(const json_t *end, struct sq_result *r)
+static void judge_packets(const struct sq_ev_fault *f, const json_t *end, struct sq_result *r)
 {
     uint64_t n = (uint64_t)sq_json_int_or(end, "packets", 0);
 
@@ -380,7 +380,10 @@ static void judge_packets(const json_t *end, struct sq_result *r)
         (void)sq_result_set(r, SQ_V_INCONCLUSIVE,
                             "its rules were changed or removed by somebody else while it was to last");
     else if (n == 0)
-        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "the kernel had it as asked for, but it hit no packet");
+        (void)sq_result_set(r, SQ_V_INCONCLUSIVE, "the kernel had it as asked for, but it hit no packet%s",
+                            sq_json_bool_or(f->target, "spare_control", true)
+                                ? ": did any match that is not the probe's own, which spare_control leaves alone?"
+                                : "");
     else
         (void)sq_result_set(r, SQ_V_PASS, "the kernel had it as asked for, and %llu packets felt it",
                             (unsigned long long)n);
@@ -416,7 +419,7 @@ static int judge_readback(const struct sq_evidence *ev, const struct sq_ev_step 
         (void)sq_result_set(&r, SQ_V_PASS, "the kernel confirmed it for %llu process%s", (unsigned long long)r.n,
                             r.n == 1 ? "" : "es");
     else if (counted(ev, f))
-        judge_packets(counted(ev, f), &r);
+        judge_packets(f, counted(ev, f), &r);
     else
         (void)sq_result_set(&r, SQ_V_PASS,
                             "the kernel has it as asked for (read back; whether packets felt it is not counted)");
