@@ -262,7 +262,7 @@ static void check_fail_fast(const struct sq_decide *x)
         if (!sq_decide_meant(x, step))
             continue;
         if (opens >= len)
-            sq_diag_error(x->c->d, sq_decide_at(x, "opens_within"), NULL,
+            sq_diag_error(x->c->d, sq_decide_at(x, "opens_within"), "a longer duration, or opens_within: 3s",
                           "verify fail_fast: the fault lasts %s, so nothing is left to look at after %s", text(len, a),
                           text(opens, b));
         else if (requests(x, from + opens, from + len) < 59)
