@@ -55,6 +55,29 @@ char *sq_metric_text(const char *metric, double value, char *buf, size_t len)
     return buf;
 }
 
+/* The seconds of load. In those at its end in which nothing was to be sent the probe only waited for last answers. */
+static struct sq_window asked_for(const struct sq_evidence *ev)
+{
+    struct sq_window win = ev->load;
+    int64_t last = -1;
+
+    for (size_t i = 0; i < ev->n_endpoints; i++) {
+        const struct sq_ev_endpoint *ep = &ev->endpoints[i];
+
+        for (size_t k = ep->n; k-- > 0;) {
+            const struct sq_ev_second *s = &ep->secs[k];
+
+            if (s->sent + s->ok + s->bad + s->late == 0)
+                continue;
+            last = s->sec > last ? s->sec : last;
+            break;
+        }
+    }
+    if (last >= 0)
+        win.to_ns = (last + 1) * SQ_S;
+    return win;
+}
+
 int sq_values_window(const struct sq_evidence *ev, const char *name, struct sq_window *win, const char **used,
                      struct sq_err *e)
 {
@@ -63,7 +86,7 @@ int sq_values_window(const struct sq_evidence *ev, const char *name, struct sq_w
 
     *used = name ? name : steady ? "steady" : "load";
     if (strcmp(*used, "load") == 0) {
-        *win = ev->load;
+        *win = asked_for(ev);
         return 0;
     }
     if (strcmp(*used, "steady") == 0) {

@@ -193,6 +193,12 @@ def without_a_terminal(url, folder):
     if again.returncode != 0 or not os.path.exists(out + "/report.html"):
         die("squall verify of what --out kept: exit %d: %s%s" % (again.returncode, again.stdout, again.stderr))
     probe(url, "-t", "1s", "-o", out, want=2)  # evidence is never written over
+    kept = os.path.join(folder, "kept.json")
+    r = subprocess.run([SQUALL, "baseline", "-o", kept, out], capture_output=True, text=True)
+    with open(kept) as f:  # 100 good answers in 2 s: the second in which the last of them was waited for is none of load
+        values = json.load(f)["runs"][0]["values"]["probe"]
+    if r.returncode != 0 or values["throughput"] != 50:
+        die("what was kept as a baseline: %s %s" % (values, r.stderr))
 
 
 def judged(url):
