@@ -293,6 +293,13 @@ static void log_failed(void *arg)
 
 /* ---- the folder and the log ---- */
 
+static int no_folder(const char *path, struct sq_err *e)
+{
+    int rc = sq_err_sys(e, -errno, "cannot make the folder %s", path);
+    sq_err_hint(e, "--out DIR says where a run is kept");
+    return rc;
+}
+
 static int make_dirs(const char *path, struct sq_err *e)
 {
     char p[PATH_MAX];
@@ -303,12 +310,10 @@ static int make_dirs(const char *path, struct sq_err *e)
             continue;
         *s = '\0';
         if (mkdir(p, 0755) && errno != EEXIST)
-            return sq_err_sys(e, -errno, "cannot make the folder %s", p);
+            return no_folder(p, e);
         *s = '/';
     }
-    if (mkdir(p, 0755) && errno != EEXIST)
-        return sq_err_sys(e, -errno, "cannot make the folder %s", p);
-    return 0;
+    return mkdir(p, 0755) && errno != EEXIST ? no_folder(p, e) : 0;
 }
 
 static void run_id(struct run *r, const char *name)
