@@ -135,7 +135,8 @@ deps:
 	@./deps.sh build
 demo:
 	@./deps.sh demo
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -q all >/dev/null 2>&1 || echo "building (the first time takes a few minutes)"
+	@$(MAKE) --no-print-directory -s all
 	@$(BUILD)/squall run scenarios/demo.yaml --var broken=$(or $(BROKEN),none) $(DEMO_ARGS)
 	@$(MAKE) --no-print-directory demo-network
 # In a network namespace of its own, so that no packet of this machine's is touched.
