@@ -245,7 +245,7 @@ static const char *longer(uint64_t c0, uint64_t c1, double apart, char *buf, siz
 
     buf[0] = '\0';
     if (times > 1 && times < 20)
-        (void)snprintf(buf, len, ": about %.0f times as long a steady state and step, or as much load, would do",
+        (void)snprintf(buf, len, ": about %.0f times the load, or the time in steady state and step, would do",
                        ceil(times + 0.2));
     return buf;
 }
