@@ -447,11 +447,35 @@ static bool take_receive(struct sq_supervisor *s, const struct seccomp_notif *n,
     return true;
 }
 
+/* getpeername(2) of a socket that is connected to the proxy: whom it stands for. */
+static bool take_peername(struct sq_supervisor *s, const struct seccomp_notif *n, struct sq_reply *r)
+{
+    struct sq_attempt a = {.tid = (pid_t)n->pid, .id = n->id, .fd = (int)n->data.args[0]};
+    struct sockaddr_storage peer = {0};
+    socklen_t len = sizeof(peer), room = 0;
+    cleanup_close int fd = sq_attempt_socket(s, &a), mem = -1;
+
+    if (fd < 0 || getpeername(fd, (struct sockaddr *)&peer, &len) < 0 || !give_back(s, &peer, &len) ||
+        (mem = open_memory(s, n)) < 0)
+        return false;
+    /* What the kernel would refuse is its own to refuse. */
+    if (pread(mem, &room, sizeof(room), (off_t)n->data.args[2]) != (ssize_t)sizeof(room) || (int)room < 0 ||
+        write_to(mem, n->data.args[1], &peer, len < room ? len : room) < 0 ||
+        write_to(mem, n->data.args[2], &len, sizeof(len)) < 0)
+        return false;
+    *r = (struct sq_reply){0};
+    return true;
+}
+
 bool sq_dgram_notified(struct sq_supervisor *s, const struct seccomp_notif *n, struct sq_reply *r)
 {
     struct order o;
 
-    if (!s->caller->dtables || !parse(n, &o))
+    if (!s->caller->dtables)
+        return false;
+    if (n->data.arch == seccomp_arch_native() && n->data.nr == SYS_getpeername)
+        return take_peername(s, n, r);
+    if (!parse(n, &o))
         return false;
     return o.receive ? take_receive(s, n, &o, r) : take_send(s, n, &o, r);
 }

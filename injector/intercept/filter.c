@@ -50,6 +50,8 @@ static int add_dgrams(scmp_filter_ctx ctx)
                               SCMP_A2(SCMP_CMP_MASKED_EQ, SQ_LAUNCH_FLAG, 0));
     if (rc == 0)
         rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(sendmmsg), 0);
+    if (rc == 0)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(getpeername), 0);
     return rc;
 }
 

@@ -205,7 +205,8 @@ static const struct named ASKED[] = {
     {"sendmmsg", {X32(538), {0}, 0}},        {"recvfrom", {X64(SYS_recvfrom), {0}, 0}},
     {"recvmsg", {X64(SYS_recvmsg), {0}, 0}}, {"recvfrom", {I386(371), {0}, 0}},
     {"recvmsg", {I386(372), {0}, 0}},        {"recvfrom", {X32(517), {0}, 0}},
-    {"recvmsg", {X32(519), {0}, 0}},
+    {"recvmsg", {X32(519), {0}, 0}},         {"getpeername", {X64(SYS_getpeername), {0}, 0}},
+    {"getpeername", {I386(368), {0}, 0}},    {"getpeername", {X32(SYS_getpeername), {0}, 0}},
 };
 #endif
 

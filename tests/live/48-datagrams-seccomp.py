@@ -69,7 +69,21 @@ result = [to("127.0.0.1"), to("127.0.0.1", how="sendmsg"), to("::1"), to("::1", 
           to("::ffff:127.0.0.1", any), to("127.0.0.1", data=b"y" * 9000), to("127.0.0.1", data=b"y" * 65000, how="sendmsg")]
 conn.send(b"z"); data, frm = conn.recvfrom(100)
 result.append({"n": len(data), "whole": data == b"z", "frm": list(frm)})
+m6 = fresh(socket.AF_INET6); m6.connect(("::ffff:127.0.0.1", PORT))
+v6 = fresh(socket.AF_INET6); v6.connect(("::1", PORT))
+libc.getpeername.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+room, short = ctypes.c_uint32(4), ctypes.create_string_buffer(b"....####", 8)
+cut = [libc.getpeername(conn.fileno(), short, ctypes.byref(room)), room.value, short.raw[:2] == bytes([2, 0]), short.raw[4:] == b"####"]
+bad = [libc.getpeername(conn.fileno(), 8, ctypes.byref(room)), ctypes.get_errno()]
+a, b = socket.socketpair(); local = a.getpeername()
+try: fresh().getpeername(); none = 0
+except OSError as x: none = x.errno
+peers = [list(x.getpeername()[:2]) for x in (conn, m6, v6)] + [cut, bad, local, none]
+result = [result, peers]
 """)
+    got, peers = got
+    port = echo.port
+    assert peers == [["127.0.0.1", port], ["::ffff:127.0.0.1", port], ["::1", port], [0, 16, True, True], [-1, 14], "", 107], peers
     hosts = ["127.0.0.1", "127.0.0.1", "::1", "::1", "::1", "::ffff:127.0.0.1"] + 3 * ["127.0.0.1"]
     assert [g.get("frm") for g in got] == [[h, echo.port] for h in hosts] and all(g["whole"] for g in got), got
     assert [g["n"] for g in got] == [1] * 6 + [9000, 65000, 1], got
