@@ -13,6 +13,8 @@
 
 #define READS 4 /* at one wake-up: others want their turn */
 
+#define LATE_MOST INT64_C(1000000000) /* ns: that long bytes may have waited for us, at most */
+
 #define LOOK (10 * INT64_C(1000000)) /* ns between looks whether a caller left that cannot say so */
 #define LOOK_FEW 200                 /* with more connections, ten times that */
 
@@ -85,12 +87,42 @@ bool px_put(struct conn *c, int lane, char *p, size_t len, int64_t due, uint32_t
     return true;
 }
 
+void px_stamp(struct end *e)
+{
+    int one = 1;
+    if (!e->stamped && !e->conn->local && e->fd >= 0)
+        (void)setsockopt(e->fd, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof(one));
+    e->stamped = true;
+}
+
+/* As recv(2). *LATE: so long ago the last of it came. */
+static ssize_t receive(const struct end *e, char *p, size_t len, int64_t *late)
+{
+    *late = 0;
+    if (!e->stamped)
+        return recv(e->fd, p, len, MSG_DONTWAIT);
+    char control[CMSG_SPACE(sizeof(struct timespec))];
+    struct iovec v = {.iov_base = p, .iov_len = len};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+    ssize_t n = recvmsg(e->fd, &m, MSG_DONTWAIT);
+    struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+    if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SO_TIMESTAMPNS)
+        return n;
+    struct timespec came, now;
+    memcpy(&came, CMSG_DATA(c), sizeof(came));
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    int64_t ago = (now.tv_sec - came.tv_sec) * INT64_C(1000000000) + now.tv_nsec - came.tv_nsec;
+    *late = ago > 0 && ago < LATE_MOST ? ago : 0; /* else somebody has set that clock */
+    return n;
+}
+
 enum got { GOT_ALL, GOT_MORE, GOT_NOTHING }; /* what the socket had; _MORE: perhaps there is more */
 
 static enum got read_once(struct conn *c, int from)
 {
     struct end *e = &c->end[from];
-    ssize_t n = recv(e->fd, c->px->buf, PX_BUF, MSG_DONTWAIT);
+    int64_t late;
+    ssize_t n = receive(e, c->px->buf, PX_BUF, &late);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return GOT_NOTHING;
     if (n < 0 && errno == EINTR)
@@ -105,7 +137,9 @@ static enum got read_once(struct conn *c, int from)
     }
     int64_t now = sq_mono_ns();
     c->moved = now;
+    c->late = late;
     px_take(c, from, c->px->buf, (size_t)n, now);
+    c->late = 0;
     return n == PX_BUF ? GOT_MORE : GOT_ALL;
 }
 

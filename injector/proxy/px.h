@@ -101,9 +101,10 @@ struct end {
     struct conn *conn;
     int fd; /* -1: none (yet, or any more) */
     uv_poll_t poll;
-    bool polled; /* poll is initialised */
-    int want;    /* what poll waits for */
-    bool eof;    /* it sent its last byte */
+    bool polled;  /* poll is initialised */
+    int want;     /* what poll waits for */
+    bool eof;     /* it sent its last byte */
+    bool stamped; /* the kernel tells when its bytes came */
 };
 
 struct conn {
@@ -134,6 +135,7 @@ struct conn {
     uint16_t held_by; /* the fault that held its connect, and may be over; 0: none */
     int64_t flow_ns;  /* when the caller called connect; 0: unknown */
     int64_t moved;    /* last byte in any direction */
+    int64_t late;     /* so long ago came what is being taken; 0: unknown */
     int64_t deadline; /* 0: none */
     struct sq_timer timer;
     struct end end[2];
@@ -295,6 +297,10 @@ bool px_shape_fire(struct conn *c, int64_t now);
 int64_t px_shape_next(const struct conn *c);
 void px_shape_end(
     struct conn *c); /* closed in order, by a limit: after what is unread, so that the kernel sends no reset */
+
+/* What this end sends is delayed: from now on that is counted from when the kernel had it, not from when it was read
+ * (on a processor that slept, or has much to do, that is later). */
+void px_stamp(struct end *e);
 
 /* False: a rule on bytes kept some of them for good. May close it. */
 bool px_put(struct conn *c, int lane, char *p, size_t len, int64_t due, uint32_t bh, int64_t now);

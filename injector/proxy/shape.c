@@ -53,9 +53,12 @@ size_t px_shape_take(struct conn *c, int lane, char *p, size_t len, int64_t *due
 {
     struct sq_lane *l = &c->lane[lane];
     bool close = false;
-    if (*due < now)
-        *due = now;
+    int64_t came = now - c->late;
+    if (*due < came)
+        *due = came;
     len = sq_stages_take(l->stages, p, len, due, &close, now);
+    if (*due > now)
+        px_stamp(&c->end[lane == UP ? CALLER : DEP]);
     if (close && l->end == SQ_END_NONE) {
         l->end = SQ_END_CLOSE;
         l->end_due = *due > l->last_due ? *due : l->last_due;

@@ -105,7 +105,10 @@ static void take_up(struct conn *c, char *p, size_t len, int64_t now)
 int64_t px_due(struct conn *c, struct sq_call *call, int64_t now)
 {
     int64_t delay = px_latency(c, call);
-    return delay > 0 ? now + delay : 0;
+    if (delay <= 0)
+        return 0;
+    px_stamp(&c->end[DEP]);
+    return now - c->late + delay;
 }
 
 static void begin_answer(struct conn *c, struct sq_call *call, int64_t due, int64_t now)
@@ -115,7 +118,7 @@ static void begin_answer(struct conn *c, struct sq_call *call, int64_t due, int6
     if (due < c->lane[DOWN].last_due)
         due = c->lane[DOWN].last_due;
     if (due > now)
-        call->held += due - now;
+        call->held += due - (now - c->late);
 }
 
 /* The caller is gone, and the dependency answers: as the caller's kernel would, with a reset, when all that the caller

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Latency, error and black hole on the calls of an edge: who is hit, by how much, and what happens at the end."""
 import os
+import signal
 import socket
 import statistics
 import struct
@@ -40,6 +41,37 @@ def latency_is_exact():
     rig.rules(1, [])
     get(s)
     assert rig.take(1)[0].fault == ""
+    s.close()
+    rig.quit()
+
+
+def latency_counts_from_when_bytes_came():
+    """What lay in the kernel because the proxy had no processor is not late by that."""
+    answered = []
+
+    def handle(c):
+        for wait in 0, 0.3:
+            assert c.recv(1000)
+            time.sleep(wait)
+            answered.append(time.monotonic())
+            c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        c.recv(1)
+
+    rig = Rig()
+    rig.edge(1)
+    rig.rules(1, [rule("latency", delay=100 * MS)])
+    s = rig.connect(Server(handle).addr)
+    get(s)  # from now on it is known when bytes came
+    rig.rules(1, [rule("latency", delay=2000 * MS)], epoch=2)
+    s.sendall(ASK)
+    time.sleep(0.1)
+    os.kill(rig.pid, signal.SIGSTOP)
+    time.sleep(1.1)
+    os.kill(rig.pid, signal.SIGCONT)
+    read_answer(s)
+    took = time.monotonic() - answered[1]
+    assert 2 <= took < 2.6, took
+    assert [c.held >= d * MS for c, d in zip(rig.take(2), (100, 2000))] == [True, True], rig.calls
     s.close()
     rig.quit()
 
@@ -373,7 +405,7 @@ def open_calls_are_reported_when_the_edge_ends():
 
 
 if __name__ == "__main__":
-    main([latency_is_exact, jitter_stays_in_its_range_and_order, latencies_add_up_and_callers_are_respected,
+    main([latency_is_exact, latency_counts_from_when_bytes_came, jitter_stays_in_its_range_and_order, latencies_add_up_and_callers_are_respected,
           a_delay_is_no_bandwidth_limit, held_bytes_keep_their_due_time, an_answer_that_has_not_begun_is_slow_too,
           error_resets_idle_at_once_busy_at_the_next_request, error_on_connections_that_are_not_http,
           percent_is_per_request, the_first_request_shares_its_connects_draw, blackhole_holds_and_releases,

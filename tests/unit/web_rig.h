@@ -81,6 +81,11 @@ void px_conn_close(struct conn *c, enum sq_call_outcome why, int status, bool re
     sq_out_free(&c->px->batch[1]);
 }
 
+void px_stamp(struct end *e)
+{
+    (void)e;
+}
+
 void px_dnstcp_rules(struct edge *e, uint32_t gone, uint32_t fresh)
 {
     (void)e;
