@@ -9,6 +9,7 @@
 #define SQUALL_VERIFY_BREAKER_H
 
 #include "verify/evidence.h"
+#include "verify/result.h"
 
 enum sq_breaker_state { SQ_BREAKER_CLOSED, SQ_BREAKER_OPEN, SQ_BREAKER_HALF_OPEN, SQ_BREAKER_UNKNOWN };
 
@@ -75,6 +76,10 @@ uint64_t sq_breaker_made(const struct sq_breaker *b, int64_t from_ns, int64_t to
  * none to compare with. NULL: none. */
 const struct sq_silence *sq_breaker_silent_base(const struct sq_evidence *ev, const struct sq_breaker *b,
                                                 int64_t fault_ns);
+/* A result on EDGE that failed for more calls than in steady state is undecided when one of its callers was silent
+ * there, as a JVM that warms up. */
+int sq_breaker_doubt_base(const struct sq_evidence *ev, const char *edge, int64_t fault_ns, struct sq_result *r,
+                          struct sq_err *e);
 /* A limit of calls under way that has shrunk to one is silent for as long as a call takes; a breaker is silent for
  * longer, for it opens when that call has failed. How many silences within WIN ended with the call before; 0: not
  * nearly all of them did, or so few that it may be an accident. */

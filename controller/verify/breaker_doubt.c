@@ -39,6 +39,29 @@ const struct sq_silence *sq_breaker_silent_base(const struct sq_evidence *ev, co
     return NULL;
 }
 
+int sq_breaker_doubt_base(const struct sq_evidence *ev, const char *edge, int64_t fault_ns, struct sq_result *r,
+                          struct sq_err *e)
+{
+    const struct sq_ev_series *series;
+    size_t n = sq_ev_series(ev, edge, &series);
+
+    for (size_t i = 0; i < n && r->verdict == SQ_V_FAIL; i++) {
+        struct sq_breaker *b;
+        int rc = sq_breaker_new(ev, &series[i], &b, e);
+
+        if (rc)
+            return rc;
+        const struct sq_silence *s = sq_breaker_silent_base(ev, b, fault_ns);
+        if (s)
+            (void)sq_result_set(
+                r, SQ_V_INCONCLUSIVE,
+                "in steady state %s made no call for %.1f s from %.1f s on: there is no rate to compare with",
+                series[i].instance, (double)(s->to_ns - s->from_ns) / 1e9, (double)s->from_ns / 1e9);
+        sq_breaker_free(b);
+    }
+    return 0;
+}
+
 uint64_t sq_breaker_one_at_a_time(const struct sq_breaker *b, struct sq_window win)
 {
     int64_t ended = INT64_MIN;

@@ -374,6 +374,9 @@ static int judge_attempts(const struct view *v, int64_t max, struct sq_result *r
         if (rc)
             return rc;
         judge_active(v, &a, max, r);
+        rc = sq_breaker_doubt_base(v->ev, v->edge, v->step->win.from_ns, r, e);
+        if (rc)
+            return rc;
     }
     return 0;
 }
@@ -492,7 +495,8 @@ static int judge_view(struct view *v, const json_t *p, json_t *results, struct s
         sq_result_init(&r, v->step, v->edge);
         (void)snprintf(r.limit, sizeof r.limit, "<= %.3g times the calls per request", amplification);
         judge_ratio(v, amplification, &r);
-        rc = sq_result_add(results, &r, e);
+        rc = sq_breaker_doubt_base(v->ev, v->edge, v->step->win.from_ns, &r, e);
+        rc = rc ? rc : sq_result_add(results, &r, e);
     }
     if (!rc && backoff > 0) {
         sq_result_init(&r, v->step, v->edge);

@@ -14,6 +14,7 @@
 #include "squall/cleanup.h"
 #include "squall/json.h"
 #include "squall/units.h"
+#include "verify/breaker.h"
 #include "verify/facts.h"
 #include "verify/stats.h"
 
@@ -153,6 +154,9 @@ static int judge_step(struct storm *s, json_t *results, struct sq_err *e)
     (void)snprintf(r.interval, sizeof r.interval, "%llu + %llu s beyond chance", (unsigned long long)s->during.sure,
                    (unsigned long long)s->after.sure);
     judge(s, &r);
+    int rc = sq_breaker_doubt_base(s->ev, s->edge, win.from_ns, &r, e);
+    if (rc)
+        return rc;
     const char *gone = sq_caller_gone(s->ev, s->edge, (struct sq_window){win.from_ns, s->step->until_ns});
     if (gone && r.verdict == SQ_V_PASS)
         (void)sq_result_set(&r, SQ_V_INCONCLUSIVE, "%s ended, so that it made no storm proves nothing", gone);

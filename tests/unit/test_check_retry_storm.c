@@ -9,12 +9,13 @@ struct shape {
     int burst;                  /* seconds after the fault with ten times the rate */
     int end;                    /* of the load; the fault is on from 20 to 40 s */
     bool unharmed;
+    int quiet; /* seconds until the first call */
 };
 
 static void build(struct rig *r, const struct shape *s, uint64_t seed)
 {
     struct sq_rng rng;
-    double t = 0;
+    double t = s->quiet;
 
     sq_rng_seed(&rng, seed);
     rig_open(r, SPEC);
@@ -90,6 +91,31 @@ static void never_by_chance(void **state)
 }
 
 /* The dead make no storm. */
+/* A JVM that warms up makes next to no calls in the first half of the steady state: that is no storm afterwards. */
+static void quiet_in_steady_state(void **state)
+{
+    struct shape s = {40, 40, 40, 0, 60, false, 14};
+    struct rig r;
+
+    (void)state;
+    build(&r, &s, 1);
+    EXPECT(&r, rig_check(&r, "retry_storm", "{\"after\":\"s\",\"factor\":2}"), "inconclusive");
+    if (!strstr(rig_why(&r, 0), "no rate to compare with"))
+        fail_msg("%s", rig_why(&r, 0));
+    EXPECT(&r, rig_check(&r, "retries", "{\"step\":\"s\",\"max_attempts\":1}"), "inconclusive");
+    if (!strstr(rig_why(&r, 0), "no rate to compare with"))
+        fail_msg("%s", rig_why(&r, 0));
+    EXPECT(&r, rig_check(&r, "retries", "{\"step\":\"s\",\"amplification\":1.5}"), "inconclusive");
+    if (!strstr(rig_why(&r, 0), "no rate to compare with"))
+        fail_msg("%s", rig_why(&r, 0));
+    rig_close(&r);
+    s.quiet = 0; /* all the same it is one when it is */
+    s.during = 120;
+    build(&r, &s, 1);
+    EXPECT(&r, rig_check(&r, "retries", "{\"step\":\"s\",\"max_attempts\":1}"), "fail");
+    rig_close(&r);
+}
+
 static void dead_caller(void **state)
 {
     struct rig r;
@@ -105,7 +131,7 @@ static void dead_caller(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(never_by_chance),
-                                       cmocka_unit_test(dead_caller)};
+                                       cmocka_unit_test(quiet_in_steady_state), cmocka_unit_test(dead_caller)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
