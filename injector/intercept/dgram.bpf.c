@@ -142,8 +142,8 @@ static __always_inline int link_local(const __u32 *a)
 
 /* 1: *to and *port are where to go instead. SRC: the address that an unconnected IPv6 socket is bound to, which sends
  * to an IPv6 address; NULL: of any other. */
-static __always_inline int redirect(struct bpf_sock_addr *ctx, struct call *k, int bypass, const __u32 *src, __u32 *to,
-                                    __u32 *port)
+static __always_inline int redirect(struct bpf_sock_addr *ctx, struct call *k, __u32 bypass, const __u32 *src,
+                                    __u32 *to, __u32 *port)
 {
     struct sq_space_ports at = {};
     struct sq_edge_counts *c;
@@ -161,12 +161,12 @@ static __always_inline int redirect(struct bpf_sock_addr *ctx, struct call *k, i
     w.via = src ? at.dgram6 : at.dgram;
     if (src)
         __builtin_memcpy(w.src, src, sizeof(w.src));
-    if (why || !w.via || link_local(k->a))
-        bypass = 1;
+    if (!why && !w.via)
+        why = src ? SQ_BY_DGRAM6 : SQ_BY_NETNS;
+    bypass |= why | (link_local(k->a) ? SQ_BY_SCOPE : 0);
     if (bypass || !number_of(k, cfg, &w, &idx)) {
         __sync_fetch_and_add(&c->bypassed, 1);
-        if (why)
-            __sync_fetch_and_or(&c->why, why);
+        __sync_fetch_and_or(&c->why, bypass ? bypass : SQ_BY_FLOW);
         return 0;
     }
     *to = bpf_htonl(SQ_NET_DGRAM | idx);
@@ -180,7 +180,7 @@ static __always_inline int take4(struct bpf_sock_addr *ctx)
     __u32 to = 0, port = 0;
 
     read4(ctx, &k);
-    if (redirect(ctx, &k, bound_to_device(ctx->sk), 0, &to, &port)) {
+    if (redirect(ctx, &k, bound_to_device(ctx->sk) ? SQ_BY_DEVICE : 0, 0, &to, &port)) {
         ctx->user_ip4 = to;
         ctx->user_port = port;
     }
@@ -203,12 +203,13 @@ SEC("cgroup/connect6")
 int sq_dconnect6(struct bpf_sock_addr *ctx)
 {
     struct call k = {};
-    __u32 to = 0, port = 0;
+    __u32 to = 0, port = 0, bypass;
 
     if (ctx->type != SOCK_DGRAM)
         return 1;
     read6(ctx, &k);
-    if (!redirect(ctx, &k, bound_to_device(ctx->sk) || cannot_map(ctx->sk, SOCK_DGRAM), 0, &to, &port))
+    bypass = (bound_to_device(ctx->sk) ? SQ_BY_DEVICE : 0) | (cannot_map(ctx->sk, SOCK_DGRAM) ? SQ_BY_ONLY6 : 0);
+    if (!redirect(ctx, &k, bypass, 0, &to, &port))
         return 1;
     write_mapped(ctx, to, port);
     return 1;
@@ -221,9 +222,8 @@ int sq_dsend6(struct bpf_sock_addr *ctx)
 {
     __u32 from[4] = {ctx->msg_src_ip6[0], ctx->msg_src_ip6[1], ctx->msg_src_ip6[2], ctx->msg_src_ip6[3]};
     struct bpf_sock *sk = ctx->sk;
-    __u32 to = 0, port = 0, src[4];
+    __u32 to = 0, port = 0, src[4], bypass = 0;
     struct call k = {};
-    int other;
 
     read6(ctx, &k);
     if (!sk || stands_for6(from, k.port)) /* the hook of another caller, further down in the tree of cgroups, has it */
@@ -232,8 +232,11 @@ int sq_dsend6(struct bpf_sock_addr *ctx)
     src[1] = sk->src_ip6[1];
     src[2] = sk->src_ip6[2];
     src[3] = sk->src_ip6[3];
-    other = from[0] != src[0] || from[1] != src[1] || from[2] != src[2] || from[3] != src[3];
-    if (!redirect(ctx, &k, other || bound_to_device(sk), src, &to, &port))
+    if (from[0] != src[0] || from[1] != src[1] || from[2] != src[2] || from[3] != src[3])
+        bypass = SQ_BY_SOURCE;
+    if (bound_to_device(sk))
+        bypass |= SQ_BY_DEVICE;
+    if (!redirect(ctx, &k, bypass, src, &to, &port))
         return 1;
     write6(ctx, (__u32[4]){0, 0, 0, bpf_htonl(1)}, port);
     ctx->msg_src_ip6[0] = bpf_htonl(SQ_DGRAM6_0);

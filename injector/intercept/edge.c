@@ -354,7 +354,6 @@ static int open_netns(const struct sq_edge *edge, struct sq_netns *ns, struct sq
 {
     const struct sq_running *r = sq_running_find(edge->ic, edge->run, edge->from);
     cleanup_free pid_t *pid = NULL;
-    char spec[32];
     size_t n = 0;
     int rc = r ? sq_running_processes(r, &pid, &n, e) : 0;
 
@@ -362,8 +361,7 @@ static int open_netns(const struct sq_edge *edge, struct sq_netns *ns, struct sq
         return rc;
     if (n == 0)
         return sq_netns_open(NULL, ns, e);
-    (void)snprintf(spec, sizeof(spec), "pid:%d", (int)pid[0]);
-    return sq_netns_open(spec, ns, e);
+    return sq_netns_open_pid(pid[0], ns, e);
 }
 
 /* What the host names of the edge mean, and the table with it, when it has its place. */

@@ -138,7 +138,11 @@ static void tell_bypassed(struct sq_edge *edge, uint64_t why)
         const char *text;
     } reasons[] = {
         {SQ_BY_DEVICE, "their sockets are bound to a device (SO_BINDTODEVICE), from which the proxy can't be reached"},
-        {SQ_BY_V6, "their sockets can speak IPv6 only, and there is no ::1 here"},
+        {SQ_BY_V6, "their sockets can speak IPv6 only, and there is no ::1 here (yet)"},
+        {SQ_BY_ONLY6, "their sockets are connected, and IPv6 only or bound to an IPv6 address"},
+        {SQ_BY_SOURCE, "their sockets choose the source address of what they send (IPV6_PKTINFO)"},
+        {SQ_BY_SCOPE, "they go to link-local addresses"},
+        {SQ_BY_DGRAM6, "there is no ::1 here (yet), or a firewall drops what comes to it from 100::/64"},
         {SQ_BY_NETNS, "the caller was in a network namespace that the proxy was not in (yet)"},
         {SQ_BY_LO, "the loopback device of the caller's network namespace is down"},
         {SQ_BY_FLOW, "the table of flows could not be written"},

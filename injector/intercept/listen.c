@@ -4,9 +4,11 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/if_packet.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -74,6 +76,13 @@ int sq_listen_lo(bool gate, int *fd, uint16_t *port, struct sq_err *e)
         return rc;
     rc = gate_filter(*fd, AF_INET);
     return rc < 0 ? sq_err_sys(e, rc, "cannot filter the SYNs of a listener") : 0;
+}
+
+bool sq_lo_is_up(int fd)
+{
+    struct ifreq r = {.ifr_name = "lo"};
+
+    return ioctl(fd, SIOCGIFFLAGS, &r) == 0 && (r.ifr_flags & IFF_UP);
 }
 
 int sq_listen_lo6(bool gate, int *out, uint16_t *port)

@@ -304,6 +304,7 @@ void sq_exec_forget(struct sq_intercept *ic, uint64_t cookie); /* tell of that n
 
 /* listen.c */
 int sq_listen_lo(bool gate, int *fd, uint16_t *port, struct sq_err *e); /* port in network byte order */
+bool sq_lo_is_up(int fd);                                               /* in the network namespace of the socket FD */
 int sq_listen_lo6(bool gate, int *fd, uint16_t *port);                  /* on ::1; -errno: there is none here */
 /* The same: one that passes, and (HOLD) a gate. How many there are, from the first; the port of the other is 0. */
 size_t sq_listen_pair6(bool hold, int fd[2], uint16_t *pass, uint16_t *gate);

@@ -8,13 +8,11 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -108,19 +106,16 @@ static bool our_netns(const struct sq_intercept *ic, pid_t tid)
     return stat(path, &st) == 0 && st.st_dev == ic->netns_dev && st.st_ino == ic->netns_ino;
 }
 
-static bool lo_is_up(int fd)
-{
-    struct ifreq r = {.ifr_name = "lo"};
-
-    return ioctl(fd, SIOCGIFFLAGS, &r) == 0 && (r.ifr_flags & IFF_UP);
-}
-
 bool sq_attempt_listeners(const struct sq_supervisor *s, struct sq_edge *edge, const struct sq_attempt *a, int fd,
                           struct sq_space_ports *at, char *why, size_t len)
 {
     const struct sq_edge_cfg *cfg = &s->ic->cfg[edge->slot];
-    const struct sq_space_ports home = {.pass = cfg->pass, .gate = cfg->gate, .dgram = cfg->dgram, .pass6 = cfg->pass6,
-                                         .gate6 = cfg->gate6, .dgram6 = cfg->dgram6},
+    const struct sq_space_ports home = {.pass = cfg->pass,
+                                        .gate = cfg->gate,
+                                        .dgram = cfg->dgram,
+                                        .pass6 = cfg->pass6,
+                                        .gate6 = cfg->gate6,
+                                        .dgram6 = cfg->dgram6},
                                 *there;
     uint64_t cookie = sq_space_cookie(fd);
 
@@ -136,7 +131,7 @@ bool sq_attempt_listeners(const struct sq_supervisor *s, struct sq_edge *edge, c
     sq_guard_begin();
     if (there)
         *at = *there;
-    if (there && !lo_is_up(fd)) {
+    if (there && !sq_lo_is_up(fd)) {
         (void)snprintf(why, len, "the loopback device of its network namespace is down");
         return false;
     }

@@ -61,7 +61,18 @@ struct sq_edge_counts {
     uint64_t lost;       /* failed, but the event did not fit the ring buffer */
 };
 
-enum sq_bypass { SQ_BY_DEVICE = 1, SQ_BY_V6 = 2, SQ_BY_NETNS = 4, SQ_BY_FLOW = 8, SQ_BY_LO = 16 };
+enum sq_bypass {
+    SQ_BY_DEVICE = 1,
+    SQ_BY_V6 = 2, /* there is no ::1 */
+    SQ_BY_NETNS = 4,
+    SQ_BY_FLOW = 8,
+    SQ_BY_LO = 16,
+    /* of datagrams */
+    SQ_BY_ONLY6 = 32,  /* connected, and can't reach a v4-mapped address */
+    SQ_BY_SOURCE = 64, /* IPV6_PKTINFO */
+    SQ_BY_SCOPE = 128, /* link-local */
+    SQ_BY_DGRAM6 = 256 /* there is no way to ::1 */
+};
 
 #define SQ_SPACES 16u                         /* other network namespaces that the proxy listens in at once */
 #define SQ_SPACE_PORTS (SQ_SPACES * SQ_EDGES) /* (namespace, edge) */

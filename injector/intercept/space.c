@@ -8,12 +8,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <linux/netlink.h>
-#include <net/if.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -44,8 +42,9 @@ struct sq_space {
     int pidfd; /* of the maker */
     uv_poll_t *death;
     bool lost;
-    bool deaf6; /* sq_dgram_bind */
-    bool hold6; /* connects of sockets that can only speak IPv6 can be held there */
+    bool deaf6;            /* sq_dgram_bind */
+    bool lo_down;          /* when we came: there was no ::1 */
+    bool hold6;            /* connects of sockets that can only speak IPv6 can be held there */
     struct sq_space *next; /* of those that are left, until their makers have ended */
     struct sq_space_ports at[SQ_EDGES];
 };
@@ -105,7 +104,10 @@ struct sockets {
     size_t n;  /* from the first, but for those of datagrams */
     struct sq_space_ports at;
 };
-#define NO_FDS {-1, -1, -1, -1, -1, -1}
+#define NO_FDS                                                                                                         \
+    {                                                                                                                  \
+        -1, -1, -1, -1, -1, -1                                                                                         \
+    }
 
 static void close_sockets(struct sockets *s)
 {
@@ -300,22 +302,6 @@ static void look_again(struct sq_intercept *ic)
     }
 }
 
-void sq_space_tick(struct sq_intercept *ic)
-{
-    bool any = false;
-
-    for (size_t i = 0; i < SQ_SPACES; i++)
-        any = any || ic->space[i];
-    if (!any || ++ic->space_ticks % EMPTY_TICKS != 0)
-        return;
-    leave_empty(ic);
-    for (size_t i = 0; i < SQ_SPACES; i++)
-        if (!ic->space[i]) {
-            look_again(ic);
-            return;
-        }
-}
-
 /* The namespace NS, which is not ours; a new one when it is not known yet. */
 static int enter(struct sq_intercept *ic, const struct sq_netns *ns, struct sq_space **out, struct sq_err *e)
 {
@@ -370,15 +356,12 @@ static int send_sockets(const struct sq_space *s, const struct sq_edge *edge, co
     return rc == 0 && edge->dgram ? sq_link_send(s->ic, dgram, &made->fd[4], made->fd[5] < 0 ? 1 : 2, e) : rc;
 }
 
-/* The edge is listened for there, too. */
+/* The edge is listened for there, too; by more listeners, if it is already. */
 static int listen_there(struct sq_space *s, const struct sq_edge *edge, const struct sq_netns *ns, struct sq_err *e)
 {
     struct sockets made = {.dgram = edge->dgram, .hold6 = s->hold6, .deaf6 = s->deaf6, .fd = NO_FDS};
-    int rc;
+    int rc = sq_netns_call(ns, listen_here, &made, e);
 
-    if (s->at[edge->slot].pass)
-        return 0;
-    rc = sq_netns_call(ns, listen_here, &made, e);
     s->deaf6 = made.deaf6;
     rc = rc ? rc : send_sockets(s, edge, &made, e);
     if (rc == 0) {
@@ -389,20 +372,50 @@ static int listen_there(struct sq_space *s, const struct sq_edge *edge, const st
     return rc;
 }
 
-static bool lo_is_up(int fd)
-{
-    struct ifreq r = {.ifr_name = "lo"};
-
-    return ioctl(fd, SIOCGIFFLAGS, &r) == 0 && (r.ifr_flags & IFF_UP);
-}
-
 static int look_at_lo(void *arg, struct sq_err *e)
 {
     cleanup_close int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
     (void)e;
-    *(bool *)arg = fd >= 0 && lo_is_up(fd);
+    *(bool *)arg = fd >= 0 && sq_lo_is_up(fd);
     return 0;
+}
+
+/* Its loopback may be up by now: then there is a ::1 to listen on. */
+static void when_up(struct sq_space *s)
+{
+    struct sq_netns ns = {.fd = -1};
+    bool up = false;
+
+    if (sq_netns_open_pid(s->maker, &ns, NULL) < 0)
+        return;
+    if (ns.cookie == s->cookie)
+        (void)sq_netns_call(&ns, look_at_lo, &up, NULL);
+    s->deaf6 = s->deaf6 && !up;
+    for (uint32_t i = 0; up && i < SQ_EDGES; i++)
+        if (s->at[i].pass && s->ic->edge[i])
+            (void)listen_there(s, s->ic->edge[i], &ns, NULL);
+    s->lo_down = !up;
+    sq_netns_close(&ns);
+}
+
+void sq_space_tick(struct sq_intercept *ic)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < SQ_SPACES; i++) {
+        any = any || ic->space[i];
+        if (ic->space[i] && ic->space[i]->lo_down && !ic->space[i]->lost)
+            when_up(ic->space[i]);
+    }
+    if (!any || ++ic->space_ticks % EMPTY_TICKS != 0)
+        return;
+    leave_empty(ic);
+    for (size_t i = 0; i < SQ_SPACES; i++)
+        if (!ic->space[i]) {
+            look_again(ic);
+            return;
+        }
 }
 
 /* Calls of PID over EDGE, whatever namespace it is in. COOKIE: the one that it was seen in; 0: none. -ENOENT: it has
@@ -413,11 +426,9 @@ static int follow(struct sq_edge *edge, pid_t pid, uint64_t cookie, struct sq_er
     struct sq_netns ns = {.fd = -1};
     struct sq_space *s = NULL;
     bool up = true, fresh;
-    char spec[32];
     int rc;
 
-    (void)snprintf(spec, sizeof(spec), "pid:%d", (int)pid);
-    rc = sq_netns_open(spec, &ns, e);
+    rc = sq_netns_open_pid(pid, &ns, e);
     if (rc < 0)
         return rc;
     if (cookie && ns.cookie != cookie)
@@ -425,11 +436,12 @@ static int follow(struct sq_edge *edge, pid_t pid, uint64_t cookie, struct sq_er
     else if (ns.ino != ic->netns_ino)
         rc = enter(ic, &ns, &s, e);
     fresh = rc == 0 && s && !s->at[edge->slot].pass;
-    if (fresh)
-        rc = listen_there(s, edge, &ns, e);
-    if (rc == 0 && fresh)
+    if (fresh) {
         (void)sq_netns_call(&ns, look_at_lo, &up, NULL);
-    if (!up)
+        s->lo_down = s->lo_down || !up;
+        rc = listen_there(s, edge, &ns, e);
+    }
+    if (rc == 0 && !up)
         sq_ic_warn(ic, edge->run,
                    "the loopback device of the network namespace of %s is down: calls over edge %s go past the proxy "
                    "until somebody puts it up",
@@ -567,13 +579,12 @@ void sq_space_plan(const struct sq_intercept *ic, const pid_t *pid, size_t n, js
     for (size_t i = 0; i < n && n_known < SQ_COUNT(known); i++) {
         ino_t ino = netns_of(pid[i]);
         struct sq_netns ns = {.fd = -1};
-        char text[256], spec[32];
+        char text[256];
         bool seen = ino == 0, up = true;
 
         for (size_t k = 0; k < n_known && !seen; k++)
             seen = known[k] == ino;
-        (void)snprintf(spec, sizeof(spec), "pid:%d", (int)pid[i]);
-        if (seen || sq_netns_open(spec, &ns, NULL) < 0)
+        if (seen || sq_netns_open_pid(pid[i], &ns, NULL) < 0)
             continue;
         known[n_known++] = ino;
         (void)sq_netns_call(&ns, look_at_lo, &up, NULL);

@@ -300,6 +300,14 @@ int sq_netns_open(const char *spec, struct sq_netns *ns, struct sq_err *e)
     return spec[0] == '/' ? spec_path(spec, ns, e) : spec_name(spec, ns, e);
 }
 
+int sq_netns_open_pid(pid_t pid, struct sq_netns *ns, struct sq_err *e)
+{
+    char spec[32];
+
+    (void)snprintf(spec, sizeof(spec), "pid:%d", (int)pid);
+    return sq_netns_open(spec, ns, e);
+}
+
 void sq_netns_close(struct sq_netns *ns)
 {
     if (ns->fd >= 0)

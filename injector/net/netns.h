@@ -21,6 +21,7 @@ struct sq_netns {
 /* SPEC as in a target's "namespace": a name (ip netns), "pid:N", "container:ID" (at least 6 hex digits of the id, found
  * by the cgroup path of its processes, whatever the runtime), or a path; NULL: our own. -ENOENT, SQ_C_NOTFOUND. */
 int sq_netns_open(const char *spec, struct sq_netns *ns, struct sq_err *e);
+int sq_netns_open_pid(pid_t pid, struct sq_netns *ns, struct sq_err *e); /* "pid:PID" */
 /* The same from FD, which was opened at PATH and is taken over, also on error. */
 int sq_netns_adopt(int fd, const char *path, struct sq_netns *ns, struct sq_err *e);
 void sq_netns_close(struct sq_netns *ns);

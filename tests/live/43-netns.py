@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import time
 
 from attach_lib import Attached, Program
 from dgram_lib import CALLER, Echo
@@ -240,8 +241,35 @@ def down(run_dir):
         rig.end()
 
 
+def down6(run_dir):
+    """The same of sockets that can speak IPv6 only, for which there is no ::1 as long; nobody is told anything else."""
+    with Net(lo=False) as net, there(net.d, lambda: Dependency(socket.AF_INET6, "fd99::2")) as dep, \
+            program(run_dir, net.c) as prog:
+        echo = there(net.d, lambda: Echo(socket.AF_INET6, "fd99::2"))
+        only = call(dep.port, "fd99::2", family="socket.AF_INET6",
+                    prepare="lambda c: c.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)")
+        send = ("s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.settimeout(5); t0 = time.monotonic()\n"
+                f"s.sendto(b'x', ('fd99::2', {echo.port})); s.recvfrom(9); result = (time.monotonic() - t0) * 1000")
+        until("they know each other", lambda: prog.do(only)["ms"] < 1000)
+        rig = Attached(run_dir, {"pid": prog.pid}, [f"[fd99::2]:{dep.port}"])
+        rig.declare("udp", [f"[fd99::2]:{echo.port}"], protocol="udp")
+        rig.fault("call/latency", {"delay": "1500ms"})
+        edge, rig.edge = rig.edge, "udp"
+        rig.fault("call/latency", {"delay": "1500ms"})
+        rig.edge = edge
+        r = prog.do(only)
+        assert r["body"] == "real" and r["ms"] < 1490, r
+        assert prog.do(send) < 1490
+        time.sleep(1.2)  # reasons are told once a second
+        assert all("loopback" in e["text"] for e in rig.events("warning")), rig.events("warning")
+        ip("-n", net.c, "link", "set", "lo", "up")
+        until("connects are held", lambda: prog.do(only)["ms"] >= 1490, 20)
+        assert prog.do(send) >= 1490
+        rig.end()
+
+
 if __name__ == "__main__":
     if os.geteuid() != 0:
         print("needs root")
         sys.exit(77)
-    main([passes, ipv6, faults, datagrams, dns, container, launched, by_seccomp, down])
+    main([passes, ipv6, faults, datagrams, dns, container, launched, by_seccomp, down, down6])

@@ -117,6 +117,9 @@ result = [collect(s, 1), c.recv(10).decode(), c.getpeername()[:2]]
 """)
     assert got == [[["x", OTHER]], "y", ["::1", port]], got
     assert r.calls() == [], r.calls()
+    told = lambda: sorted(e["text"].split(": ", 1)[1] for e in r.events("warning"))
+    until("both reasons are told, and no others", lambda: len(told()) == 2)
+    assert "IPv6 only" in told()[0] and "IPV6_PKTINFO" in told()[1], told()
     r.clear(f)
     r.end()
 
