@@ -212,13 +212,11 @@ static ino_t netns_of(pid_t pid)
 static int in_netns(pid_t pid, int (*fn)(void *arg, struct sq_err *e), void *arg, struct sq_err *e)
 {
     struct sq_netns ns;
-    char spec[32];
     int rc;
 
     if (netns_of(pid) == netns_of(getpid()))
         return fn(arg, e);
-    (void)snprintf(spec, sizeof spec, "pid:%d", (int)pid);
-    rc = sq_netns_open(spec, &ns, e);
+    rc = sq_netns_open_pid(pid, &ns, e);
     if (rc < 0)
         return rc;
     rc = sq_netns_call(&ns, fn, arg, e);
