@@ -69,6 +69,8 @@ def latency(run_dir):
         assert f["readback"]["delay"] == 200 * 10**6, f
         r = rig.do(f"result = attempt({dep.port})")
         assert r["body"] == "real" and 190 < r["ms"] < 400, r
+        r = rig.do(f"result = attempt({dep.port}, prepare=lambda c: c.setsockopt(1, 25, b'lo'))")  # bound to a device
+        assert r["body"] == "real" and r["ms"] > 190, r
         r = rig.do(f"result = attempt({dep.port}, timeout=0.1)")
         assert r["err"] == 110 and r["ms"] < 190, r  # the caller's own timeout fires
         status, got = rig.inj.call("PATCH", f"runs/{rig.id}/faults/{f['fault']}", {"with": {"delay": "20ms"}})
