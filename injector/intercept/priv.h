@@ -273,8 +273,8 @@ void sq_dgram_detach(struct sq_caller *c);
 /* Make the socket for the datagrams of an edge, and give it to the proxy; the hooks' port is set. */
 int sq_dgram_open(struct sq_edge *edge, struct sq_err *e);
 /* Sockets for an edge's datagrams, in the network namespace of the calling thread. FD[1]: on ::1, -1 with *PORT6 0:
- * there is none. Ports in network byte order. *DEAF6: nothing arrived on ::1 there, so that it is not waited for as long
- * the next time. */
+ * there is none. Ports in network byte order. *DEAF6: nothing arrived on ::1 there, so that it is not waited for as
+ * long the next time. */
 int sq_dgram_bind(int fd[2], uint16_t *port, uint16_t *port6, bool *deaf6, struct sq_err *e);
 int sq_dgram_hello(struct sq_intercept *ic, struct sq_err *e); /* the proxy has just been started */
 
