@@ -33,7 +33,8 @@ static const char style[] =
     ".v{font-weight:600;white-space:nowrap;color:var(--warn)}.v.pass{color:var(--pass)}.v.fail{color:var(--fail)}"
     "table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th{text-align:left;font-weight:600;"
     "color:var(--dim);font-size:13px}td,th{padding:7px 10px;border-bottom:1px solid var(--line);vertical-align:top}"
-    ".n{text-align:right}td small{display:block;color:var(--dim);font-size:13.5px}.wrap{overflow-x:auto}"
+    ".n{text-align:right}.own{padding-left:1.6em;color:var(--dim)}td "
+    "small{display:block;color:var(--dim);font-size:13.5px}.wrap{overflow-x:auto}"
     ".subject{display:inline-block}"
     "@media(max-width:720px){main{padding:20px 14px 48px}.charts{width:760px}td,th{padding:6px 7px}.wrap "
     "table{min-width:600px}.charts .legend{margin-left:0;position:sticky;left:0;width:calc(100vw - 28px)}"
@@ -202,7 +203,7 @@ static void phases(FILE *out, const struct sq_phase_row *rows, size_t n)
                 out);
     for (size_t i = 0; i < n; i++) {
         (void)fputs("<tr>", out);
-        text_cell(out, "", rows[i].name);
+        text_cell(out, rows[i].endpoint ? "own" : "", rows[i].endpoint ? rows[i].endpoint : rows[i].name);
         number_cell(out, (double)rows[i].win.from_ns / 1e9, 1, " s");
         number_cell(out, (double)rows[i].win.to_ns / 1e9, 1, " s");
         (void)fprintf(out, "<td class=\"n\">%llu</td>", (unsigned long long)rows[i].n);

@@ -19,12 +19,12 @@ static json_t *phases(const struct sq_phase_row *rows, size_t n)
     json_t *list = json_array();
 
     for (size_t i = 0; i < n; i++)
-        (void)json_array_append_new(list,
-                                    json_pack("{s:s,s:[f,f],s:I,s:I,s:o,s:o,s:o,s:o}", "phase", rows[i].name, "window",
-                                              (double)rows[i].win.from_ns / 1e9, (double)rows[i].win.to_ns / 1e9,
-                                              "requests", (json_int_t)rows[i].n, "bad", (json_int_t)rows[i].bad,
-                                              "p50_ms", number(rows[i].p50), "p95_ms", number(rows[i].p95), "p99_ms",
-                                              number(rows[i].p99), "error_rate_percent", number(rows[i].error_rate)));
+        (void)json_array_append_new(
+            list, json_pack("{s:s,s:s*,s:[f,f],s:I,s:I,s:o,s:o,s:o,s:o}", "phase", rows[i].name, "endpoint",
+                            rows[i].endpoint, "window", (double)rows[i].win.from_ns / 1e9,
+                            (double)rows[i].win.to_ns / 1e9, "requests", (json_int_t)rows[i].n, "bad",
+                            (json_int_t)rows[i].bad, "p50_ms", number(rows[i].p50), "p95_ms", number(rows[i].p95),
+                            "p99_ms", number(rows[i].p99), "error_rate_percent", number(rows[i].error_rate)));
     return list;
 }
 

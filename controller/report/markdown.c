@@ -121,6 +121,10 @@ static void phases(FILE *out, const struct sq_phase_row *rows, size_t n)
     for (size_t i = 0; i < n; i++) {
         (void)fputs("| ", out);
         cell(out, rows[i].name);
+        if (rows[i].endpoint) {
+            (void)fputs(": ", out);
+            cell(out, rows[i].endpoint);
+        }
         (void)fprintf(out, " | %.1f s | %.1f s | %llu | ", (double)rows[i].win.from_ns / 1e9,
                       (double)rows[i].win.to_ns / 1e9, (unsigned long long)rows[i].n);
         latency(out, rows[i].p50);

@@ -112,8 +112,8 @@ const char *sq_next_edge(const struct sq_evidence *ev, size_t *i)
     return edge;
 }
 
-static int phase_row(const struct sq_evidence *ev, const char *name, struct sq_window win, struct sq_hist *h,
-                     struct sq_phase_row *row, struct sq_err *e)
+static int phase_row(const struct sq_evidence *ev, const struct sq_ev_endpoint *ep, const char *name,
+                     struct sq_window win, struct sq_hist *h, struct sq_phase_row *row, struct sq_err *e)
 {
     struct sq_ev_sums sums = {0};
     int64_t first, end;
@@ -121,10 +121,11 @@ static int phase_row(const struct sq_evidence *ev, const char *name, struct sq_w
 
     sq_hist_reset(h);
     if (sq_window_secs(win, &first, &end)) {
-        r = sq_ev_hist(ev, NULL, first, end, "h", h, e);
-        sq_ev_sum(ev, NULL, first, end, &sums);
+        r = sq_ev_hist(ev, ep, first, end, "h", h, e);
+        sq_ev_sum(ev, ep, first, end, &sums);
     }
     *row = (struct sq_phase_row){.name = name,
+                                 .endpoint = ep ? ep->name : NULL,
                                  .win = win,
                                  .n = sums.n,
                                  .bad = sums.bad,
@@ -135,6 +136,21 @@ static int phase_row(const struct sq_evidence *ev, const char *name, struct sq_w
     return r;
 }
 
+static size_t own_rows(const struct sq_evidence *ev)
+{
+    return ev->n_endpoints > 1 && ev->n_endpoints <= SQ_PHASE_ENDPOINTS ? ev->n_endpoints : 0;
+}
+
+static int phase(const struct sq_evidence *ev, const char *name, struct sq_window win, struct sq_hist *h,
+                 struct sq_phase_row *rows, size_t *n, struct sq_err *e)
+{
+    int r = phase_row(ev, NULL, name, win, h, &rows[(*n)++], e);
+
+    for (size_t i = 0; r == 0 && i < own_rows(ev); i++)
+        r = phase_row(ev, &ev->endpoints[i], name, win, h, &rows[(*n)++], e);
+    return r;
+}
+
 int sq_phase_rows(const struct sq_evidence *ev, struct sq_phase_row **out, size_t *n, struct sq_err *e)
 {
     const struct sq_ev_phase *steady = sq_ev_steady(ev);
@@ -142,15 +158,15 @@ int sq_phase_rows(const struct sq_evidence *ev, struct sq_phase_row **out, size_
     int r = 0;
 
     *n = 0;
-    *out = calloc(ev->n_steps + 1, sizeof **out);
+    *out = calloc((ev->n_steps + 1) * (1 + own_rows(ev)), sizeof **out);
     if (!*out || !h)
         r = sq_err(e, -ENOMEM, "out of memory");
     if (r == 0 && steady)
-        r = phase_row(ev, "steady state", steady->win, h, &(*out)[(*n)++], e);
+        r = phase(ev, "steady state", steady->win, h, *out, n, e);
     /* Waits between faults are what is left over, but a load without any (squall probe) is nothing but a wait. */
     for (size_t i = 0; r == 0 && i < ev->n_steps; i++)
         if (ev->steps[i].ran && (ev->steps[i].uses[0] || (!steady && ev->n_faults == 0)))
-            r = phase_row(ev, ev->steps[i].id, ev->steps[i].win, h, &(*out)[(*n)++], e);
+            r = phase(ev, ev->steps[i].id, ev->steps[i].win, h, *out, n, e);
     sq_hist_free(h);
     if (r < 0) {
         free(*out);

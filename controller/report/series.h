@@ -25,13 +25,16 @@ int sq_edge_rates(const struct sq_evidence *ev, const char *edge, struct sq_rate
 /* The next edge's name after the one at series index *i; NULL at the end. */
 const char *sq_next_edge(const struct sq_evidence *ev, size_t *i);
 
+#define SQ_PHASE_ENDPOINTS 20
 struct sq_phase_row { /* what users felt in one stretch of the run */
     const char *name;
+    const char *endpoint; /* NULL: of all */
     struct sq_window win;
     uint64_t n, bad;
     double p50, p95, p99, error_rate; /* ms, percent; NaN when nothing finished */
 };
-/* Steady state, then each step that ran. */
+/* Steady state, then each step that ran; behind each, where there are several endpoints (and at most
+ * SQ_PHASE_ENDPOINTS), their own. */
 int sq_phase_rows(const struct sq_evidence *ev, struct sq_phase_row **out, size_t *n, struct sq_err *e);
 
 /* "pass", "fail", "inconclusive", "aborted", ... of a verdict or check. */

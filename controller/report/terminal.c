@@ -93,8 +93,9 @@ static void phases(FILE *out, const struct sq_phase_row *rows, size_t n, bool na
         (void)fprintf(out, " %9s %11s", "requests", "p50");
     (void)fprintf(out, " %11s %11s %9s\n", "p95", "p99", "errors");
     for (size_t i = 0; i < n; i++) {
-        (void)fputs("  ", out);
-        column(out, rows[i].name, narrow ? 12 : 16);
+        (void)fputs(rows[i].endpoint ? "    " : "  ", out);
+        column(out, rows[i].endpoint ? rows[i].endpoint : rows[i].name,
+               (narrow ? 12 : 16) - (rows[i].endpoint ? 2 : 0));
         if (!narrow) {
             (void)fprintf(out, " %9llu", (unsigned long long)rows[i].n);
             number(out, rows[i].p50, " ms");

@@ -2,6 +2,7 @@
 #include "unit/verify_rig.h"
 
 #include "report/report.h"
+#include "report/series.h"
 #include "squall/cleanup.h"
 
 /* Markup, quotes, a line break and an escape sequence of a terminal; in JSON, and as it is. */
@@ -102,10 +103,40 @@ static void cases_have_names_of_their_own(void **state)
     rig_close(&r);
 }
 
+/* One endpoint of two fails: in the row of all it is only half as bad. */
+static void endpoints_have_rows_of_their_own(void **state)
+{
+    struct sq_phase_row *rows = NULL;
+    struct sq_err e = {0};
+    struct rig r;
+    size_t n = 0;
+
+    (void)state;
+    rig_open(&r, "\"steps\":[]");
+    rig_steady(&r, 0, 2, true);
+    for (int sec = 0; sec < 2; sec++) {
+        rig_second(&r, "cart", sec, 1, 3, 9, 80, "");
+        rig_second(&r, "list", sec, 10, 3, 0, 0, "");
+    }
+    rig_end(&r, 3);
+    rig_read(&r);
+    assert_int_equal(sq_phase_rows(r.ev, &rows, &n, &e), 0);
+    assert_int_equal(n, 3);
+    assert_null(rows[0].endpoint);
+    assert_true(rows[0].n == 40 && rows[0].bad == 18);
+    assert_string_equal(rows[1].endpoint, "cart");
+    assert_true(rows[1].n == 20 && rows[1].bad == 18 && rows[1].p50 > 79);
+    assert_string_equal(rows[2].endpoint, "list");
+    assert_true(rows[2].n == 20 && rows[2].bad == 0 && rows[2].p99 < 4);
+    free(rows);
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(names_stay_in_their_place),
-                                       cmocka_unit_test(cases_have_names_of_their_own)};
+                                       cmocka_unit_test(cases_have_names_of_their_own),
+                                       cmocka_unit_test(endpoints_have_rows_of_their_own)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
