@@ -390,7 +390,8 @@ static void judge_trials(struct view *v)
 
 /* ---- was that a breaker? ---- */
 
-/* Its process may have stood still for a while: then it calls on as before, or more often. */
+/* Its process may have stood still for a while: then it calls on as before, or more often. Trial calls may come as
+ * often, where they are all that the fault's end left time for. */
 static void judge_spared(struct view *v)
 {
     int64_t from = v->opened->to_ns, end = v->step->win.to_ns - EDGE_NS;
@@ -398,11 +399,10 @@ static void judge_spared(struct view *v)
     uint64_t n = sq_breaker_made(v->b, from, end);
     char a[64], d[64];
 
-    if (!v->passed && due >= SQ_SILENCE && (double)n > HELD_BACK * due)
+    if (!v->passed && n > (uint64_t)v->x->probes && due >= SQ_SILENCE && (double)n > HELD_BACK * due)
         part(v, (double)n >= AS_BEFORE * due ? SQ_V_FAIL : SQ_V_INCONCLUSIVE,
              "it was silent for %s, but %llu calls reached the failing dependency in the %s after that, about %.0f "
-             "would "
-             "have without a breaker",
+             "would have without a breaker",
              dur(from - v->opened->from_ns, a), (unsigned long long)n, dur(end - from, d), due);
 }
 

@@ -456,6 +456,32 @@ static void standing_still_is_no_breaker(void **state)
     }
 }
 
+/* A fault that ends amid the first trial calls leaves no time to tell that there are few of them: as many as are allowed
+ * are no proof against the breaker. */
+static void fault_that_ends_amid_trials(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        for (unsigned trip = 0; trip <= 8; trip += 8) {
+            struct caller c = healthy;
+            struct rig r;
+
+            c.seed = seed;
+            c.even = true;
+            c.to = 16.2;
+            c.timeout_ms = 1000;
+            c.trip = trip;
+            c.probes = 20;
+            EXPECT(&r,
+                   judge_with(&r, &c,
+                              "{\"step\":\"slow\",\"expect\":{\"opens_within\":2000000000,\"probes\":20,"
+                              "\"closes_within\":10000000000}}"),
+                   trip ? "pass" : "fail");
+            rig_close(&r);
+        }
+    }
+}
+
 /* An adaptive limit of calls under way, shrunk to one, calls again as soon as its call has timed out. A breaker waits.
  */
 static void one_at_a_time_is_no_breaker(void **state)
@@ -782,6 +808,7 @@ int main(void)
         cmocka_unit_test(health_checks_hide_no_silence),
         cmocka_unit_test(health_checks_that_are_hit),
         cmocka_unit_test(standing_still_is_no_breaker),
+        cmocka_unit_test(fault_that_ends_amid_trials),
         cmocka_unit_test(one_at_a_time_is_no_breaker),
         cmocka_unit_test(silent_in_steady_state),
         cmocka_unit_test(unused_connections_are_no_calls),
