@@ -141,15 +141,25 @@ has err 'did you mean "circuit_breaker"?'
 expect plan 2 "$squall" plan --offline $good # its programs are not there
 has out 'there is no program "web"'
 has out "call/latency"
-sed 's/command: \[web/command: [sleep/; s/command: \[app/command: [sleep/' $good >"$tmp/plan.yaml"
+free=$(python3 -c 'import socket
+def free(port):
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+print(next(p for p in range(20080, 30000, 3) if free(p) and free(p + 1) and free(p + 2)))')
+sed "s/command: \[web/command: [sleep/; s/command: \[app/command: [sleep/; s/8080/$free/; s/8090/$((free + 2))/" $good >"$tmp/plan.yaml"
 expect "a plan that works" 0 "$squall" plan --offline "$tmp/plan.yaml"
 expect "a plan as JSON" 0 "$squall" plan --offline --json "$tmp/plan.yaml"
-python3 - "$tmp/out" <<'PY' || fails=$((fails + 1))
+python3 - "$tmp/out" "$free" <<'PY' || fails=$((fails + 1))
 import json, sys
-p = json.load(open(sys.argv[1]))
+p, port = json.load(open(sys.argv[1])), int(sys.argv[2])
 assert [(s["what"], s["at"] // 10**9, s["for"] // 10**9) for s in p["timeline"]] == [
     ("steady_state", 0, 5), ("fault", 5, 40), ("settle", 45, 10), ("wait", 55, 5), ("fault", 60, 10), ("settle", 70, 10)]
-assert [s["command"][1:] for s in p["services"] if s["service"] == "web"] == [["8080"], ["8081"]]
+assert [s["command"][1:] for s in p["services"] if s["service"] == "web"] == [[str(port)], [str(port + 1)]]
 assert p["total"] == 80 * 10**9 and p["faults"] == ["call/latency", "process/kill"] and p["problems"] == []
 PY
 
