@@ -173,7 +173,7 @@ int64_t sq_schedule_next(struct sq_schedule *s)
     while (s->at < s->n) {
         const struct sq_stage *g = &s->list[s->at];
         long double t = stage_time(g, i - g->before);
-        long double ns = t * SQ_S;
+        long double ns = roundl(t * SQ_S);
 
         if (t >= 0 && (g->ns == INT64_MAX || ns < (long double)g->ns)) {
             if (ns > (long double)(INT64_MAX / 4))
@@ -181,7 +181,7 @@ int64_t sq_schedule_next(struct sq_schedule *s)
             s->next++;
             if (s->poisson)
                 s->sum += gap(s);
-            return g->begin + (int64_t)llroundl(ns);
+            return g->begin + (int64_t)ns;
         }
         if (g->ns == INT64_MAX)
             return INT64_MAX;

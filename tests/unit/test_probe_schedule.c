@@ -109,6 +109,28 @@ static void test_ramp_from_rest_and_to_rest(void **state)
     assert_int_equal(count_before(&s, 2 * SQ_S), 60);
 }
 
+/* 1000/m for 3 s and 0.2/s for 5 s: what falls a billionth of a nanosecond before the end, as doubles are, is not sent
+ * at the end. The stage behind has it, once. */
+static void test_at_the_end_of_a_stage(void **state)
+{
+    struct sq_schedule s;
+
+    (void)state;
+    must(&s, "{\"executor\":\"ramping-arrival-rate\",\"start\":16.6666666666667,\"stages\":[{\"for\":3000000000,"
+             "\"to\":16.6666666666667},{\"for\":0,\"to\":0}]}");
+    assert_int_equal(count_before(&s, 3 * SQ_S), 50);
+    assert_true(sq_schedule_next(&s) == INT64_MAX);
+    must(&s, "{\"executor\":\"ramping-arrival-rate\",\"start\":0.2,\"stages\":[{\"for\":5000000000,\"to\":0.2},"
+             "{\"for\":0,\"to\":0}]}");
+    assert_int_equal(sq_schedule_next(&s), 0);
+    assert_true(sq_schedule_next(&s) == INT64_MAX);
+    must(&s, "{\"executor\":\"ramping-arrival-rate\",\"start\":0.2,\"stages\":[{\"for\":5000000000,\"to\":0.2},"
+             "{\"for\":0,\"to\":1}]}");
+    assert_int_equal(sq_schedule_next(&s), 0);
+    assert_int_equal(sq_schedule_next(&s), 5 * SQ_S);
+    assert_int_equal(sq_schedule_next(&s), 6 * SQ_S);
+}
+
 static void test_refused(void **state)
 {
     struct sq_schedule s;
@@ -167,8 +189,11 @@ static void test_poisson(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_poisson), cmocka_unit_test(test_constant),
-        cmocka_unit_test(test_ramp),    cmocka_unit_test(test_ramp_from_rest_and_to_rest),
+        cmocka_unit_test(test_poisson),
+        cmocka_unit_test(test_constant),
+        cmocka_unit_test(test_ramp),
+        cmocka_unit_test(test_ramp_from_rest_and_to_rest),
+        cmocka_unit_test(test_at_the_end_of_a_stage),
         cmocka_unit_test(test_refused),
     };
 
