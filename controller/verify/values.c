@@ -55,12 +55,18 @@ char *sq_metric_text(const char *metric, double value, char *buf, size_t len)
     return buf;
 }
 
-/* The seconds of load. In those at its end in which nothing was to be sent the probe only waited for last answers. */
+/* The seconds of load. In those behind the run's last phase in which nothing was to be sent the probe only waited for
+ * last answers. Before its end a second without requests is one: of a slow rate, or of users who all wait. */
 static struct sq_window asked_for(const struct sq_evidence *ev)
 {
     struct sq_window win = ev->load;
     int64_t last = -1;
 
+    for (size_t i = 0; i < ev->n_phases; i++) {
+        int64_t sec = ev->phases[i].win.to_ns / SQ_S - 1;
+
+        last = sec > last ? sec : last;
+    }
     for (size_t i = 0; i < ev->n_endpoints; i++) {
         const struct sq_ev_endpoint *ep = &ev->endpoints[i];
 
@@ -73,7 +79,7 @@ static struct sq_window asked_for(const struct sq_evidence *ev)
             break;
         }
     }
-    if (last >= 0)
+    if (last >= 0 && last < win.to_ns / SQ_S)
         win.to_ns = (last + 1) * SQ_S;
     return win;
 }

@@ -128,10 +128,39 @@ static void undecided(void **state)
     rig_close(&r);
 }
 
+/* A load without a steady state (squall probe), until 60 s: the last answers are waited for in a second of none. Users
+ * who all wait send nothing more, and that is what the server does then. */
+static void throughput_of_a_load(void **state)
+{
+    static const struct {
+        int busy, slow; /* seconds until the last request; between two */
+        const char *least, *want;
+    } cases[] = {
+        {60, 1, "50", "pass"}, {60, 1, "50.1", "inconclusive"},  {40, 1, "34", "inconclusive"},
+        {40, 1, "33", "pass"}, {60, 20, "2.51", "inconclusive"}, {60, 20, "2.5", "pass"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct rig r;
+        char spec[256];
+
+        (void)snprintf(spec, sizeof spec, CLOSED("\"throughput_min\":%s"), cases[i].least);
+        rig_open(&r, spec);
+        rig_line(&r, "{\"t\":0,\"type\":\"phase\",\"phase\":\"wait\",\"state\":\"begin\",\"step\":\"load\"}");
+        for (int sec = 0; sec < 62; sec++)
+            rig_second(&r, "cart", sec, sec < cases[i].busy && sec % cases[i].slow == 0 ? 50 : 0, 20, 0, 0, "");
+        rig_line(&r, "{\"t\":60,\"type\":\"phase\",\"phase\":\"wait\",\"state\":\"end\",\"step\":\"load\"}");
+        rig_end(&r, 62);
+        EXPECT(&r, rig_check(&r, "performance_budget", "{}"), cases[i].want);
+        rig_close(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(measures), cmocka_unit_test(exceeded),
-                                       cmocka_unit_test(undecided)};
+                                       cmocka_unit_test(undecided), cmocka_unit_test(throughput_of_a_load)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
