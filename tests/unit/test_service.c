@@ -42,7 +42,12 @@ static void starts_and_stops(void **state)
     assert_true(svc_alive(svc_pid(&a, 0)) && svc_alive(svc_pid(&a, 1)));
     char mark[64], cg[512], log[256];
     (void)snprintf(mark, sizeof mark, "r1/pay.1@%s", strrchr(eng->dir, '/') + 1);
-    assert_true(sq_proc_has_env(svc_pid(&a, 1), "SQUALL_INSTANCE", mark));
+    bool marked = false; /* for a moment of its second exec it has no environment */
+    for (int i = 0; i < 1000 && !marked; i++) {
+        marked = sq_proc_has_env(svc_pid(&a, 1), "SQUALL_INSTANCE", mark);
+        svc_spin(eng, SQ_MS);
+    }
+    assert_true(marked);
     struct sq_proc p;
     assert_int_equal(sq_proc_read(svc_pid(&a, 1), &p, NULL), 0);
     assert_int_equal(p.sid, p.pid);
