@@ -117,7 +117,7 @@ static void begin_answer(struct conn *c, struct sq_call *call, int64_t due, int6
         call->answer = now;
     if (due < c->lane[DOWN].last_due)
         due = c->lane[DOWN].last_due;
-    if (due > now)
+    if (due > now - c->late) /* it may be over by now, and was waited for none the less */
         call->held += due - (now - c->late);
 }
 

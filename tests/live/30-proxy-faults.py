@@ -50,7 +50,7 @@ def latency_counts_from_when_bytes_came():
     answered = []
 
     def handle(c):
-        for wait in 0, 0.3:
+        for wait in 0, 0.3, 0.3:
             assert c.recv(1000)
             time.sleep(wait)
             answered.append(time.monotonic())
@@ -62,16 +62,23 @@ def latency_counts_from_when_bytes_came():
     rig.rules(1, [rule("latency", delay=100 * MS)])
     s = rig.connect(Server(handle).addr)
     get(s)  # from now on it is known when bytes came
+
+    def asleep_while_answered():
+        s.sendall(ASK)
+        time.sleep(0.1)
+        os.kill(rig.pid, signal.SIGSTOP)
+        time.sleep(0.9)  # the bytes wait for less than a second
+        os.kill(rig.pid, signal.SIGCONT)
+        read_answer(s)
+
     rig.rules(1, [rule("latency", delay=2000 * MS)], epoch=2)
-    s.sendall(ASK)
-    time.sleep(0.1)
-    os.kill(rig.pid, signal.SIGSTOP)
-    time.sleep(1.1)
-    os.kill(rig.pid, signal.SIGCONT)
-    read_answer(s)
+    asleep_while_answered()
     took = time.monotonic() - answered[1]
     assert 2 <= took < 2.6, took
-    assert [c.held >= d * MS for c, d in zip(rig.take(2), (100, 2000))] == [True, True], rig.calls
+    rig.rules(1, [rule("latency", delay=100 * MS)], epoch=3)
+    asleep_while_answered()  # for longer than the delay: it is over when the bytes are read, and was none the less
+    calls = rig.take(3)
+    assert all(d * MS <= c.held <= c.dur and c.fault for c, d in zip(calls, (100, 2000, 100))), calls
     s.close()
     rig.quit()
 
