@@ -124,7 +124,7 @@ for package in "${missing[@]}"; do
     case "$package" in
     nginx-light) unit=nginx ;;
     openssh-server) unit=ssh ;;
-    haproxy | postgresql | prometheus | prometheus-alertmanager | redis-server) unit=$package ;;
+    haproxy | nscd | postgresql | prometheus | prometheus-alertmanager | redis-server) unit=$package ;;
     *) continue ;;
     esac
     "${as_root[@]}" systemctl disable --now --quiet "$unit" &&
