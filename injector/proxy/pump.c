@@ -156,6 +156,15 @@ static void read_from(struct conn *c, int from, bool to_the_end)
     }
 }
 
+/* Else the peer may be another host's, whose sockets nobody here can be asked about. */
+static bool on_loopback(const union px_addr *a)
+{
+    const struct in6_addr *six = &a->in6.sin6_addr;
+    if (a->sa.sa_family == AF_INET)
+        return ntohl(a->in.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    return IN6_IS_ADDR_LOOPBACK(six) || (IN6_IS_ADDR_V4MAPPED(six) && six->s6_addr[12] == IN_LOOPBACKNET);
+}
+
 /* The caller closed: for good, or only its sending side (which is no giving up)? */
 static bool caller_left(struct conn *c)
 {
@@ -165,7 +174,7 @@ static bool caller_left(struct conn *c)
         getsockname(c->end[CALLER].fd, &to.sa, &m) != 0)
         return !c->local;
     enum px_peer peer = PX_PEER_UNKNOWN;
-    if (from.sa.sa_family == AF_INET || !c->translated)
+    if (on_loopback(&to) && (from.sa.sa_family == AF_INET || !c->translated))
         peer = px_diag(c->space->diag, &from, &to);
     /* An HTTP client closes its sending side only when it closes; others do it to say that they are done. */
     return peer == PX_PEER_UNKNOWN ? !c->opaque : peer == PX_PEER_LEFT;

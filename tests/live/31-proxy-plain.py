@@ -10,7 +10,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from proxy_rig import Rig, echo_server, main, reset_within, rule
+from netns_lib import Net, there
+from proxy_rig import Rig, Server, echo_server, main, reset_within, rule
 
 
 class Plain(Rig):
@@ -20,11 +21,12 @@ class Plain(Rig):
         self.wait("the ack", lambda: len(self.acks) > n)
         return self.acks[-1]
 
-    def plain(self, id, to, family=socket.AF_INET):
-        l = socket.socket(family)
-        l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        l.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
-        l.listen(128)
+    def plain(self, id, to, family=socket.AF_INET, l=None):
+        if not l:
+            l = socket.socket(family)
+            l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            l.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+            l.listen(128)
         ack = self.told({"op": "plain", "id": id, "host": to[0], "port": to[1]}, [l.fileno()])
         at = l.getsockname()[:2]
         l.close()
@@ -244,4 +246,30 @@ def orphaned():
     rig.leaves()
 
 
-main([passes, refused, bad_messages, dropped, delayed, no_deadlock, timeout_removed, spared, orphaned, second_address])
+def remote():
+    """A client on another host says that it is done while bytes are held for it: nobody here can be asked whether it left."""
+    def greets(c):
+        c.sendall(b"hello ")
+        while c.recv(100):
+            pass
+        c.sendall(b"and bye")
+
+    srv, rig = Server(greets), Plain()
+    with Net() as net:
+        for id, family, host in (1, socket.AF_INET, "10.99.0.2"), (2, socket.AF_INET6, "fd99::2"):
+            at, _ = rig.plain(id, srv.addr, l=there(net.d, lambda: socket.create_server((host, 0), family=family)))
+            rig.rules(id, rule("latency", delay=500_000_000, stream="downstream"))
+            s = there(net.c, lambda: client(at))
+            time.sleep(0.1)  # the greeting is held
+            s.sendall(b"x")
+            s.shutdown(socket.SHUT_WR)
+            got = b""
+            while (b := s.recv(100)):
+                got += b
+            assert got == b"hello and bye", got
+            s.close()
+    rig.done()
+
+
+tests = [passes, refused, bad_messages, dropped, delayed, no_deadlock, timeout_removed, spared, orphaned, second_address]
+main(tests + [remote] * (os.geteuid() == 0))
