@@ -35,6 +35,17 @@ static void note_drawn(const struct edge *e, struct origin *o)
     }
 }
 
+static int original(int fd, bool six, void *to)
+{
+    socklen_t n = six ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    return getsockopt(fd, six ? SOL_IPV6 : SOL_IP, ORIGINAL_DST, to, &n);
+}
+
+bool px_nft_dest(int fd, union px_addr *to)
+{
+    return original(fd, to->sa.sa_family == AF_INET6, to) == 0;
+}
+
 bool px_nft_origin(struct edge *e, int fd, uint32_t tally, struct origin *o)
 {
     struct sockaddr_storage local = {0};
@@ -43,8 +54,7 @@ bool px_nft_origin(struct edge *e, int fd, uint32_t tally, struct origin *o)
         return false;
     bool six = local.ss_family == AF_INET6;
     o->to_len = six ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-    n = o->to_len;
-    if (getsockopt(fd, six ? SOL_IPV6 : SOL_IP, ORIGINAL_DST, &o->to, &n) != 0 || same(&o->to, &local))
+    if (original(fd, six, &o->to) != 0 || same(&o->to, &local))
         return false; /* somebody called us */
     if (e->px->tallies && tally < SQ_TALLIES)
         __sync_fetch_and_add(&e->px->tallies[tally].of[o->caller % SQ_TALLY_CALLERS].seen, 1);

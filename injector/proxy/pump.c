@@ -174,7 +174,7 @@ static bool caller_left(struct conn *c)
         getsockname(c->end[CALLER].fd, &to.sa, &m) != 0)
         return !c->local;
     enum px_peer peer = PX_PEER_UNKNOWN;
-    if (on_loopback(&to) && (from.sa.sa_family == AF_INET || !c->translated))
+    if (c->translated ? px_nft_dest(c->end[CALLER].fd, &to) : on_loopback(&to))
         peer = px_diag(c->space->diag, &from, &to);
     /* An HTTP client closes its sending side only when it closes; others do it to say that they are done. */
     return peer == PX_PEER_UNKNOWN ? !c->opaque : peer == PX_PEER_LEFT;

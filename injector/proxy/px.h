@@ -247,6 +247,8 @@ bool px_flow(const struct px_space *space, const union px_addr *from, const unio
 /* nft.c */
 /* The original destination of a connection of O->caller, counted at TALLY. False: it was not led here. */
 bool px_nft_origin(struct edge *e, int fd, uint32_t tally, struct origin *o);
+/* Of such a connection, whose own address TO is: the destination. To its caller's socket that is the peer. */
+bool px_nft_dest(int fd, union px_addr *to);
 /* Owns FD (-1: none): the caller's table in the place of the one before; KEEP: the one that keeps NAT. */
 void px_nft_table(struct px *px, uint32_t caller, bool keep, int fd);
 void px_nft_look(struct px *px, int64_t now); /* is NAT still needed? */

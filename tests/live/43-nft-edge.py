@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Where cgroup-BPF is missing, calls of programs that run already are taken by an nftables table that ends with the proxy
 (nft_lib.py)."""
+import contextlib
+import os
 import socket
+import threading
 import time
 
 from attach_lib import Program
@@ -157,5 +160,48 @@ def before(run_dir):
             until("no table is left", lambda: not tables(), 15)
 
 
+HALF = """
+s = socket.create_connection((%r, %d), timeout=5)
+time.sleep(0.1)
+s.sendall(b"\\0x")
+s.shutdown(1)
+result = b"".join(iter(lambda: s.recv(100), b"")).decode()
+s.close()
+"""
+LEAVE = """
+s = socket.create_connection((%r, %d), timeout=5)
+s.sendall(b"\\0x")
+time.sleep(0.3)
+s.close()
+"""
+
+
+def leaves(run_dir):
+    """Whether a caller left, or only said that it is done, its socket tells, which knows its dependency and not the proxy."""
+    def greet(c):
+        with c, contextlib.suppress(ConnectionResetError):
+            c.sendall(b"hello ")
+            while c.recv(100):
+                pass
+            c.sendall(b"and bye")
+
+    for host in HERE, HERE6:
+        where = os.path.join(run_dir, "6" if ":" in host else "4")
+        os.mkdir(where)
+        with Cgroup() as cg, Program(where, cgroup=cg) as prog:
+            dep = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+            threading.Thread(target=lambda: [greet(dep.accept()[0]) for _ in range(2)], daemon=True).start()
+            to, at = f"[{host}]:%d" if ":" in host else f"{host}:%d", dep.getsockname()[1]
+            rig = Attached(where, {"cgroup": cg}, [to % at], prog=prog)
+            f = rig.fault("call/latency", {"delay": "500ms"})
+            assert rig.do(HALF % (host, at)) == "hello and bye"
+            rig.clear(f)
+            until("it is told", lambda: [c[2] for c in rig.calls()] == [0])
+            rig.fault("call/blackhole")
+            rig.do(LEAVE % (host, at) + "result = 1")
+            until("that it gave up is told, too", lambda: [c[2] for c in rig.calls()] == [0, 2])
+            rig.end()
+
+
 begin()
-main([walks, unlike, whom, before])
+main([walks, unlike, whom, before, leaves])
