@@ -22,6 +22,7 @@
 #define BACK 0.9               /* share of the steady rate at which calls are back */
 #define AS_BEFORE 0.9          /* share of the calls without a breaker: nothing holds them back */
 #define HELD_BACK 0.5          /* surely something does */
+#define TRIALS_MANY 30         /* in one go, where nothing says how many are right */
 #define BACK_CALLS 30.0        /* calls expected in the stretch that shows it */
 
 static const struct sq_param params[] = {
@@ -378,6 +379,12 @@ static void judge_trials(struct view *v)
         if (v->x->probes && calls > (uint64_t)v->x->probes)
             part(v, SQ_V_FAIL, "it let %llu calls through at %.1f s while half-open, %lld are allowed",
                  (unsigned long long)calls, at, (long long)v->x->probes);
+        else if (!v->x->probes && !v->x->open_for && calls >= TRIALS_MANY)
+            part(v, SQ_V_INCONCLUSIVE,
+                 "from %.1f s on %llu calls in a row reached the failing dependency: many for trial calls; \"probes\" "
+                 "or "
+                 "\"open_for\" would say what is right",
+                 at, (unsigned long long)calls);
     }
     if (v->bursts)
         seen(v, "tried again %llu time%s with %llu call%s at most", (unsigned long long)v->bursts,

@@ -449,7 +449,7 @@ static void standing_still_is_no_breaker(void **state)
                              .t_ms = t + 10 * k, .kind = 1, .outcome = 1, .fault = "f1", .trace = (unsigned)t});
         requests(&r, 30000, 42000);
         /* with one attempt it is held back by something: 10 calls a second of 25 */
-        EXPECT(&r, rig_check(&r, "circuit_breaker", PLAIN), attempts > 1 ? "fail" : "pass");
+        EXPECT(&r, rig_check(&r, "circuit_breaker", PLAIN), attempts > 1 ? "fail" : "inconclusive");
         if (attempts > 1 && !strstr(rig_why(&r, 0), "without a breaker"))
             fail_msg("%s", rig_why(&r, 0));
         rig_close(&r);
