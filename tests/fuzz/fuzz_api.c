@@ -97,6 +97,17 @@ static void check_error(const json_t *answer)
     MUST(json_string_length(json_object_get(error, "message")) > 0);
 }
 
+/* Prometheus text: "# ..." or "name... value" in each line, the last one ended, too. */
+static void check_metrics(const char *text, size_t len)
+{
+    MUST(len > 0 && text[len - 1] == '\n');
+    for (const char *end; *text; text = end + 1) {
+        end = strchr(text, '\n');
+        MUST(strncmp(text, "# ", 2) == 0 ||
+             (strncmp(text, "squall_", 7) == 0 && memchr(text, ' ', (size_t)(end - text))));
+    }
+}
+
 static void on_answer(void *arg, int status, char *body, size_t len)
 {
     struct stage *s = arg;
@@ -104,6 +115,11 @@ static void on_answer(void *arg, int status, char *body, size_t len)
 
     s->answered++;
     MUST(status >= 100 && status <= 599 && body && strlen(body) == len);
+    if (status == 200 && body[0] == '#') {
+        check_metrics(body, len);
+        free(body);
+        return;
+    }
     MUST(sq_json_parse(body, len, &answer, NULL) == 0 && json_is_object(answer));
     if (status >= 400)
         check_error(answer);
