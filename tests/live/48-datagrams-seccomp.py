@@ -282,12 +282,13 @@ def sender(tell):
     libc.sendmmsg(s.fileno(), vec, 2, 0)
 def reused(what, begin):
     # what the second one has in its page when squalld goes on
-    a, b = os.pipe()
+    a, b = os.pipe(); g, h = os.pipe()
     pid = os.fork()
     if pid == 0:
-        what(lambda fd: os.write(b, b"%9d" % fd))
+        what(lambda fd: os.write(b, b"%9d" % fd) and os.read(g, 1))
         os._exit(0)
     fd = libc.syscall(438, os.pidfd_open(pid), int(os.read(a, 9)), 0)
+    os.write(h, b"1")
     waited = bool(select.select([fd], [], [], 1)[0])
     os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)
     ids = (ctypes.c_int * 1)(pid)
