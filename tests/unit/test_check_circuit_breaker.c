@@ -456,8 +456,8 @@ static void standing_still_is_no_breaker(void **state)
     }
 }
 
-/* A fault that ends amid the first trial calls leaves no time to tell that there are few of them: as many as are allowed
- * are no proof against the breaker. */
+/* A fault that ends amid the first trial calls leaves no time to tell that there are few of them: as many as are
+ * allowed are no proof against the breaker. */
 static void fault_that_ends_amid_trials(void **state)
 {
     (void)state;
