@@ -1,11 +1,25 @@
 """What the tests written in Python share: the programs under test, and what a host must be free of."""
-import http.client, json, os, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+import fcntl, http.client, json, os, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.environ.get("SQUALL_BUILD", os.path.join(ROOT, "build"))
 SQUALL = os.path.join(BUILD, "squall")
 SQUALLD = os.path.join(BUILD, "squalld")
 NOBODY = 65534
+
+
+def install(folder):
+    """The packages of FOLDER's lock file: once, whoever comes first."""
+    lock = os.path.join(folder, "package-lock.json")
+    done = os.path.join(folder, "node_modules", ".package-lock.json")  # npm's last word
+    with open(lock) as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        if os.path.exists(done) and os.path.getmtime(done) >= os.path.getmtime(lock):
+            return
+        got = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=folder, capture_output=True,
+                             text=True)
+        if got.returncode:
+            die(f"npm ci: {got.stdout}{got.stderr}")
 
 
 class Host:

@@ -8,13 +8,12 @@ import sys
 import tempfile
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-NODE = os.path.join(ROOT, "tests", "node")
-SQUALLD = os.path.join(os.path.abspath(os.environ.get("SQUALL_BUILD", "build")), "squalld")
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from squall import ROOT, SQUALLD, install  # noqa: E402
 
-got = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=NODE, capture_output=True, text=True)
-if got.returncode:
-    sys.exit(f"npm ci: {got.stdout}{got.stderr}")
+NODE = os.path.join(ROOT, "tests", "node")
+
+install(NODE)
 run = tempfile.mkdtemp(prefix="squall-toxi-")
 with socket.create_server(("127.0.0.1", 0)) as s:
     port = s.getsockname()[1]

@@ -9,7 +9,7 @@ import tempfile
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from squall import ROOT, SQUALL, die  # noqa: E402
+from squall import ROOT, SQUALL, die, install  # noqa: E402
 
 HDR = os.path.join(ROOT, "tests", "hdr")
 
@@ -28,9 +28,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-got = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=HDR, capture_output=True, text=True)
-if got.returncode != 0:
-    die(f"npm ci: {got.stdout}{got.stderr}")
+install(HDR)
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 server.daemon_threads = True
 threading.Thread(target=server.serve_forever, daemon=True).start()
