@@ -22,6 +22,16 @@ def install(folder):
             die(f"npm ci: {got.stdout}{got.stderr}")
 
 
+def port_is_free(port):
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 class Host:
     """A run directory and an output directory of its own; knows which processes and marks belong to it."""
 

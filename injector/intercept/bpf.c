@@ -242,16 +242,13 @@ int sq_bpf_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd, c
     if (rc == 0)
         rc = link_all(c->bpf->skel, cgroup_fd, links, e);
     if (rc == 0) {
-        cleanup_json json_t *msg =
-            json_pack("{s:s,s:I,s:s}", "op", "caller", "id", (json_int_t)c->id, "instance", c->instance);
-
         for (size_t i = 0; i < N_PROGS; i++)
             fds[i] = bpf_link__fd(links[i]);
         if (f) {
             sq_follow_links(f, fds + N_PROGS);
             n_fds += SQ_FOLLOW_LINKS;
         }
-        rc = sq_link_send(ic, msg, fds, n_fds, e);
+        rc = sq_ic_tell_caller(c, fds, n_fds, e);
     }
     for (size_t i = 0; i < N_PROGS; i++)
         (void)bpf_link__destroy(links[i]); /* ours only: the proxy has its own descriptors now */

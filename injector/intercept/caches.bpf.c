@@ -8,7 +8,7 @@
 #include <bpf/bpf_core_read.h>
 
 #include "intercept/caches.h"
-#include "intercept/tgids.h"
+#include "intercept/tgids.bpf.h"
 
 #define ECONNREFUSED 111
 
@@ -21,13 +21,6 @@ struct bpf_sock_addr_kern {
 } __attribute__((preserve_access_index));
 
 const volatile __u32 by_tgid = 0; /* as in caller.bpf.h */
-
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, SQ_TGIDS);
-    __type(key, __u32);
-    __type(value, struct sq_tgid);
-} tgids SEC(".maps");
 
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym; /* kernel/bpf/helpers.c */
 

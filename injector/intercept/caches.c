@@ -10,7 +10,6 @@
 #include "intercept/follow.h"
 #include "intercept/priv.h"
 #include "squall/cleanup.h"
-#include "squall/json.h"
 
 #include "caches.skel.h"
 
@@ -34,8 +33,7 @@ static bool sees_names(const struct sq_edge *edge)
 bool sq_caches_wanted(const struct sq_intercept *ic, const struct sq_caller *c)
 {
     for (uint32_t i = 0; i < SQ_EDGES; i++)
-        if (ic->edge[i] && sees_names(ic->edge[i]) && strcmp(ic->edge[i]->run, c->run) == 0 &&
-            strcmp(ic->edge[i]->from, c->service) == 0)
+        if (sq_edge_calls(c, ic->edge[i]) && sees_names(ic->edge[i]))
             return true;
     return false;
 }
@@ -57,11 +55,9 @@ static int load(struct caches **out, const struct sq_follow *f)
 
 int sq_caches_attach(struct sq_caller *c, int cgroup_fd, const struct sq_follow *f, struct sq_err *e)
 {
-    cleanup_json json_t *msg =
-        json_pack("{s:s,s:I,s:s}", "op", "caller", "id", (json_int_t)c->id, "instance", c->instance);
     struct caches *s = NULL;
     struct bpf_link *link;
-    int fd, rc = 0;
+    int fd, rc;
 
     if (c->caches || !sq_caches_wanted(c->ic, c))
         return 0;
@@ -70,7 +66,7 @@ int sq_caches_attach(struct sq_caller *c, int cgroup_fd, const struct sq_follow 
     if (!link)          /* told by sq_caches_tell */
         return 0;
     fd = bpf_link__fd(link);
-    rc = sq_link_send(c->ic, msg, &fd, 1, e);
+    rc = sq_ic_tell_caller(c, &fd, 1, e);
     c->caches = rc == 0;
     (void)bpf_link__destroy(link); /* ours only: the proxy has its own descriptor now */
     return rc;

@@ -8,18 +8,11 @@
 #include <bpf/bpf_helpers.h>
 
 #include "intercept/match.bpf.h"
-#include "intercept/tgids.h"
+#include "intercept/tgids.bpf.h"
 
 const volatile __u32 caller_id = 0;
 const volatile __u32 caller_slot = 0;
 const volatile __u32 by_tgid = 0; /* the callers are those in `tgids`; 0: whoever is in the cgroup is one caller */
-
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, SQ_TGIDS);
-    __type(key, __u32);
-    __type(value, struct sq_tgid);
-} tgids SEC(".maps");
 
 /* False: a call of nobody that is meant. Else k->caller and k->slot say whose it is. */
 static __always_inline int is_caller(struct call *k)

@@ -76,8 +76,7 @@ static int link_all(struct dgram *s, int cgroup_fd, struct bpf_link **links, str
 static bool wanted(const struct sq_intercept *ic, const struct sq_caller *c)
 {
     for (uint32_t i = 0; i < SQ_EDGES; i++)
-        if (ic->edge[i] && ic->edge[i]->dgram && strcmp(ic->edge[i]->run, c->run) == 0 &&
-            strcmp(ic->edge[i]->from, c->service) == 0)
+        if (sq_edge_calls(c, ic->edge[i]) && ic->edge[i]->dgram)
             return true;
     return false;
 }
@@ -94,12 +93,9 @@ int sq_dgram_attach(struct sq_intercept *ic, struct sq_caller *c, int cgroup_fd,
     rc = rc ? rc : sq_dgram_table(c, e);
     rc = rc ? rc : link_all(c->dgram, cgroup_fd, links, e);
     if (rc == 0) {
-        cleanup_json json_t *msg =
-            json_pack("{s:s,s:I,s:s}", "op", "caller", "id", (json_int_t)c->id, "instance", c->instance);
-
         for (size_t i = 0; i < N_PROGS; i++)
             fds[i] = bpf_link__fd(links[i]);
-        rc = sq_link_send(ic, msg, fds, N_PROGS, e);
+        rc = sq_ic_tell_caller(c, fds, N_PROGS, e);
     }
     for (size_t i = 0; i < N_PROGS; i++)
         (void)bpf_link__destroy(links[i]);

@@ -293,9 +293,14 @@ static json_t *describe(const struct sq_edge *edge)
                      sq_edge_delays_connect(edge), "why", why, "names", sq_hosts_json(edge));
 }
 
-static bool is_of(const struct sq_edge *edge, const char *run, const char *service)
+bool sq_edge_is_of(const struct sq_edge *edge, const char *run, const char *service)
 {
     return edge && strcmp(edge->run, run) == 0 && strcmp(edge->from, service) == 0;
+}
+
+bool sq_edge_calls(const struct sq_caller *c, const struct sq_edge *edge)
+{
+    return c && sq_edge_is_of(edge, c->run, c->service);
 }
 
 static size_t rules_of(const struct sq_edge *edge, struct sq_table_rule *out)
@@ -320,7 +325,7 @@ static size_t rules_of(const struct sq_edge *edge, struct sq_table_rule *out)
 
 static bool counts_in(const struct sq_edge *edge, const char *run, const char *service, bool dgram)
 {
-    return is_of(edge, run, service) && (dgram ? edge->dgram : edge->has_tcp);
+    return sq_edge_is_of(edge, run, service) && (dgram ? edge->dgram : edge->has_tcp);
 }
 
 /* The table of the callers of SERVICE, for streams or for datagrams; EXTRA (may be NULL) is an edge that is about to be
@@ -418,7 +423,7 @@ int sq_edge_retable(struct sq_edge *edge, struct sq_err *e)
     for (uint32_t i = 0; i < SQ_CALLERS && rc == 0; i++) {
         struct sq_caller *c = ic->caller[i];
 
-        if (!c || !is_of(edge, c->run, c->service))
+        if (!sq_edge_calls(c, edge))
             continue;
         if (c->tables)
             rc = sq_edge_table(c, false, c->tables, e);
@@ -480,7 +485,7 @@ static int stand_in(const struct sq_edge *edge, struct sq_err *e)
     for (uint32_t i = 0; i < SQ_CALLERS && rc == 0; i++) {
         struct sq_caller *c = edge->ic->caller[i];
 
-        if (!c || !c->running || !is_of(edge, c->run, c->service))
+        if (!sq_edge_calls(c, edge) || !c->running)
             continue;
         if (c->nat)
             rc = sq_nat_edge(c, edge, e);

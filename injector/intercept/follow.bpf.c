@@ -9,7 +9,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
 
-#include "intercept/tgids.h"
+#include "intercept/tgids.bpf.h"
 
 typedef struct {
     int counter;
@@ -25,13 +25,6 @@ struct task_struct {
 } __attribute__((preserve_access_index));
 
 __u64 lost = 0; /* children that did not fit */
-
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, SQ_TGIDS);
-    __type(key, __u32);
-    __type(value, struct sq_tgid);
-} tgids SEC(".maps");
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(sq_fork, struct task_struct *parent, struct task_struct *child)

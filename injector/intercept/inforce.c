@@ -59,11 +59,6 @@ bool sq_edge_fault_hits(const struct sq_edge_fault *f, const struct sq_caller *c
     return false;
 }
 
-static bool calls_over(const struct sq_caller *c, const struct sq_edge *edge)
-{
-    return c && strcmp(c->run, edge->run) == 0 && strcmp(c->service, edge->from) == 0;
-}
-
 const char *sq_edge_fault_of(const struct sq_edge *edge, uint32_t number)
 {
     for (uint32_t i = 0; i < SQ_RULE_HISTORY; i++)
@@ -92,7 +87,7 @@ static void fill(const struct sq_edge *edge, struct sq_rules *out)
         r->tally = f->tally;
         r->count = count_of(f->rule);
         for (uint32_t c = 0; c < SQ_CALLERS; c++)
-            if (calls_over(edge->ic->caller[c], edge) && sq_edge_fault_hits(f, edge->ic->caller[c]))
+            if (sq_edge_calls(edge->ic->caller[c], edge) && sq_edge_fault_hits(f, edge->ic->caller[c]))
                 r->callers[c / 64] |= UINT64_C(1) << (c % 64);
         out->n++;
     }
@@ -103,7 +98,7 @@ static json_t *callers_of(const struct sq_edge *edge, const struct sq_edge_fault
     json_t *ids = json_array();
 
     for (uint32_t c = 0; ids && c < SQ_CALLERS; c++)
-        if (calls_over(edge->ic->caller[c], edge) && sq_edge_fault_hits(f, edge->ic->caller[c]))
+        if (sq_edge_calls(edge->ic->caller[c], edge) && sq_edge_fault_hits(f, edge->ic->caller[c]))
             (void)json_array_append_new(ids, json_integer(edge->ic->caller[c]->id));
     if (json_array_size(ids) == 0) /* an empty list would mean nobody to us, and must to the proxy */
         (void)json_array_append_new(ids, json_integer(0));

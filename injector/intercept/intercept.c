@@ -382,18 +382,13 @@ static struct sq_caller *find_caller(struct sq_intercept *ic, const char *run, c
     return NULL;
 }
 
-static bool calls_over(const struct sq_caller *c, const struct sq_edge *edge)
-{
-    return edge && strcmp(edge->run, c->run) == 0 && strcmp(edge->from, c->service) == 0;
-}
-
 /* A caller came or went: rules that name its instance say so to the hooks and to the proxy. */
 static void refresh_rules(struct sq_intercept *ic, const struct sq_caller *c)
 {
     for (uint32_t i = 0; i < SQ_EDGES; i++) {
         bool any = false;
 
-        for (size_t k = 0; calls_over(c, ic->edge[i]) && k < SQ_EDGE_FAULTS; k++)
+        for (size_t k = 0; sq_edge_calls(c, ic->edge[i]) && k < SQ_EDGE_FAULTS; k++)
             any = any || ic->edge[i]->fault[k].rule;
         if (any)
             (void)sq_edge_push(ic->edge[i], SQ_PUSH_QUIET, NULL);
@@ -433,12 +428,12 @@ static void drop_stand_ins(struct sq_caller *c)
     c->n_unix = 0;
 }
 
-int sq_ic_tell_caller(struct sq_caller *c, struct sq_err *e)
+int sq_ic_tell_caller(struct sq_caller *c, const int *links, size_t n, struct sq_err *e)
 {
     cleanup_json json_t *msg =
         json_pack("{s:s,s:I,s:s}", "op", "caller", "id", (json_int_t)c->id, "instance", c->instance);
 
-    return sq_link_send(c->ic, msg, NULL, 0, e);
+    return sq_link_send(c->ic, msg, links, n, e);
 }
 
 /* What this caller's edges need: BPF when any TCP destination may use it, seccomp for the rest and for Unix sockets. */
@@ -451,7 +446,7 @@ static int arm(struct sq_caller *c, int cgroup_fd, struct sq_arming *out, struct
     for (uint32_t i = 0; i < SQ_EDGES && rc == 0; i++) {
         const struct sq_edge *edge = ic->edge[i];
 
-        if (!calls_over(c, edge))
+        if (!sq_edge_calls(c, edge))
             continue;
         tcp = tcp || edge->has_tcp;
         by_bpf = by_bpf || ((edge->has_tcp || edge->dgram) && edge->bpf);
@@ -466,7 +461,7 @@ static int arm(struct sq_caller *c, int cgroup_fd, struct sq_arming *out, struct
     if (by_bpf && cgroup_fd < 0)
         sq_ic_warn(ic, c->run, "%s has no cgroup of its own: its calls are taken by seccomp", c->instance);
     if (rc == 0)
-        rc = c->with_bpf ? sq_bpf_attach(ic, c, cgroup_fd, NULL, e) : sq_ic_tell_caller(c, e);
+        rc = c->with_bpf ? sq_bpf_attach(ic, c, cgroup_fd, NULL, e) : sq_ic_tell_caller(c, NULL, 0, e);
     if (rc == 0 && tcp && !c->with_bpf) {
         c->tables = calloc(1, sizeof(*c->tables));
         rc = c->tables ? sq_edge_table(c, false, c->tables, e) : sq_err(e, -ENOMEM, "out of memory");
@@ -486,7 +481,7 @@ static int arm(struct sq_caller *c, int cgroup_fd, struct sq_arming *out, struct
 static bool has_edges(const struct sq_intercept *ic, const struct sq_caller *c)
 {
     for (uint32_t i = 0; i < SQ_EDGES; i++)
-        if (calls_over(c, ic->edge[i]))
+        if (sq_edge_calls(c, ic->edge[i]))
             return true;
     return false;
 }

@@ -111,16 +111,12 @@ void sq_made_failed(struct sq_edge *edge, const struct sq_caller *c)
         l->calls[SQ_CALL_CONNECT][SQ_OUT_FAILED]++;
 }
 
-static bool calls_over(const struct sq_caller *c, const struct sq_edge *edge)
-{
-    return edge && strcmp(edge->run, c->run) == 0 && strcmp(edge->from, c->service) == 0;
-}
-
 void sq_made_leave(struct sq_intercept *ic, const struct sq_caller *c)
 {
     for (uint32_t i = 0; i < SQ_EDGES; i++) {
         struct sq_tally_cell *made = sq_cell(ic->tallies, SQ_RULE_TALLIES + i, c->slot);
-        struct sq_made *l = calls_over(c, ic->edge[i]) && made && made->seen ? live_of(ic->edge[i], c->instance) : NULL;
+        struct sq_made *l =
+            sq_edge_calls(c, ic->edge[i]) && made && made->seen ? live_of(ic->edge[i], c->instance) : NULL;
 
         if (!l)
             continue;
@@ -163,8 +159,7 @@ static uint64_t connects_of(const struct sq_edge *edge, const char *instance)
     const struct sq_intercept *ic = edge->ic;
 
     for (uint32_t i = 0; i < SQ_CALLERS; i++)
-        if (ic->caller[i] && calls_over(ic->caller[i], edge) && strcmp(ic->caller[i]->instance, instance) == 0 &&
-            ic->tallies)
+        if (sq_edge_calls(ic->caller[i], edge) && strcmp(ic->caller[i]->instance, instance) == 0 && ic->tallies)
             return ic->tallies[SQ_RULE_TALLIES + edge->slot].of[i].seen;
     return 0;
 }
@@ -247,7 +242,7 @@ static json_t *edge_json(struct sq_edge *edge)
     put(o, "lost", c->lost);
     /* Those that have not done anything yet, too. */
     for (uint32_t i = 0; i < SQ_CALLERS; i++)
-        if (edge->ic->caller[i] && calls_over(edge->ic->caller[i], edge))
+        if (sq_edge_calls(edge->ic->caller[i], edge))
             (void)live_of(edge, edge->ic->caller[i]->instance);
     for (size_t i = 0; i < edge->n_live; i++) {
         (void)json_array_append_new(list, instance_json(edge, &edge->live[i]));

@@ -320,7 +320,7 @@ int sq_nat_attach(struct sq_caller *c, const char *cgroup, struct sq_err *e)
     c->nat = nat;
     (void)snprintf(nat->path, sizeof nat->path, "%s", cgroup);
     rc = sq_cgroup_id(cgroup, &nat->cgroup, &nat->level, e);
-    rc = rc ? rc : sq_ic_tell_caller(c, e);
+    rc = rc ? rc : sq_ic_tell_caller(c, NULL, 0, e);
     if (rc == 0 && !nat->keep) {
         name_table(c->ic, SQ_NAT_HELD, name);
         rc = hold_table(&own, name, &nat->keep, e);
@@ -467,7 +467,7 @@ int sq_nat_push(struct sq_caller *c, struct sq_err *e)
 
 static bool is_of(const struct sq_caller *c, const struct sq_edge *edge)
 {
-    return c && c->nat && strcmp(edge->run, c->run) == 0 && strcmp(edge->from, c->service) == 0;
+    return sq_edge_calls(c, edge) && c->nat;
 }
 
 int sq_nat_push_all(const struct sq_edge *edge, struct sq_err *e)

@@ -218,7 +218,8 @@ int sq_ic_new_caller(struct sq_intercept *ic, const char *run_id, const char *se
 void sq_ic_enter_caller(struct sq_caller *c); /* it is armed, and has an id */
 /* The proxy's listener for the Unix destination DEST of EDGE, for the calls of C. */
 int sq_ic_stand_in(struct sq_caller *c, const struct sq_edge *edge, size_t dest, struct sq_err *e);
-int sq_ic_tell_caller(struct sq_caller *c, struct sq_err *e); /* the proxy, of one without links */
+/* The proxy, of one, and what links of it the proxy is to hold; again when more come. */
+int sq_ic_tell_caller(struct sq_caller *c, const int *links, size_t n, struct sq_err *e);
 void sq_ic_flush_soon(struct sq_intercept *ic);
 void sq_ic_flush(struct sq_intercept *ic); /* failed connects to the evidence, now */
 void sq_ic_proxy_died(struct sq_intercept *ic, const char *why);
@@ -340,6 +341,9 @@ void sq_wait_leave(struct sq_waits *waits);
 int sq_upstream_connect(const struct sq_edge *edge, size_t dest);
 
 /* edge.c */
+/* EDGE begins at this service; C is an instance of the one it begins at. NULL: false. */
+bool sq_edge_is_of(const struct sq_edge *edge, const char *run, const char *service);
+bool sq_edge_calls(const struct sq_caller *c, const struct sq_edge *edge);
 int sq_edge_choose(struct sq_intercept *ic, struct sq_err *e);     /* by BPF or not: asked once */
 int sq_edge_need_hooks(struct sq_intercept *ic, struct sq_err *e); /* BPF, or else nftables; or why not */
 void sq_edge_drop(struct sq_edge *edge);

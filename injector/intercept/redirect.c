@@ -159,11 +159,6 @@ bool sq_attempt_wanted(const struct sq_attempt *a, uint32_t addr[4], uint16_t *p
     return false;
 }
 
-static bool calls_over(const struct sq_supervisor *s, const struct sq_edge *edge)
-{
-    return edge && strcmp(edge->run, s->caller->run) == 0 && strcmp(edge->from, s->caller->service) == 0;
-}
-
 static struct sq_edge *tcp_edge(const struct sq_supervisor *s, const uint32_t addr[4], uint16_t port)
 {
     uint32_t found = s->caller->tables ? sq_tables_find(s->caller->tables, addr, htons(port)) : 0;
@@ -349,7 +344,7 @@ static struct sq_edge *unix_edge(const struct sq_supervisor *s, const struct sq_
     for (size_t i = 0; i < c->n_unix; i++) {
         struct sq_edge *edge = sq_ic_edge(s->ic, c->unix_edge[i].edge);
 
-        if (!calls_over(s, edge) || (found && found->id <= edge->id) ||
+        if (!sq_edge_calls(s->caller, edge) || (found && found->id <= edge->id) ||
             !sq_attempt_is_unix(a, &edge->dest[c->unix_edge[i].dest]))
             continue;
         found = edge;

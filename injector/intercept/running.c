@@ -50,7 +50,7 @@ static int check_free(struct sq_intercept *ic, const char *run, const char *name
     if (sq_running_find(ic, run, name))
         return sq_err_cls(e, SQ_C_CONFLICT, -EEXIST, "this run has a service \"%s\" already", name);
     for (uint32_t i = 0; i < SQ_EDGES; i++)
-        if (ic->edge[i] && strcmp(ic->edge[i]->run, run) == 0 && strcmp(ic->edge[i]->from, name) == 0)
+        if (sq_edge_is_of(ic->edge[i], run, name))
             return sq_err_cls(e, SQ_C_CONFLICT, -EEXIST,
                               "edge %s is there already: a service that is selected comes "
                               "before its edges",
@@ -215,7 +215,7 @@ static int take_one(struct sq_running *r, struct sq_victim *v, size_t i, struct 
     if (!*first)
         *first = c;
     else
-        rc = rc ? rc : sq_ic_tell_caller(c, e);
+        rc = rc ? rc : sq_ic_tell_caller(c, NULL, 0, e);
     return rc;
 }
 
@@ -271,7 +271,7 @@ static int take_by_seccomp(struct sq_running *r, struct sq_found *f, struct sq_e
             rc = c->dtables ? sq_edge_table(c, true, c->dtables, e) : sq_err(e, -ENOMEM, "out of memory");
         }
         rc = rc ? rc : watch_one(&r->one[i], &f->v[i], e);
-        rc = rc ? rc : sq_ic_tell_caller(c, e);
+        rc = rc ? rc : sq_ic_tell_caller(c, NULL, 0, e);
         rc = rc ? rc : sq_attach_tree(c, all[i], f->v[i].start, all, f->n, &got, e);
         r->one[i].processes = got.processes;
         say_attached(&r->one[i], &got);

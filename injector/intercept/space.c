@@ -499,7 +499,7 @@ void sq_space_seen(struct sq_intercept *ic, const struct sq_hook_event *ev)
         struct sq_err why = {0};
         int rc;
 
-        if (!edge || strcmp(edge->run, c->run) != 0 || strcmp(edge->from, c->service) != 0 || !edge->bpf)
+        if (!sq_edge_calls(c, edge) || !edge->bpf)
             continue;
         rc = follow(edge, (pid_t)ev->pid, ev->netns, &why);
         if (rc < 0 && why.cls == SQ_C_NOTFOUND) {

@@ -9,17 +9,6 @@
 #define ORIGINAL_DST 80 /* of both families: SO_ORIGINAL_DST (linux/netfilter_ipv4.h), IP6T_SO_ORIGINAL_DST */
 #define LINGER (3 * INT64_C(1000000000)) /* behind the last one: its last segments may be on their way */
 
-static bool same(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
-{
-    const struct sockaddr_in6 *x = (const struct sockaddr_in6 *)a, *y = (const struct sockaddr_in6 *)b;
-    const struct sockaddr_in *p = (const struct sockaddr_in *)a, *q = (const struct sockaddr_in *)b;
-    if (a->ss_family != b->ss_family)
-        return false;
-    if (a->ss_family == AF_INET)
-        return p->sin_port == q->sin_port && p->sin_addr.s_addr == q->sin_addr.s_addr;
-    return x->sin6_port == y->sin6_port && memcmp(&x->sin6_addr, &y->sin6_addr, sizeof(x->sin6_addr)) == 0;
-}
-
 /* Refusals were drawn by the kernel, which let this one through: they are not drawn again for its first request. */
 static void note_drawn(const struct edge *e, struct origin *o)
 {
@@ -35,27 +24,23 @@ static void note_drawn(const struct edge *e, struct origin *o)
     }
 }
 
-static int original(int fd, bool six, void *to)
-{
-    socklen_t n = six ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-    return getsockopt(fd, six ? SOL_IPV6 : SOL_IP, ORIGINAL_DST, to, &n);
-}
-
 bool px_nft_dest(int fd, union px_addr *to)
 {
-    return original(fd, to->sa.sa_family == AF_INET6, to) == 0;
+    socklen_t n = px_addr_len(to);
+    return getsockopt(fd, to->sa.sa_family == AF_INET6 ? SOL_IPV6 : SOL_IP, ORIGINAL_DST, to, &n) == 0;
 }
 
 bool px_nft_origin(struct edge *e, int fd, uint32_t tally, struct origin *o)
 {
-    struct sockaddr_storage local = {0};
+    union px_addr local = {0}, to = {0};
     socklen_t n = sizeof(local);
-    if (getsockname(fd, (struct sockaddr *)&local, &n) != 0)
+    if (getsockname(fd, &local.sa, &n) != 0)
         return false;
-    bool six = local.ss_family == AF_INET6;
-    o->to_len = six ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-    if (original(fd, six, &o->to) != 0 || same(&o->to, &local))
+    to.sa.sa_family = local.sa.sa_family;
+    if (!px_nft_dest(fd, &to) || px_addr_same(&to, &local))
         return false; /* somebody called us */
+    o->to_len = px_addr_len(&to);
+    memcpy(&o->to, &to, o->to_len);
     if (e->px->tallies && tally < SQ_TALLIES)
         __sync_fetch_and_add(&e->px->tallies[tally].of[o->caller % SQ_TALLY_CALLERS].seen, 1);
     note_drawn(e, o);

@@ -141,16 +141,8 @@ has err 'did you mean "circuit_breaker"?'
 expect plan 2 "$squall" plan --offline $good # its programs are not there
 has out 'there is no program "web"'
 has out "call/latency"
-free=$(python3 -c 'import socket
-def free(port):
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-print(next(p for p in range(20080, 30000, 3) if free(p) and free(p + 1) and free(p + 2)))')
+free=$(PYTHONPATH=tests python3 -c 'from squall import port_is_free
+print(next(p for p in range(20080, 30000, 3) if all(port_is_free(p + i) for i in range(3))))')
 sed "s/command: \[web/command: [sleep/; s/command: \[app/command: [sleep/; s/8080/$free/; s/8090/$((free + 2))/" $good >"$tmp/plan.yaml"
 expect "a plan that works" 0 "$squall" plan --offline "$tmp/plan.yaml"
 expect "a plan as JSON" 0 "$squall" plan --offline --json "$tmp/plan.yaml"

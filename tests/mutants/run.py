@@ -57,19 +57,9 @@ def scenario_vars(scenario):
     return {k: float(v) for k, v in re.findall(r"(rate|other): ([0-9.]+)/s", line)}
 
 
-def free(port):
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
 slots = queue.Queue()  # of ports but for their last digit, below those that the kernel gives to whoever connects
 for ports in random.sample(range(2000, 3200), 1200):
-    if slots.qsize() < JOBS and all(free(10 * ports + i) for i in range(10)):
+    if slots.qsize() < JOBS and all(port_is_free(10 * ports + i) for i in range(10)):
         slots.put(ports)
 
 
